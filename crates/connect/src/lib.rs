@@ -1,0 +1,36 @@
+//! Databases: how to open a session, run statements, commit exactly once, cancel from outside, and classify what went wrong.
+//!
+//! This crate must not know: runs, DAGs, tasks, the store, YAML, templates. It sees statements, parameters, marker keys.
+//!
+//! Where to go next: [`session`] for the seam that every database implements, [`script`] for splitting SQL text into statements
+//! and segments, [`marker`] for the exactly-once protocol, [`error`] for classified errors; then one module a database.
+
+pub mod config;
+pub mod error;
+pub mod marker;
+#[cfg(feature = "mysql")]
+pub mod mysql;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+pub mod script;
+pub mod session;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+pub mod value;
+
+pub use config::{Config, Secret};
+pub use error::{Error, ErrorKind};
+pub use marker::{MarkerKey, MarkerRow, MarkerTable, Probe};
+pub use script::Dialect;
+pub use session::{Canceller, Capabilities, Connector, Observer, Session, Unit, UnitError, UnitOutcome};
+pub use value::{Column, Value};
+
+use std::sync::Arc;
+
+/// Makes the connector for a configured connection. It does no IO: the first `open` does.
+///
+/// # Errors
+/// [`ErrorKind::Config`] when the type is not known (or its feature is off), or a setting is missing or wrong.
+pub fn connector(config: &Config) -> Result<Arc<dyn Connector>, Error> {
+    Err(Error::config(format!("connection type `{}` is not known", config.conn_type)))
+}

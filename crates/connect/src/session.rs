@@ -1,0 +1,247 @@
+//! The seam: what every database implements.
+
+use crate::error::Error;
+use crate::marker::{MarkerKey, MarkerRow, MarkerTable, Probe};
+use crate::script::Dialect;
+use crate::value::{Column, Value};
+use async_trait::async_trait;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a kind of database can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Statements can be grouped and rolled back.
+    pub transactions: bool,
+    /// DDL rolls back with its transaction.
+    pub transactional_ddl: bool,
+    /// A marker and the statements can commit together.
+    pub markers: bool,
+    /// Savepoints.
+    pub savepoints: bool,
+    /// A running statement can be killed on the server.
+    pub cancel: bool,
+    /// Prepared transactions over databases.
+    pub two_phase: bool,
+}
+
+/// A kind of database with its settings. Cheap to share.
+#[async_trait]
+pub trait Connector: Send + Sync {
+    /// The lexical rules of its scripts.
+    fn dialect(&self) -> Dialect;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Where it leads, without any secret: `postgresql://app@127.0.0.1:5432/sales`.
+    fn target(&self) -> String;
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// `Config`, `Unreachable` or `Refused`; the message says which of host, port, user, database, TLS is to blame.
+    async fn open(&self) -> Result<Box<dyn Session>, Error>;
+}
+
+/// One statement to run.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    /// The statement, without its terminator. Parameters are already in the dialect's own notation.
+    pub sql: &'a str,
+    /// In the order of the placeholders.
+    pub parameters: &'a [Value],
+    /// The data lines that follow a `COPY ... FROM STDIN`.
+    pub copy_data: Option<&'a str>,
+}
+
+/// What one statement did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatementOutcome {
+    /// Rows changed, as the server tells; `None` where it does not.
+    pub rows_affected: Option<u64>,
+    /// Rows received.
+    pub rows_returned: u64,
+    /// From sending to the last answer.
+    pub duration: Duration,
+}
+
+/// Told what happens while statements run. Called in order, on the session's task; must not block.
+pub trait Observer: Send {
+    /// The statement with this place in the unit was sent.
+    fn started(&mut self, _place: usize) {}
+
+    /// A result begins.
+    fn columns(&mut self, _place: usize, _columns: &[Column]) {}
+
+    /// A row. Rows are streamed: nothing keeps them unless the observer does.
+    ///
+    /// # Errors
+    /// A message stops the statement: it is cancelled on the server and fails with `ErrorKind::Stopped`.
+    fn row(&mut self, _place: usize, _row: &[Value]) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The server said something (a notice, a warning).
+    fn notice(&mut self, _place: usize, _text: &str) {}
+
+    /// The statement ended well.
+    fn finished(&mut self, _place: usize, _outcome: &StatementOutcome) {}
+
+    /// The result to keep in the marker, JSON; asked after the last statement, only when `Unit::keeps_result`.
+    fn result(&mut self) -> Option<String> {
+        None
+    }
+}
+
+/// An observer that ignores everything.
+#[derive(Debug, Default)]
+pub struct Ignore;
+
+impl Observer for Ignore {}
+
+/// How a unit is wrapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrap {
+    /// In a transaction that ends with the marker and a commit.
+    Marked {
+        /// Where the marker goes.
+        table: MarkerTable,
+        /// Under which key.
+        key: MarkerKey,
+        /// SHA-256 of statements and parameters, hex.
+        digest: String,
+        /// True when an earlier process may have committed this unit already: the key is looked up before anything runs.
+        check_first: bool,
+    },
+    /// In a read-only transaction, which the server enforces.
+    ReadOnly,
+    /// In a transaction without a marker (at least once).
+    Unmarked,
+    /// In a transaction that is always rolled back: a dry run, or a script's own ROLLBACK.
+    RolledBack,
+    /// Without a transaction: statements that refuse one, or commit by themselves.
+    Bare,
+}
+
+/// Statements that take effect together.
+#[derive(Clone, Debug)]
+pub struct Unit<'a> {
+    /// In order.
+    pub calls: &'a [Call<'a>],
+    /// The script's own BEGIN statement (`BEGIN ISOLATION LEVEL SERIALIZABLE`), where it has one.
+    pub begin: Option<&'a str>,
+    /// How they commit.
+    pub wrap: Wrap,
+    /// True when [`Observer::result`] must be read before the marker is written.
+    pub keeps_result: bool,
+}
+
+/// How a unit ended well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnitOutcome {
+    /// It ran, and the commit (or the wanted rollback) was acknowledged.
+    Done,
+    /// It had committed before (a marker with this key was there); what ran now was rolled back.
+    AlreadyCommitted(MarkerRow),
+}
+
+/// How a unit did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitError {
+    /// Nothing of it took effect.
+    #[error("rolled back")]
+    RolledBack {
+        /// The statement that failed, by place; `None` for begin, marker or commit.
+        place: Option<usize>,
+        /// Why.
+        #[source]
+        error: Error,
+    },
+    /// It wrote, though it was wrapped as `ReadOnly`; nothing took effect. Run it again `Marked`.
+    #[error("it writes")]
+    Writes,
+    /// The marker table is not there and could not be made; nothing took effect.
+    #[error("no marker table")]
+    NoMarkerTable {
+        /// The statement for a DBA to run.
+        ddl: String,
+        /// Why it could not be made.
+        #[source]
+        error: Error,
+    },
+    /// The key holds a tombstone: this attempt was fenced off. Nothing took effect.
+    #[error("fenced off")]
+    Fenced,
+    /// `Wrap::Bare` only: the statements before `place` took effect; the one at `place` did not, as far as the server says.
+    #[error("failed without a transaction")]
+    Partial {
+        /// The statement that failed.
+        place: usize,
+        /// Why.
+        #[source]
+        error: Error,
+    },
+    /// The connection broke when a commit (or a bare statement) may have been on its way: the outcome is not known.
+    #[error("outcome unknown")]
+    Unknown {
+        /// Why.
+        #[source]
+        error: Error,
+    },
+}
+
+/// Kills what a session is running, from another connection.
+#[async_trait]
+pub trait Canceller: Send + Sync {
+    /// Asks the server to kill the running statement. Harmless when nothing runs. The statement itself then fails with
+    /// `ErrorKind::Cancelled`, unless it finished first.
+    ///
+    /// # Errors
+    /// When the server could not be asked.
+    async fn cancel(&self) -> Result<(), Error>;
+}
+
+/// One open link to a database. Not shared: one task uses it at a time.
+#[async_trait]
+pub trait Session: Send {
+    /// A handle that can cancel this session's statement from elsewhere.
+    fn canceller(&self) -> Arc<dyn Canceller>;
+
+    /// The server's name of this session (backend pid, thread id), for people and for monitoring.
+    fn server_id(&self) -> String;
+
+    /// False once the link is broken or its state is doubtful: close it.
+    fn is_usable(&self) -> bool;
+
+    /// Runs one statement in whatever transaction is open, streaming its rows to the observer as place `place`.
+    async fn execute(&mut self, call: &Call<'_>, place: usize, observer: &mut dyn Observer) -> Result<StatementOutcome, Error>;
+
+    /// Opens a transaction; `begin` is the script's own statement, or `None` for the dialect's plain one.
+    async fn begin(&mut self, begin: Option<&str>) -> Result<(), Error>;
+
+    /// Commits.
+    async fn commit(&mut self) -> Result<(), Error>;
+
+    /// Rolls back.
+    async fn rollback(&mut self) -> Result<(), Error>;
+
+    /// Sets a savepoint; the name is an identifier made by us.
+    async fn savepoint(&mut self, name: &str) -> Result<(), Error>;
+
+    /// Rolls back to a savepoint.
+    async fn rollback_to(&mut self, name: &str) -> Result<(), Error>;
+
+    /// Runs a unit to its commit, in as few round trips as the database allows. Makes the marker table on first use.
+    async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError>;
+
+    /// Finds out about an attempt: looks for the marker, else leaves a tombstone under its key, waiting at most `wait` for a
+    /// transaction that holds the key.
+    async fn probe(&mut self, table: &MarkerTable, key: &MarkerKey, wait: Duration) -> Result<Probe, Error>;
+
+    /// Forgets everything a task may have left behind (settings, temporary tables, locks), so that another can use the session.
+    async fn reset(&mut self) -> Result<(), Error>;
+
+    /// Says goodbye. Dropping does the same less politely.
+    async fn close(self: Box<Self>);
+}

@@ -1,0 +1,172 @@
+//! What is asked of the core, in the imperative. Every command is answered with events or refused.
+
+use crate::event::{CallbackId, Evidence, Failure, SegmentCommit};
+use crate::id::{InstanceId, TaskId};
+use std::sync::Arc;
+
+/// Asked of the core.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Leave the queue.
+    Start,
+    /// Take the run over from a process that is gone. Every running attempt becomes Unknown.
+    Resume {
+        /// Larger than every epoch before.
+        epoch: u64,
+    },
+    /// A worker takes a ready instance.
+    StartAttempt {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The items of a mapped task are known.
+    Expand {
+        /// Which.
+        task: TaskId,
+        /// Of the attempt that found them.
+        try_number: u32,
+        /// One JSON text an item.
+        items: Vec<Arc<str>>,
+    },
+    /// A segment committed (or was found committed).
+    CommitSegment {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// What.
+        commit: Arc<SegmentCommit>,
+    },
+    /// All of the attempt's work is done.
+    Succeed {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// JSON.
+        result: Option<Arc<str>>,
+        /// For a branch.
+        follow: Option<Vec<TaskId>>,
+    },
+    /// The task chose to be skipped.
+    Skip {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// In words.
+        reason: String,
+    },
+    /// A sensor waits.
+    Defer {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// When to look again.
+        until: jiff::Timestamp,
+    },
+    /// The attempt failed; what it committed is known.
+    Fail {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// Why.
+        failure: Arc<Failure>,
+    },
+    /// The attempt's outcome is not known.
+    LoseTrack {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// What happened.
+        failure: Arc<Failure>,
+    },
+    /// The attempt's outcome is known now. Every committed segment was told by `CommitSegment` before.
+    Resolve {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// How it is known.
+        evidence: Evidence,
+    },
+    /// Time has passed: fire what is due.
+    FireTimers,
+    /// End the run.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
+    /// A callback ran.
+    FinishCallback {
+        /// Which.
+        callback: CallbackId,
+        /// Why it did not succeed.
+        failure: Option<Arc<Failure>>,
+    },
+    /// Record that a person acted.
+    RecordOperator {
+        /// Who.
+        who: String,
+        /// Why.
+        why: String,
+        /// What.
+        what: String,
+    },
+    /// The runtime can do nothing more: only instances in doubt are left, and nobody to ask.
+    DeclareStuck,
+    /// Evaluate what the last events made possible. [`handle`](crate::handle) does it by itself.
+    Advance,
+}
+
+/// A command that does not fit the state. The state is unchanged; a late answer of a fenced worker ends here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// The run is over, not begun, or begun already.
+    #[error("the run is {state}")]
+    Run {
+        /// In a word.
+        state: &'static str,
+    },
+    /// No such task, or no such index.
+    #[error("there is no task instance `{0}` in this run")]
+    UnknownInstance(InstanceId),
+    /// The instance is in another state.
+    #[error("task instance `{instance}` is {state}")]
+    Instance {
+        /// Which.
+        instance: InstanceId,
+        /// In a word.
+        state: &'static str,
+    },
+    /// The attempt is not the current one.
+    #[error("try {given} of `{instance}` is not the current one, {current}")]
+    StaleTry {
+        /// Which.
+        instance: InstanceId,
+        /// The command's.
+        given: u32,
+        /// The state's.
+        current: u32,
+    },
+    /// The segment is committed already, or is not the next.
+    #[error("segment {given} of `{instance}` is not the next one, {next}")]
+    Segment {
+        /// Which.
+        instance: InstanceId,
+        /// The command's.
+        given: u32,
+        /// The state's.
+        next: u32,
+    },
+    /// No slot is free.
+    #[error("no slot is free for `{0}`")]
+    NoSlot(InstanceId),
+    /// More items than the DAG allows, a branch to a task that is not a direct downstream, an epoch that does not grow, or a
+    /// callback that was not asked for.
+    #[error("{0}")]
+    BadArgument(String),
+}

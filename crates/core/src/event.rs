@@ -1,0 +1,362 @@
+//! Recorded facts, in the past tense. The log of a run is a sequence of these; everything else is a fold of them.
+//!
+//! Text that the core does not interpret (results, items, parameters) is JSON made by the runtime.
+
+use crate::id::{InstanceId, RunId, TaskId};
+use jiff::Timestamp;
+use std::sync::Arc;
+
+/// A recorded fact about one run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The run exists. Always the first event.
+    RunCreated(Arc<RunHeader>),
+    /// The run left the queue.
+    RunStarted,
+    /// A new process took the run over. Attempts that were going on under older epochs become `Unknown`.
+    RunResumed {
+        /// Larger than every epoch before.
+        epoch: u64,
+    },
+    /// An instance's trigger rule is met; it waits for slots.
+    TaskScheduled {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// A mapped task knows its items; its instances 0..items.len() replace the unexpanded one. Empty: the task is skipped.
+    TaskExpanded {
+        /// Which.
+        task: TaskId,
+        /// One JSON text an item.
+        items: Vec<Arc<str>>,
+    },
+    /// A worker took the instance.
+    AttemptStarted {
+        /// Which.
+        instance: InstanceId,
+        /// From 1.
+        try_number: u32,
+        /// The epoch of the process that runs it.
+        epoch: u64,
+    },
+    /// Statements that commit together have committed.
+    SegmentCommitted {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt that committed it.
+        try_number: u32,
+        /// What was committed, and the evidence.
+        commit: Arc<SegmentCommit>,
+    },
+    /// The attempt did all its work.
+    AttemptSucceeded {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// The result for downstream tasks (Airflow's XCom `return_value`), JSON.
+        result: Option<Arc<str>>,
+        /// For a branch: the direct downstreams to follow; the others are skipped.
+        follow: Option<Vec<TaskId>>,
+    },
+    /// A sensor's condition does not hold yet; it holds no slot until then.
+    AttemptDeferred {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// When to look again.
+        until: Timestamp,
+    },
+    /// The attempt failed, and it is known that nothing after its last `SegmentCommitted` took effect.
+    AttemptFailed {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// What happened.
+        failure: Arc<Failure>,
+        /// False when a retry follows.
+        is_final: bool,
+    },
+    /// The attempt ended without an answer: its next segment may or may not have committed.
+    AttemptUnknown {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// What happened.
+        failure: Arc<Failure>,
+    },
+    /// It is known now what the attempt committed (all of it is in `SegmentCommitted` events), and that it can commit no more.
+    UnknownResolved {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// How it is known.
+        evidence: Evidence,
+    },
+    /// A failed attempt will be tried again.
+    RetryScheduled {
+        /// Which.
+        instance: InstanceId,
+        /// Not before.
+        at: Timestamp,
+    },
+    /// The wait of a retry or of a deferred sensor is over; the instance waits for slots again.
+    TimerFired {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// The instance will not run, by choice.
+    TaskSkipped {
+        /// Which.
+        instance: InstanceId,
+        /// Whose choice.
+        cause: SkipCause,
+    },
+    /// The instance cannot run, because of an upstream.
+    TaskUpstreamFailed {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// A callback must run. Follows the event it is about, in the same append.
+    CallbackScheduled {
+        /// Which.
+        callback: CallbackId,
+    },
+    /// A callback ran, well or not. Its failure changes no task's state.
+    CallbackFinished {
+        /// Which.
+        callback: CallbackId,
+        /// Why it did not succeed.
+        failure: Option<Arc<Failure>>,
+    },
+    /// A person acted on the run.
+    OperatorActed {
+        /// Who, as the operating system or the API knows them.
+        who: String,
+        /// Why, in their words.
+        why: String,
+        /// What they did, in a sentence.
+        what: String,
+    },
+    /// The run shall end; running attempts are cancelled, the others skipped.
+    CancelRequested {
+        /// Why: a signal, a person, the run's time-out.
+        reason: String,
+    },
+    /// Nothing can go on before a person resolves what is in doubt. Not terminal.
+    RunStuck {
+        /// The instances in doubt.
+        instances: Vec<InstanceId>,
+    },
+    /// Terminal: every effective leaf succeeded or was skipped.
+    RunSucceeded,
+    /// Terminal: an effective leaf failed.
+    RunFailed,
+    /// Terminal: ended by `CancelRequested`.
+    RunCancelled,
+}
+
+/// What a run is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunHeader {
+    /// Unique in the world.
+    pub run_id: RunId,
+    /// The DAG, by name: the structure itself is pinned by `version`.
+    pub dag_id: crate::DagId,
+    /// The digest of the DAG's sources, by which the store keeps them.
+    pub version: String,
+    /// The date the run is about; absent for a manual run without one.
+    pub logical_date: Option<Timestamp>,
+    /// The span of data the run is about.
+    pub data_interval: Option<(Timestamp, Timestamp)>,
+    /// When somebody asked for the run.
+    pub queued_at: Timestamp,
+    /// What asked for it.
+    pub run_type: RunType,
+    /// Typed parameters with defaults applied, a JSON object.
+    pub params: Arc<str>,
+    /// When not empty, only these tasks run; the others are absent from the run as if removed.
+    pub only_tasks: Vec<TaskId>,
+    /// The run rolls back what it can and commits nothing.
+    pub dry_run: bool,
+}
+
+/// Airflow's run types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunType {
+    /// By a person or a program.
+    Manual,
+    /// By the DAG's timetable.
+    Scheduled,
+    /// By a backfill.
+    Backfill,
+    /// By an update of assets.
+    AssetTriggered,
+}
+
+/// Statements that committed together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SegmentCommit {
+    /// From 0 within the task.
+    pub segment: u32,
+    /// SHA-256 of the rendered statements and their parameters, hex.
+    pub digest: String,
+    /// What the database promises for this segment.
+    pub promise: Promise,
+    /// How it is known that it committed.
+    pub evidence: Evidence,
+    /// One a statement, in order. Empty when the commit was found by its marker after a crash.
+    pub statements: Vec<StatementRecord>,
+    /// The result kept from this segment, JSON.
+    pub result: Option<Arc<str>>,
+}
+
+/// What a database can promise for a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// Marked in the same transaction: takes effect once or not at all.
+    ExactlyOnce,
+    /// It changes nothing, so that running it again does no harm.
+    ReadOnly,
+    /// Not transactional; the reason in words ("MariaDB commits DDL implicitly").
+    AtLeastOnce(String),
+}
+
+/// One statement, as it ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementRecord {
+    /// From 1 within the script.
+    pub number: u32,
+    /// Its first line in the source file, from 1.
+    pub line: u32,
+    /// Its first words, for people; at most 80 characters.
+    pub summary: String,
+    /// From sending it to its last answer, in microseconds.
+    pub duration_us: u64,
+    /// Rows changed, as the server tells.
+    pub rows_affected: Option<u64>,
+    /// Rows received.
+    pub rows_returned: u64,
+    /// What the server said on the way; bounded.
+    pub notices: Vec<String>,
+}
+
+/// How an outcome is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The server acknowledged the commit.
+    Acknowledged,
+    /// The marker row is there.
+    Marker,
+    /// A tombstone holds the marker's key: the old transaction can never commit.
+    Tombstone,
+    /// The segment only reads.
+    ReadOnly,
+    /// The author allowed to run it again (`delivery: at_least_once`).
+    Allowed,
+    /// A named person says so.
+    Operator {
+        /// Who.
+        who: String,
+        /// Why.
+        why: String,
+        /// True when they say that it took effect.
+        took_effect: bool,
+    },
+}
+
+/// Why an attempt failed. A user's error says what, where and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind.
+    pub class: FailureClass,
+    /// What was tried and what happened, in a sentence. Never a secret.
+    pub message: String,
+    /// The causes, outermost first.
+    pub causes: Vec<String>,
+    /// Where in the user's sources.
+    pub place: Option<Place>,
+    /// Of the database, where it has one.
+    pub sqlstate: Option<String>,
+    /// The driver's own code, as text.
+    pub native_code: Option<String>,
+    /// What was committed before, and what was not, in a sentence.
+    pub effect: String,
+    /// What to do next.
+    pub hint: Option<String>,
+    /// Statements that ran in the segment that failed.
+    pub statements: Vec<StatementRecord>,
+}
+
+/// What kind of failure, for retry and for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureClass {
+    /// May go better next time: deadlock, serialization, lost connection, server starting.
+    Transient,
+    /// Will fail again unless something is changed. Retried all the same while tries are left, as Airflow does.
+    Permanent,
+    /// Fails for good: no retry (Airflow's AirflowFailException; a script changed after a part of it committed).
+    Final,
+    /// Ended by a person, a signal or the end of the run. No retry.
+    Cancelled,
+    /// Over its execution time-out. Retried.
+    TimedOut,
+    /// Its process died or was killed before it could say. Does not use up a retry.
+    Interrupted,
+}
+
+/// A place in the user's sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Relative to the project folder.
+    pub file: String,
+    /// From 1.
+    pub line: u32,
+    /// In characters, from 1.
+    pub column: u32,
+    /// From 1 within the script, where it is about a statement.
+    pub statement: Option<u32>,
+}
+
+/// Who chose that an instance is not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SkipCause {
+    /// Its trigger rule, from its upstreams' states.
+    TriggerRule,
+    /// A branch task that went elsewhere.
+    Branch(TaskId),
+    /// The task itself, in these words.
+    Own(String),
+    /// Its list of items was empty.
+    NothingToMap,
+    /// The run was cancelled before it started.
+    RunCancelled,
+}
+
+/// Names a callback: what it is about, and its place in that list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallbackId {
+    /// The instance it is about; `None` for the run as a whole.
+    pub instance: Option<InstanceId>,
+    /// The try it is about; 0 for the run as a whole.
+    pub try_number: u32,
+    /// On what occasion.
+    pub occasion: Occasion,
+    /// From 0, in the occasion's list.
+    pub place: u32,
+}
+
+/// When callbacks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Occasion {
+    /// Final failure.
+    Failure,
+    /// A failure that will be retried.
+    Retry,
+    /// Success.
+    Success,
+}

@@ -1,0 +1,26 @@
+//! The heart of Backstop: DAGs, the state machine of a run, trigger rules, retries.
+//!
+//! This crate must not know: IO, clocks, threads, async, randomness, SQL, databases, YAML, JSON, storage formats. Time, ids
+//! and jitter come in as arguments; the same events always fold to the same state. It cannot fail except by refusing a
+//! command ([`Rejected`]) or a graph ([`dag::Error`]).
+//!
+//! Where to go next: [`dag`] for what runs, [`event`] and [`command`] for the vocabulary, [`state`] for the fold,
+//! [`decide`](mod@decide) for the rules, [`rule`] for the thirteen trigger rules, [`retry`] for back-off.
+
+pub mod action;
+pub mod command;
+pub mod dag;
+pub mod decide;
+pub mod event;
+pub mod id;
+pub mod retry;
+pub mod rule;
+pub mod state;
+
+pub use action::{Action, actions};
+pub use command::{Command, Rejected};
+pub use dag::{Dag, Task};
+pub use decide::{decide, handle};
+pub use event::Event;
+pub use id::{DagId, InstanceId, RunId, TaskId, TaskIx};
+pub use state::{RunState, apply};
