@@ -1,4 +1,24 @@
 //! SQL text to statements and segments, by lexical rules alone: user SQL is run whether or not any parser understands it.
+//!
+//! The way through: [`split`] cuts a script into statements (`lexer` scans the bytes, `split` holds the rules of each dialect and
+//! `compound` those of bodies with semicolons inside, `verb` says what kind of statement it is), [`plan`] groups them into segments
+//! that commit together, [`bind_names`] turns `:name` into the database's own placeholders, [`digest`] names what ran for the
+//! marker, and [`statement_position_to_source`] leads an error of the server back to a line of the script.
+//!
+//! What is not here: no parser, no knowledge of the server's version or settings. Strings are read as the database reads them with
+//! its default settings (`standard_conforming_strings` on, no `NO_BACKSLASH_ESCAPES`, no `ANSI_QUOTES`).
+
+mod bind;
+mod digest;
+mod place;
+mod plan;
+mod split;
+
+pub use bind::{Bound, bind_names};
+pub use digest::digest;
+pub use place::{statement_position_to_source, summary};
+pub use plan::plan;
+pub use split::split;
 
 use std::ops::Range;
 
