@@ -1,1 +1,3 @@
-//! placeholder
+//! Development only: real-server fixtures, fake databases, the fake clock, the simulator.
+
+pub mod servers;
