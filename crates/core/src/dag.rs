@@ -1,8 +1,15 @@
 //! What runs: tasks, their order and their settings. A [`Dag`] is valid by construction.
 
+mod build;
+pub mod priority;
+mod scope;
+
+pub(crate) use scope::Scopes;
+
 use crate::id::{DagId, TaskId, TaskIx};
 use crate::retry::RetryPolicy;
 use crate::rule::TriggerRule;
+use rustc_hash::FxHashMap;
 use std::time::Duration;
 
 /// What a caller says of one task. [`Dag::new`] checks it and resolves names to places.
@@ -162,10 +169,18 @@ pub enum Error {
         /// The missing one.
         upstream: TaskId,
     },
-    /// The tasks form a cycle; the first is repeated at the end.
-    #[error("tasks wait for each other: {}", .0.iter().map(TaskId::as_str).collect::<Vec<_>>().join(" -> "))]
+    /// The tasks form a cycle, each before the next; the first is repeated at the end.
+    #[error("tasks wait for each other in a cycle: {}", .0.iter().map(TaskId::as_str).collect::<Vec<_>>().join(" -> "))]
     Cycle(Vec<TaskId>),
-    /// More tasks than a `u32` counts, a pool or group that does not exist, or zero slots.
+    /// More tasks than a `u32` counts, no pool, no slot for any task, or a group inside one that does not come before it.
+    #[error("DAG `{dag}`: {what}")]
+    BadDagSetting {
+        /// The DAG.
+        dag: DagId,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A pool or group that does not exist, zero slots, or more slots than the pool has.
     #[error("task `{task}`: {what}")]
     BadSetting {
         /// The task.
@@ -176,18 +191,121 @@ pub enum Error {
 }
 
 /// A task with its place in the graph resolved.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Task {
     /// Unique in the DAG.
     pub id: TaskId,
     /// The settings.
     pub settings: TaskSettings,
-    /// Direct upstreams.
+    /// Direct upstreams, in order of place.
     pub upstream: Vec<TaskIx>,
-    /// Direct downstreams.
+    /// Direct downstreams, in order of place.
     pub downstream: Vec<TaskIx>,
 }
 
 /// A valid DAG.
-#[derive(Clone, Debug)]
-pub struct Dag {}
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dag {
+    id: DagId,
+    tasks: Vec<Task>,
+    groups: Vec<Group>,
+    pools: Vec<Pool>,
+    max_active_tasks: u32,
+    hooks: Hooks,
+    dagrun_timeout: Option<Duration>,
+    map_length_max: u32,
+    places: FxHashMap<TaskId, TaskIx>,
+    topological: Vec<TaskIx>,
+    depths: Vec<u32>,
+    priorities: Vec<i64>,
+    scopes: Option<Box<Scopes>>,
+}
+
+impl Dag {
+    /// Its id.
+    pub fn id(&self) -> &DagId {
+        &self.id
+    }
+
+    /// All tasks, in the order of the source.
+    pub fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
+
+    /// The task at a place.
+    pub fn task(&self, place: TaskIx) -> &Task {
+        &self.tasks[place.get()]
+    }
+
+    /// The place of a task, in one look-up.
+    pub fn index(&self, task: &str) -> Option<TaskIx> {
+        self.places.get(task).copied()
+    }
+
+    /// Groups, outer before inner.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// Pools; the first is the default.
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    /// How many attempts of one run may be going on at once.
+    pub fn max_active_tasks(&self) -> u32 {
+        self.max_active_tasks
+    }
+
+    /// How many callbacks the run as a whole has.
+    pub fn hooks(&self) -> Hooks {
+        self.hooks
+    }
+
+    /// The longest a run may take from its start.
+    pub fn dagrun_timeout(&self) -> Option<Duration> {
+        self.dagrun_timeout
+    }
+
+    /// Most items a mapped task may expand to.
+    pub fn map_length_max(&self) -> u32 {
+        self.map_length_max
+    }
+
+    /// Every task after all its upstreams, and in the order of the source where the graph leaves it open.
+    pub fn topological_order(&self) -> &[TaskIx] {
+        &self.topological
+    }
+
+    /// The longest way from a task without upstreams, in edges.
+    pub fn depth(&self, place: TaskIx) -> u32 {
+        self.depths[place.get()]
+    }
+
+    /// The priority that orders ready instances, higher first: the task's own weight and, by its weight rule, the weights of all
+    /// tasks down- or upstream of it. See [`priority`] for the rule in very large DAGs.
+    pub fn effective_priority(&self, place: TaskIx) -> i64 {
+        self.priorities[place.get()]
+    }
+
+    pub(crate) fn scopes(&self) -> Option<&Scopes> {
+        self.scopes.as_deref()
+    }
+
+    /// The tasks that decide how a run ends, among those present in it.
+    ///
+    /// A task counts unless it is a teardown without `on_failure_fail_dagrun`, and only when nothing that counts comes directly
+    /// after it. When no task is left by this rule, the tasks without downstreams decide (Airflow, dagrun.py).
+    pub fn effective_leaves(&self, is_present: impl Fn(TaskIx) -> bool) -> Vec<TaskIx> {
+        let counts = |place: TaskIx| {
+            is_present(place) && !matches!(self.task(place).settings.role, Role::Teardown { on_failure_fail_dagrun: false })
+        };
+        let places = || (0..self.tasks.len() as u32).map(TaskIx);
+        let leaves: Vec<TaskIx> =
+            places().filter(|&place| counts(place) && !self.task(place).downstream.iter().any(|&down| counts(down))).collect();
+        if !leaves.is_empty() {
+            return leaves;
+        }
+        places().filter(|&place| is_present(place) && !self.task(place).downstream.iter().any(|&down| is_present(down))).collect()
+    }
+}

@@ -12,7 +12,10 @@ pub enum Event {
     /// The run exists. Always the first event.
     RunCreated(Arc<RunHeader>),
     /// The run left the queue.
-    RunStarted,
+    RunStarted {
+        /// When: `dagrun_timeout` counts from here.
+        at: Timestamp,
+    },
     /// A new process took the run over. Attempts that were going on under older epochs become `Unknown`.
     RunResumed {
         /// Larger than every epoch before.
@@ -38,6 +41,8 @@ pub enum Event {
         try_number: u32,
         /// The epoch of the process that runs it.
         epoch: u64,
+        /// When: a sensor's time-out counts from its first look.
+        at: Timestamp,
     },
     /// Statements that commit together have committed.
     SegmentCommitted {
@@ -146,6 +151,8 @@ pub enum Event {
     CancelRequested {
         /// Why: a signal, a person, the run's time-out.
         reason: String,
+        /// What kind of reason; it decides how the run ends.
+        cause: CancelCause,
     },
     /// Nothing can go on before a person resolves what is in doubt. Not terminal.
     RunStuck {
@@ -154,10 +161,19 @@ pub enum Event {
     },
     /// Terminal: every effective leaf succeeded or was skipped.
     RunSucceeded,
-    /// Terminal: an effective leaf failed.
+    /// Terminal: an effective leaf failed, or the run went over its `dagrun_timeout`.
     RunFailed,
-    /// Terminal: ended by `CancelRequested`.
+    /// Terminal: ended by a `CancelRequested` that somebody asked for.
     RunCancelled,
+}
+
+/// What made a run end before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelCause {
+    /// A person, a program or a signal: the run ends as cancelled.
+    Asked,
+    /// It went over its `dagrun_timeout`: the run ends as failed.
+    DagrunTimeout,
 }
 
 /// What a run is.

@@ -23,4 +23,4 @@ pub use dag::{Dag, Task};
 pub use decide::{decide, handle};
 pub use event::Event;
 pub use id::{DagId, InstanceId, RunId, TaskId, TaskIx};
-pub use state::{RunState, apply};
+pub use state::{InstancePhase, InstanceView, RunPhase, RunState, apply};

@@ -1,0 +1,332 @@
+//! [`apply`]: one event into the state.
+
+use super::{Instance, InstancePhase, Key, Mapped, RunPhase, RunState};
+use crate::event::{CancelCause, Event, FailureClass, RunHeader};
+use crate::id::{InstanceId, TaskIx};
+use crate::rule::Verdict;
+use rustc_hash::FxHashSet;
+use std::sync::Arc;
+
+/// Folds one event in. Total: the log is the truth, so an event is never refused. One that names what is not there changes nothing.
+pub fn apply(state: &mut RunState, event: &Event) {
+    state.version += 1;
+    match event {
+        Event::RunCreated(header) => state.create(header),
+        Event::RunStarted { at } => {
+            if state.phase == RunPhase::Queued {
+                state.phase = RunPhase::Running;
+                state.started_at = Some(*at);
+                (0..state.tasks.len() as u32).for_each(|place| state.judge(TaskIx(place)));
+            }
+        }
+        Event::RunResumed { epoch } => {
+            state.epoch = *epoch;
+            state.leave_stuck();
+        }
+        Event::TaskScheduled { instance } => state.with(instance, RunState::schedule),
+        Event::TaskExpanded { task, items } => {
+            if let Some(place) = state.dag.index(task.as_str()) {
+                state.expand(place, items);
+            }
+        }
+        Event::AttemptStarted { instance, try_number, epoch, at } => state.with(instance, |state, key| {
+            if let Some(instance) = state.find_mut(key) {
+                instance.try_number = *try_number;
+                instance.epoch = *epoch;
+                instance.continues_try = false;
+                instance.segments_before = instance.segments.len() as u32;
+                instance.waiting_since.get_or_insert(*at);
+            }
+            state.enter(key, InstancePhase::Running);
+        }),
+        Event::SegmentCommitted { instance, try_number: _, commit } => state.with(instance, |state, key| {
+            if let Some(instance) = state.find_mut(key) {
+                instance.segments.push(Arc::clone(commit));
+                instance.interruptions = 0;
+            }
+        }),
+        Event::AttemptSucceeded { instance, try_number: _, result, follow: _ } => state.with(instance, |state, key| {
+            if let Some(instance) = state.find_mut(key) {
+                instance.result.clone_from(result);
+            }
+            state.enter(key, InstancePhase::Success);
+        }),
+        Event::AttemptDeferred { instance, try_number: _, until } => state.with(instance, |state, key| {
+            if let Some(instance) = state.find_mut(key) {
+                instance.continues_try = true;
+            }
+            state.enter(key, InstancePhase::Deferred { until: *until });
+        }),
+        Event::AttemptFailed { instance, try_number: _, failure, is_final } => state.with(instance, |state, key| {
+            if let Some(instance) = state.find_mut(key) {
+                instance.fail(failure.class, *is_final);
+                instance.failure = Some(Arc::clone(failure));
+            }
+            // A failure that will be retried keeps its phase until the event that says when, later in the same append.
+            if *is_final {
+                state.enter(key, InstancePhase::Failed);
+            }
+        }),
+        Event::AttemptUnknown { instance, try_number: _, failure } => state.with(instance, |state, key| {
+            if let Some(instance) = state.find_mut(key) {
+                instance.failure = Some(Arc::clone(failure));
+            }
+            state.enter(key, InstancePhase::InDoubt);
+        }),
+        // The event after it, in the same append, says where the instance goes from here.
+        Event::UnknownResolved { instance: _, try_number: _, evidence: _ } => state.leave_stuck(),
+        Event::RetryScheduled { instance, at } => {
+            state.with(instance, |state, key| state.enter(key, InstancePhase::UpForRetry { at: *at }));
+        }
+        Event::TimerFired { instance } => state.with(instance, |state, key| state.enter(key, InstancePhase::Scheduled)),
+        Event::TaskSkipped { instance, cause: _ } => {
+            state.with(instance, |state, key| state.enter(key, InstancePhase::Skipped));
+        }
+        Event::TaskUpstreamFailed { instance } => {
+            state.with(instance, |state, key| state.enter(key, InstancePhase::UpstreamFailed));
+        }
+        Event::CallbackScheduled { callback } => {
+            state.callbacks.insert(callback.clone());
+        }
+        Event::CallbackFinished { callback, failure: _ } => {
+            state.callbacks.remove(callback);
+        }
+        Event::OperatorActed { who: _, why: _, what: _ } => {}
+        Event::CancelRequested { reason: _, cause } => state.begin_cancel(*cause),
+        Event::RunStuck { instances: _ } => {
+            if !state.phase.is_terminal() {
+                state.phase = RunPhase::Stuck;
+            }
+        }
+        Event::RunSucceeded => state.end(RunPhase::Succeeded),
+        Event::RunFailed => state.end(RunPhase::Failed),
+        Event::RunCancelled => state.end(RunPhase::Cancelled),
+    }
+}
+
+impl Instance {
+    fn fail(&mut self, class: FailureClass, is_final: bool) {
+        if is_final || !self.is_free(class) {
+            self.failures += 1;
+            self.interruptions = 0;
+            self.waiting_since = None;
+        }
+    }
+}
+
+impl RunState {
+    fn with(&mut self, id: &InstanceId, change: impl FnOnce(&mut Self, Key)) {
+        if let Some(key) = self.key(id) {
+            change(self, key);
+        }
+    }
+
+    fn create(&mut self, header: &Arc<RunHeader>) {
+        if self.header.is_some() {
+            return;
+        }
+        self.header = Some(Arc::clone(header));
+        if !header.only_tasks.is_empty() {
+            let wanted: FxHashSet<TaskIx> = header.only_tasks.iter().filter_map(|task| self.dag.index(task.as_str())).collect();
+            for task in (0..self.tasks.len() as u32).map(TaskIx).filter(|task| !wanted.contains(task)) {
+                self.enter(Key { task, map_index: None }, InstancePhase::Removed);
+            }
+            self.mark_leaves();
+        }
+    }
+
+    pub(super) fn mark_leaves(&mut self) {
+        let leaves = self.dag.effective_leaves(|place| self.tasks[place.get()].single.phase != InstancePhase::Removed);
+        self.tasks.iter_mut().for_each(|task| task.is_leaf = false);
+        leaves.into_iter().for_each(|place| self.tasks[place.get()].is_leaf = true);
+    }
+
+    fn schedule(&mut self, key: Key) {
+        if let Some(instance) = self.find_mut(key) {
+            match instance.phase {
+                // Tried again at once, without counting a failure.
+                InstancePhase::Running | InstancePhase::InDoubt => {
+                    instance.interruptions = instance.interruptions.saturating_add(1)
+                }
+                InstancePhase::None
+                | InstancePhase::Scheduled
+                | InstancePhase::Deferred { .. }
+                | InstancePhase::UpForRetry { .. }
+                | InstancePhase::Success
+                | InstancePhase::Failed
+                | InstancePhase::Skipped
+                | InstancePhase::UpstreamFailed
+                | InstancePhase::Removed => {}
+            }
+        }
+        self.enter(key, InstancePhase::Scheduled);
+    }
+
+    /// Puts the instances of a mapped task in the place of its unexpanded one.
+    fn expand(&mut self, task: TaskIx, items: &[Arc<str>]) {
+        let single = Key { task, map_index: None };
+        let count = items.len() as u32;
+        if self.is_expanded(task) || self.tasks[task.get()].single.phase.is_done() {
+            return;
+        }
+        if count > 0 {
+            let phase = self.tasks[task.get()].single.phase;
+            self.leave(single, phase);
+            self.grow_waits(task, count - 1);
+        }
+        let instances = vec![Instance::default(); items.len()];
+        self.counts.none += items.len();
+        self.tasks[task.get()].mapped = Some(Box::new(Mapped { items: items.to_vec(), instances }));
+        for index in 0..count {
+            self.enter(Key { task, map_index: Some(index) }, InstancePhase::Scheduled);
+        }
+    }
+
+    /// Tells all that wait for a task that they wait for so many instances more.
+    fn grow_waits(&mut self, task: TaskIx, more: u32) {
+        let dag = Arc::clone(&self.dag);
+        let is_setup = matches!(dag.task(task).settings.role, crate::dag::Role::Setup);
+        for down in &dag.task(task).downstream {
+            self.tasks[down.get()].upstream.total += more;
+            if let Some(scope) = self.scopes.get_mut(down.get()).filter(|_| is_setup) {
+                scope.direct_setups.total += more;
+            }
+        }
+        if let Some(scopes) = dag.scopes() {
+            for gated in &scopes.gated[task.get()] {
+                self.scopes[gated.get()].indirect_setups.total += more;
+            }
+            for teardown in &scopes.enclosing[task.get()] {
+                self.scopes[teardown.get()].enclosed.total += more;
+            }
+        }
+    }
+
+    /// Moves an instance to a phase, with everything that is counted or queued by phase. What is done stays as it is.
+    fn enter(&mut self, key: Key, phase: InstancePhase) {
+        let Some(instance) = self.find_mut(key) else { return };
+        let before = instance.phase;
+        if before.is_done() {
+            return;
+        }
+        instance.phase = phase;
+        self.leave(key, before);
+        *self.counts.of(phase) += 1;
+        match phase {
+            InstancePhase::None => {}
+            InstancePhase::Scheduled => self.queue.push(&self.dag, key),
+            InstancePhase::Running => {
+                self.running.insert(key);
+                self.queue.take_slots(&self.dag, key);
+            }
+            InstancePhase::Deferred { until: at } | InstancePhase::UpForRetry { at } => {
+                self.timers.insert((at, key));
+            }
+            InstancePhase::InDoubt => {
+                self.in_doubt.insert(key);
+            }
+            InstancePhase::Success
+            | InstancePhase::Failed
+            | InstancePhase::Skipped
+            | InstancePhase::UpstreamFailed
+            | InstancePhase::Removed => self.finish(key.task, phase),
+        }
+    }
+
+    /// Takes an instance out of what its phase put it in.
+    fn leave(&mut self, key: Key, phase: InstancePhase) {
+        *self.counts.of(phase) -= 1;
+        match phase {
+            InstancePhase::None => {
+                if self.to_schedule.is_empty() && self.to_mark.is_empty() {
+                    return;
+                }
+                self.to_schedule.remove(&key.task);
+                self.to_mark.remove(&(self.dag.depth(key.task), key.task));
+            }
+            InstancePhase::Scheduled => self.queue.remove(&self.dag, key),
+            InstancePhase::Running => {
+                self.running.remove(&key);
+                self.queue.free_slots(&self.dag, key);
+            }
+            InstancePhase::Deferred { until: at } | InstancePhase::UpForRetry { at } => {
+                self.timers.remove(&(at, key));
+            }
+            InstancePhase::InDoubt => {
+                self.in_doubt.remove(&key);
+            }
+            InstancePhase::Success
+            | InstancePhase::Failed
+            | InstancePhase::Skipped
+            | InstancePhase::UpstreamFailed
+            | InstancePhase::Removed => {}
+        }
+    }
+
+    /// Counts a done instance with all that wait for its task, and judges those anew.
+    fn finish(&mut self, task: TaskIx, phase: InstancePhase) {
+        let failed = matches!(phase, InstancePhase::Failed | InstancePhase::UpstreamFailed);
+        if failed && self.tasks[task.get()].is_leaf {
+            self.failed_leaves += 1;
+        }
+        let dag = Arc::clone(&self.dag);
+        let is_setup = matches!(dag.task(task).settings.role, crate::dag::Role::Setup);
+        for &down in &dag.task(task).downstream {
+            self.tasks[down.get()].upstream.add(phase);
+            if let Some(scope) = self.scopes.get_mut(down.get()).filter(|_| is_setup) {
+                scope.direct_setups.add(phase);
+            }
+            self.judge(down);
+        }
+        if let Some(scopes) = dag.scopes() {
+            for &gated in &scopes.gated[task.get()] {
+                self.scopes[gated.get()].indirect_setups.add(phase);
+                self.judge(gated);
+            }
+            for &teardown in &scopes.enclosing[task.get()] {
+                self.scopes[teardown.get()].enclosed.add(phase);
+                self.judge(teardown);
+            }
+        }
+    }
+
+    /// Puts a task on the work-list when its counters decide it.
+    fn judge(&mut self, task: TaskIx) {
+        if self.phase != RunPhase::Running || self.tasks[task.get()].single.phase != InstancePhase::None || self.is_expanded(task)
+        {
+            return;
+        }
+        let mark = (self.dag.depth(task), task);
+        match self.verdict(task) {
+            Verdict::Wait => {}
+            Verdict::Run => {
+                self.to_schedule.insert(task);
+            }
+            Verdict::Skip | Verdict::UpstreamFailed => {
+                self.to_mark.insert(mark);
+            }
+        }
+    }
+
+    fn begin_cancel(&mut self, cause: CancelCause) {
+        if self.phase.is_terminal() {
+            return;
+        }
+        self.phase = RunPhase::Cancelling;
+        self.cancel.get_or_insert(cause);
+        self.to_schedule.clear();
+        self.to_mark.clear();
+    }
+
+    fn leave_stuck(&mut self) {
+        if self.phase == RunPhase::Stuck {
+            self.phase = if self.cancel.is_some() { RunPhase::Cancelling } else { RunPhase::Running };
+        }
+    }
+
+    fn end(&mut self, phase: RunPhase) {
+        if !self.phase.is_terminal() {
+            self.phase = phase;
+        }
+    }
+}
