@@ -2,7 +2,7 @@
 
 use crate::event::CallbackId;
 use crate::id::InstanceId;
-use crate::state::RunState;
+use crate::state::{Instance, Key, RunPhase, RunState};
 use jiff::Timestamp;
 
 /// Wanted of the runtime. Asking again gives the same answer until a command changes the state.
@@ -38,7 +38,47 @@ pub enum Action {
     WakeAt(Timestamp),
 }
 
-/// Everything wanted in this state, in the order it should be begun.
-pub fn actions(_state: &RunState) -> Vec<Action> {
-    Vec::new()
+/// Everything wanted in this state, in the order it should be begun: cancellations, doubts, callbacks, attempts, the next time to wake.
+///
+/// Costs what it returns and the number of pools, not the size of the DAG.
+pub fn actions(state: &RunState) -> Vec<Action> {
+    let mut actions = Vec::new();
+    match state.phase() {
+        RunPhase::Running => resolve_doubts(state, &mut actions),
+        RunPhase::Cancelling => {
+            cancel_attempts(state, &mut actions);
+            resolve_doubts(state, &mut actions);
+        }
+        RunPhase::Queued | RunPhase::Stuck | RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled => {}
+    }
+    actions.extend(state.callbacks().iter().map(|callback| Action::RunCallback { callback: callback.clone() }));
+    if state.phase() == RunPhase::Running {
+        let startable = state.queue().startable(state.dag());
+        actions.extend(startable.into_iter().map(|key| Action::StartAttempt {
+            instance: state.id(key),
+            try_number: state.find(key).map_or(1, Instance::next_try),
+        }));
+    }
+    let next_timer = state.timers().first().map(|&(at, _)| at);
+    actions.extend(next_timer.into_iter().chain(state.timeout_at()).min().map(Action::WakeAt));
+    actions
+}
+
+fn cancel_attempts(state: &RunState, actions: &mut Vec<Action>) {
+    actions.extend(
+        state.running().iter().map(|&key| Action::CancelAttempt { instance: state.id(key), try_number: current_try(state, key) }),
+    );
+}
+
+fn resolve_doubts(state: &RunState, actions: &mut Vec<Action>) {
+    actions.extend(
+        state
+            .in_doubt()
+            .iter()
+            .map(|&key| Action::ResolveUnknown { instance: state.id(key), try_number: current_try(state, key) }),
+    );
+}
+
+fn current_try(state: &RunState, key: Key) -> u32 {
+    state.find(key).map_or(0, |instance| instance.try_number)
 }
