@@ -1,1 +1,27 @@
-//! placeholder
+//! Where the core meets the world: one run is driven to its end by an [`engine`](run), with workers for attempts, a resolver for
+//! attempts in doubt, timers, callbacks, and logs per try.
+//!
+//! This crate must not know: the terminal, HTTP servers, how definitions are written. All state changes go through
+//! `backstop_core::handle`; nothing asynchronous happens while the state is mutated.
+//!
+//! Where to go next: [`run`] for the way in, `engine` for the loop, `attempt` for what each kind of task does, `resolve` for how doubt
+//! is removed, `journal` for how far a run may be ahead of its log.
+
+mod attempt;
+pub mod clock;
+mod engine;
+mod failure;
+mod journal;
+mod logs;
+mod places;
+mod redact;
+mod resolve;
+pub mod run;
+mod sessions;
+pub mod watch;
+
+pub use clock::{Clock, SystemClock};
+pub use logs::{LogFolder, log_path};
+pub use run::{Control, Error, Launch, Limits, Report, Request, resume, start};
+pub use sessions::{Connect, connection_config};
+pub use watch::{Silent, Watcher};

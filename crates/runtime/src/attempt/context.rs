@@ -1,0 +1,128 @@
+//! What all attempts of a run share, and what their templates see.
+
+use super::Results;
+use crate::clock::Clock;
+use crate::logs::Logs;
+use crate::redact::Redactor;
+use crate::sessions::Sessions;
+use crate::watch::Watcher;
+use backstop_core::event::{Failure, RunHeader, RunType};
+use backstop_core::{InstanceId, TaskId};
+use backstop_project::context::Context;
+use backstop_project::definition::{Definition, Project};
+use backstop_project::template::Renderer;
+use jiff::Timestamp;
+use serde_json::{Map, Value as Json, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What all attempts of a run share.
+pub(crate) struct Shared {
+    /// Connections and variables.
+    pub(crate) project: Arc<Project>,
+    /// The DAG.
+    pub(crate) definition: Arc<Definition>,
+    /// Its templates.
+    pub(crate) renderer: Renderer,
+    /// Open sessions.
+    pub(crate) sessions: Sessions,
+    /// Log files.
+    pub(crate) logs: Logs,
+    /// Masks secrets.
+    pub(crate) redactor: Arc<Redactor>,
+    /// Time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Who looks on.
+    pub(crate) watcher: Arc<dyn Watcher>,
+    /// What the run is.
+    pub(crate) header: Arc<RunHeader>,
+    /// The header's parameters, parsed.
+    pub(crate) params: Map<String, Json>,
+    /// When the run began.
+    pub(crate) run_start: Timestamp,
+    /// Results of tasks.
+    pub(crate) results: Results,
+    /// False in the first process of a run: then no marker of it can exist before it is written.
+    pub(crate) was_interrupted: bool,
+    /// For files that live as long as an attempt.
+    pub(crate) scratch: PathBuf,
+}
+
+impl Shared {
+    /// What a failure looks like to templates of callbacks.
+    fn failure_json(failure: &Failure) -> Json {
+        json!({
+            "message": failure.message,
+            "causes": failure.causes,
+            "file": failure.place.as_ref().map(|place| &place.file),
+            "line": failure.place.as_ref().map(|place| place.line),
+            "column": failure.place.as_ref().map(|place| place.column),
+            "statement": failure.place.as_ref().and_then(|place| place.statement),
+            "sqlstate": failure.sqlstate,
+            "native_code": failure.native_code,
+            "effect": failure.effect,
+            "hint": failure.hint,
+        })
+    }
+}
+
+/// What the templates of an instance (or, without one, of the run as a whole) see.
+pub(crate) fn template_context(
+    shared: &Shared,
+    instance: Option<&InstanceId>,
+    try_number: u32,
+    item: Option<Json>,
+    failure: Option<&Failure>,
+) -> Context {
+    let header = &shared.header;
+    let task = instance.map_or("", |instance| instance.task.as_str());
+    let mut context = Context::new(header.run_id.as_str(), header.dag_id.as_str(), task);
+    context.run_type = match header.run_type {
+        RunType::Manual => "manual",
+        RunType::Scheduled => "scheduled",
+        RunType::Backfill => "backfill",
+        RunType::AssetTriggered => "asset_triggered",
+    }
+    .to_owned();
+    context.map_index = instance.and_then(|instance| instance.map_index);
+    context.item = item;
+    context.try_number = try_number;
+    context.max_tries = instance.map_or(0, |instance| retries(shared, &instance.task));
+    context.logical_date = header.logical_date;
+    context.data_interval = header.data_interval;
+    context.run_start = Some(shared.run_start);
+    context.params = shared.params.clone();
+    context.exception = failure.map(|failure| failure.message.clone());
+    context.failure = failure.map(Shared::failure_json);
+    let results = shared.results.clone();
+    context.xcom = Arc::new(move |task, index| results.get(task, index));
+    context
+}
+
+fn retries(shared: &Shared, task: &TaskId) -> u32 {
+    let dag = &shared.definition.dag;
+    dag.index(task.as_str()).map_or(0, |place| dag.task(place).settings.retry.retries)
+}
+
+/// The context as JSON, for subprocesses: Airflow's names. No connection is in it.
+pub(crate) fn context_json(shared: &Shared, context: &Context) -> Json {
+    let date = context.logical_date.map(|date| date.to_string());
+    json!({
+        "run_id": context.run_id,
+        "dag_id": context.dag_id,
+        "task_id": context.task_id,
+        "map_index": context.map_index.map_or(-1, i64::from),
+        "item": context.item,
+        "try_number": context.try_number,
+        "max_tries": context.max_tries,
+        "logical_date": date,
+        "ts": date,
+        "ds": context.logical_date.map(|date| date.to_string()[..10].to_owned()),
+        "data_interval_start": context.data_interval.map(|(start, _)| start.to_string()),
+        "data_interval_end": context.data_interval.map(|(_, end)| end.to_string()),
+        "params": context.params,
+        "project_dir": shared.project.root,
+        "exception": context.exception,
+        "failure": context.failure,
+    })
+}

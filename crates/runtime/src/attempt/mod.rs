@@ -1,0 +1,320 @@
+//! One attempt of a task instance: what it is given, how it is stopped, how it answers. One module a kind of task.
+
+mod check;
+mod context;
+mod expand;
+mod http;
+mod process;
+mod python;
+mod query;
+mod results;
+pub(crate) mod script;
+mod sensor;
+mod shell;
+mod stop;
+
+pub(crate) use context::{Shared, template_context};
+pub(crate) use http::is_safe as http_is_safe;
+pub(crate) use results::Results;
+pub(crate) use stop::{Stop, Stopper};
+
+use crate::engine::Answer;
+use crate::failure::{FailureExt, failure};
+use crate::journal::Gate;
+use crate::logs::TaskLog;
+use backstop_core::dag::Delivery;
+use backstop_core::event::{CallbackId, Failure, FailureClass, Occasion, SegmentCommit};
+use backstop_core::{Command, InstanceId, TaskId};
+use backstop_project::context::Context;
+use backstop_project::definition::{Branch, BranchBy, Callback, Kind, Source};
+use futures_util::FutureExt as _;
+use serde_json::Value as Json;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// All its work is done.
+    Succeeded {
+        /// For downstream tasks.
+        result: Option<Arc<str>>,
+        /// For a branch.
+        follow: Option<Vec<TaskId>>,
+    },
+    /// It chose to be skipped.
+    Skipped(String),
+    /// A sensor that waits.
+    Deferred(jiff::Timestamp),
+    /// A mapped task that knows its items.
+    Expanded(Vec<Arc<str>>),
+    /// It failed; what it committed is known.
+    Failed(Failure),
+    /// It is not known what it committed.
+    Unknown(Failure),
+}
+
+impl Outcome {
+    /// Success without a result.
+    pub(crate) fn done() -> Self {
+        Self::Succeeded { result: None, follow: None }
+    }
+
+    /// Success with a JSON result.
+    pub(crate) fn with_result(result: &Json) -> Self {
+        Self::Succeeded { result: Some(result.to_string().into()), follow: None }
+    }
+}
+
+/// What an attempt does: a task's body, the list of a mapped task, or a callback.
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    /// The body at this place of the definition.
+    Body(usize),
+    /// The `for_each` of the body at this place.
+    Expand(usize),
+    /// A callback.
+    Callback(CallbackId, Box<Callback>),
+}
+
+impl Work {
+    /// The marker's kind.
+    pub(crate) fn marker_kind(&self) -> String {
+        match self {
+            Self::Body(_) | Self::Expand(_) => "forward".into(),
+            Self::Callback(id, _) => {
+                let occasion = match id.occasion {
+                    Occasion::Failure => "failure",
+                    Occasion::Retry => "retry",
+                    Occasion::Success => "success",
+                };
+                format!("callback_{occasion}_{}", id.place)
+            }
+        }
+    }
+}
+
+/// An attempt, ready to run.
+pub(crate) struct Attempt {
+    /// What all attempts of the run share.
+    pub(crate) shared: Arc<Shared>,
+    /// Which instance.
+    pub(crate) instance: InstanceId,
+    /// What to do.
+    pub(crate) work: Work,
+    /// For what needs a database.
+    pub(crate) connection: Option<String>,
+    /// What may be done without evidence.
+    pub(crate) delivery: Delivery,
+    /// Where it is defined.
+    pub(crate) source: Source,
+    /// From 1.
+    pub(crate) try_number: u32,
+    /// What the templates see.
+    pub(crate) context: Context,
+    /// What earlier tries committed, in order.
+    pub(crate) committed: Vec<Arc<SegmentCommit>>,
+    /// For a sensor: when its wait began.
+    pub(crate) waiting_since: Option<jiff::Timestamp>,
+    /// The log's version with this attempt's start in it.
+    pub(crate) started_version: u64,
+    /// To wait for the log.
+    pub(crate) gate: Gate,
+    /// Tells when to stop.
+    pub(crate) stopper: Stopper,
+    /// The try's log.
+    pub(crate) log: TaskLog,
+    /// To the engine.
+    pub(crate) mailbox: mpsc::Sender<Answer>,
+}
+
+impl Attempt {
+    /// Runs to the end and answers the engine, whatever happens.
+    pub(crate) async fn run(mut self) {
+        let outcome = match AssertUnwindSafe(self.work()).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Unknown(
+                failure(FailureClass::Permanent, "the worker of this attempt panicked: this is a bug in Backstop")
+                    .effect("not known yet")
+                    .hint("please report it with the text on standard error"),
+            ),
+        };
+        self.say_end(&outcome).await;
+        let redactor = self.shared.redactor.clone();
+        if let Work::Callback(callback, _) = self.work {
+            let failure = match outcome {
+                Outcome::Failed(failure) | Outcome::Unknown(failure) => Some(Arc::new(failure.clean(&redactor))),
+                Outcome::Succeeded { .. } | Outcome::Skipped(_) | Outcome::Deferred(_) | Outcome::Expanded(_) => None,
+            };
+            // As below.
+            let _ = self.mailbox.send(Answer::Command(Command::FinishCallback { callback, failure })).await;
+            return;
+        }
+        let (instance, try_number) = (self.instance, self.try_number);
+        let command = match outcome {
+            Outcome::Succeeded { result, follow } => Command::Succeed { instance, try_number, result, follow },
+            Outcome::Skipped(reason) => Command::Skip { instance, try_number, reason },
+            Outcome::Deferred(until) => Command::Defer { instance, try_number, until },
+            Outcome::Expanded(items) => Command::Expand { task: instance.task, try_number, items },
+            Outcome::Failed(failure) => Command::Fail { instance, try_number, failure: Arc::new(failure.clean(&redactor)) },
+            Outcome::Unknown(failure) => Command::LoseTrack { instance, try_number, failure: Arc::new(failure.clean(&redactor)) },
+        };
+        // The engine is gone: the run ended in this process, and the log tells the next one.
+        let _ = self.mailbox.send(Answer::Command(command)).await;
+    }
+
+    async fn say_end(&self, outcome: &Outcome) {
+        let now = self.shared.clock.now();
+        match outcome {
+            Outcome::Succeeded { .. } => self.log.line(now, "INFO", "succeeded").await,
+            Outcome::Skipped(reason) => self.log.line(now, "INFO", &format!("skipped: {reason}")).await,
+            Outcome::Deferred(until) => self.log.line(now, "INFO", &format!("not yet; looks again at {until}")).await,
+            Outcome::Expanded(items) => self.log.line(now, "INFO", &format!("expands to {} instances", items.len())).await,
+            Outcome::Failed(failure) => self.say_failure("failed", failure).await,
+            Outcome::Unknown(failure) => self.say_failure("outcome not known", failure).await,
+        }
+        self.log.close().await;
+    }
+
+    async fn say_failure(&self, how: &str, failure: &Failure) {
+        let now = self.shared.clock.now();
+        let mut text = format!("{how}: {}", failure.message);
+        for cause in &failure.causes {
+            text.push_str(&format!("\n  caused by: {cause}"));
+        }
+        if let Some(place) = &failure.place {
+            text.push_str(&format!("\n  at {}:{}:{}", place.file, place.line, place.column));
+        }
+        if !failure.effect.is_empty() {
+            text.push_str(&format!("\n  {}", failure.effect));
+        }
+        if let Some(hint) = &failure.hint {
+            text.push_str(&format!("\n  hint: {hint}"));
+        }
+        self.log.line(now, "ERROR", &text).await;
+    }
+
+    async fn work(&mut self) -> Outcome {
+        // A second try must not start before the log has the end of the first: after a crash it would not be found (see DESIGN.md,
+        // "Running ahead of the log").
+        if self.try_number > 1 && !self.wait_for_log().await {
+            return self.log_ended();
+        }
+        let shared = self.shared.clone();
+        match self.work.clone() {
+            Work::Body(place) => self.task(&shared.definition.bodies[place].kind).await,
+            Work::Expand(place) => match &shared.definition.bodies[place].for_each {
+                Some(for_each) => expand::run(self, for_each).await,
+                None => Outcome::Expanded(Vec::new()),
+            },
+            // What leaves the process waits for the log.
+            Work::Callback(_, callback) => match self.wait_for_log().await {
+                true => self.task(&callback.kind).await,
+                false => self.log_ended(),
+            },
+        }
+    }
+
+    async fn task(&mut self, kind: &Kind) -> Outcome {
+        match kind {
+            Kind::Sql(sql) => script::run_task(self, sql).await,
+            Kind::Check(check) => check::run(self, check).await,
+            Kind::Branch(branch) => self.branch(branch).await,
+            Kind::Sensor(sensor) => sensor::run(self, sensor).await,
+            Kind::Shell(shell) => shell::run(self, shell).await,
+            Kind::Python(python) => python::run(self, python).await,
+            Kind::Http(http) => http::run_task(self, http).await,
+            Kind::Empty => Outcome::done(),
+        }
+    }
+
+    /// Waits until the start of this attempt is durable: before work that leaves no marker.
+    pub(crate) async fn wait_for_log(&mut self) -> bool {
+        let version = self.started_version;
+        tokio::select! {
+            durable = self.gate.wait(version) => durable,
+            _ = self.stopper.wait() => true,
+        }
+    }
+
+    /// The answer when the log cannot be written any more.
+    pub(crate) fn log_ended(&self) -> Outcome {
+        Outcome::Failed(
+            failure(FailureClass::Interrupted, "the run's log cannot be written, so this attempt did not begin")
+                .effect("nothing was sent"),
+        )
+    }
+
+    /// Why a kind without transactions is not run in a dry run; `None` when it is no dry run.
+    pub(crate) async fn dry_run_note(&self, what: &str) -> Option<Outcome> {
+        if !self.shared.header.dry_run {
+            return None;
+        }
+        let text = format!("dry run: {what} cannot be rolled back, so it is not run");
+        self.log.line(self.shared.clock.now(), "INFO", &text).await;
+        self.shared.watcher.note(Some(&self.instance), &text);
+        Some(Outcome::done())
+    }
+
+    async fn branch(&mut self, branch: &Branch) -> Outcome {
+        let decided = match &branch.decide {
+            BranchBy::Sql { sql, parameters } => match query::rows(self, None, sql, parameters, 1).await {
+                Ok(rows) => match query::branch_truth(&rows) {
+                    Ok(truth) => Json::Bool(truth),
+                    Err(failure) => return Outcome::Failed(failure),
+                },
+                Err(outcome) => return outcome,
+            },
+            BranchBy::When(template) => {
+                let value = Json::String(template.text.to_string());
+                match self.shared.renderer.render_value(&value, &template.source, &self.context) {
+                    Ok(value) => value,
+                    Err(error) => return Outcome::Failed(crate::failure::of_template(&error)),
+                }
+            }
+            BranchBy::Python(python) => match python::run(self, python).await {
+                Outcome::Succeeded { result, .. } => {
+                    result.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Json::Null)
+                }
+                other => return other,
+            },
+        };
+        match follow(branch, &decided) {
+            Ok(follow) => {
+                let names = follow.iter().map(TaskId::as_str).collect::<Vec<_>>().join(", ");
+                self.log.line(self.shared.clock.now(), "INFO", &format!("follows: {names}")).await;
+                Outcome::Succeeded { result: Some(decided.to_string().into()), follow: Some(follow) }
+            }
+            Err(message) => Outcome::Failed(
+                failure(FailureClass::Permanent, message)
+                    .effect("nothing was changed")
+                    .hint("a branch must give true or false, the id of a direct downstream task, or a list of such ids"),
+            ),
+        }
+    }
+}
+
+/// The tasks to follow: truth values choose between the two lists; texts name the tasks themselves.
+fn follow(branch: &Branch, decided: &Json) -> Result<Vec<TaskId>, String> {
+    let ids = |names: &[String]| names.iter().map(|name| TaskId::new(name.as_str())).collect();
+    match decided {
+        Json::Bool(true) => Ok(ids(&branch.if_true)),
+        Json::Bool(false) => Ok(ids(&branch.if_false)),
+        Json::Null => Ok(Vec::new()),
+        Json::String(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" => Ok(ids(&branch.if_true)),
+            "false" => Ok(ids(&branch.if_false)),
+            "" | "none" => Ok(Vec::new()),
+            _ => Ok(vec![TaskId::new(text.trim())]),
+        },
+        Json::Array(items) => items
+            .iter()
+            .map(|item| match item {
+                Json::String(text) => Ok(TaskId::new(text.as_str())),
+                other => Err(format!("the branch gave {other} where a task id was expected")),
+            })
+            .collect(),
+        other => Err(format!("the branch gave {other}")),
+    }
+}

@@ -1,0 +1,217 @@
+//! Small questions to a database: checks, branches, sensors and lists to map over. They run read-only, enforced by the server.
+
+use super::results::{object, to_parameter};
+use super::script::{bind, stopped};
+use super::{Attempt, Outcome};
+use crate::failure::{FailureExt, failure, of_database, of_template};
+use crate::places;
+use backstop_connect::script::{self, Statement};
+use backstop_connect::session::{Call, Wrap};
+use backstop_connect::{Column, Observer, Unit, UnitError, Value};
+use backstop_core::event::{Failure, FailureClass};
+use backstop_project::definition::{Parameters, Template};
+use serde_json::Value as Json;
+
+/// Bytes of values that a question may be answered with.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The rows of a question's last statement.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<Vec<Value>>,
+    bytes: usize,
+    rows_max: usize,
+}
+
+impl Rows {
+    /// The first value of the first row.
+    pub(crate) fn first(&self) -> Option<&Value> {
+        self.rows.first().and_then(|row| row.first())
+    }
+
+    /// The rows as objects by column name.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = Json> + '_ {
+        self.rows.iter().map(|row| object(&self.columns, row))
+    }
+}
+
+impl Observer for Rows {
+    fn columns(&mut self, _place: usize, columns: &[Column]) {
+        self.columns = columns.iter().map(|column| column.name.clone()).collect();
+        self.rows.clear();
+        self.bytes = 0;
+    }
+
+    fn row(&mut self, _place: usize, row: &[Value]) -> Result<(), String> {
+        if self.rows.len() >= self.rows_max {
+            return if self.rows_max == 1 { Ok(()) } else { Err(format!("the query gave more than {} rows", self.rows_max)) };
+        }
+        self.bytes += row.iter().map(size).sum::<usize>();
+        if self.bytes > ANSWER_BYTES_MAX {
+            return Err(format!("the query's answer passed {ANSWER_BYTES_MAX} bytes"));
+        }
+        self.rows.push(row.to_vec());
+        Ok(())
+    }
+}
+
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::UInt(_) | Value::Float(_) => 8,
+        Value::Decimal(text) | Value::Text(text) | Value::Json(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+    }
+}
+
+/// Asks a question on the task's connection, or on the one named. With `rows_max` 1 further rows are ignored.
+pub(crate) async fn rows(
+    attempt: &mut Attempt,
+    connection: Option<&str>,
+    sql: &Template,
+    parameters: &Parameters,
+    rows_max: usize,
+) -> Result<Rows, Outcome> {
+    let text = match attempt.shared.renderer.render(sql, &attempt.context) {
+        Ok(text) => text,
+        Err(error) => return Err(Outcome::Failed(of_template(&error))),
+    };
+    let mut values = Vec::with_capacity(parameters.len());
+    for (name, value) in parameters {
+        match attempt.shared.renderer.render_value(value, &sql.source, &attempt.context) {
+            Ok(value) => values.push((name.clone(), to_parameter(&value))),
+            Err(error) => return Err(Outcome::Failed(of_template(&error))),
+        }
+    }
+    text_rows(attempt, connection, sql, &text, &values, rows_max).await
+}
+
+/// Asks a question whose text is ready; `template` is where it comes from.
+pub(crate) async fn text_rows(
+    attempt: &mut Attempt,
+    connection: Option<&str>,
+    template: &Template,
+    text: &str,
+    parameters: &[(String, Value)],
+    rows_max: usize,
+) -> Result<Rows, Outcome> {
+    let Some(connection) = connection.map(str::to_owned).or_else(|| attempt.connection.clone()) else {
+        return Err(Outcome::Failed(failure(FailureClass::Final, "this task has no connection").effect("nothing was sent")));
+    };
+    let failed = |error: &backstop_connect::Error| Outcome::Failed(of_database(error).effect("nothing was changed"));
+    let (dialect, _) = attempt.shared.sessions.dialect(&connection).await.map_err(|error| failed(&error))?;
+    let of_split = |error: script::SplitError| {
+        let place = places::in_source(template, text, error.line, error.column, None);
+        let told = failure(FailureClass::Permanent, format!("read the query: {}", error.what));
+        Outcome::Failed(told.place(Some(place)).effect("nothing was sent"))
+    };
+    let statements = script::split(dialect, text).map_err(of_split)?;
+    let bound = statements
+        .iter()
+        .map(|statement| bind(dialect, &text[statement.text.clone()], parameters))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(of_split)?;
+    let calls: Vec<Call<'_>> = bound.iter().map(|(sql, values)| Call { sql, parameters: values, copy_data: None }).collect();
+    let mut stopper = attempt.stopper.clone();
+    let mut lease = tokio::select! {
+        lease = attempt.shared.sessions.get(&connection) => lease.map_err(|error| failed(&error))?,
+        reason = stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
+    };
+    let canceller = lease.canceller();
+    let unit = Unit { calls: &calls, begin: None, wrap: Wrap::ReadOnly, keeps_result: false };
+    let mut answer = Rows { rows_max, ..Rows::default() };
+    let ended = tokio::select! {
+        ended = lease.session().run_unit(&unit, &mut answer) => ended,
+        reason = stopper.wait() => {
+            // Nothing can have been changed: the session is dropped while the server is told to stop.
+            let _ = canceller.cancel().await;
+            return Err(stopped(&reason, "nothing was changed"));
+        }
+    };
+    lease.give_back().await;
+    match ended {
+        Ok(_) => Ok(answer),
+        Err(error) => Err(Outcome::Failed(of_question(error, template, text, &statements))),
+    }
+}
+
+fn of_question(error: UnitError, template: &Template, text: &str, statements: &[Statement]) -> Failure {
+    let (place, error) = match error {
+        UnitError::Writes => {
+            return failure(FailureClass::Final, "the query writes")
+                .place(Some(places::in_source(template, text, 1, 1, None)))
+                .effect("nothing was changed: it ran in a read-only transaction")
+                .hint("checks, branches, sensors and lists may only read; put what writes into a `sql` task");
+        }
+        UnitError::Fenced => return failure(FailureClass::Interrupted, "fenced off").effect("nothing was changed"),
+        UnitError::RolledBack { place, error } => (place, error),
+        UnitError::Partial { place, error } => (Some(place), error),
+        UnitError::NoMarkerTable { error, .. } | UnitError::Unknown { error } => (None, error),
+    };
+    let mut told = of_database(&error).effect("nothing was changed");
+    if let Some(statement) = place.and_then(|place| statements.get(place)) {
+        let (line, column) = match error.position {
+            Some(position) => script::statement_position_to_source(text, statement, position),
+            None => (statement.line, statement.column),
+        };
+        told.place = Some(places::in_source(template, text, line, column, Some(statement.number)));
+    }
+    told
+}
+
+/// Airflow's SqlSensor reading of a value: false when there is none, or it is NULL, 0, '0' or ''.
+pub(crate) fn first_value_is_true(rows: &Rows) -> bool {
+    rows.first().is_some_and(is_true)
+}
+
+/// Python's reading of truth, with '0' and '' false as Airflow's SQL operators have it.
+pub(crate) fn is_true(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(truth) => *truth,
+        Value::Int(number) => *number != 0,
+        Value::UInt(number) => *number != 0,
+        Value::Float(number) => *number != 0.0,
+        Value::Decimal(text) => text.parse::<f64>().map_or(!text.is_empty(), |number| number != 0.0),
+        Value::Text(text) | Value::Json(text) => !text.is_empty() && text != "0",
+        Value::Bytes(bytes) => !bytes.is_empty(),
+    }
+}
+
+/// The number a value stands for.
+pub(crate) fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Int(number) => Some(*number as f64),
+        Value::UInt(number) => Some(*number as f64),
+        Value::Float(number) => Some(*number),
+        Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
+        Value::Decimal(text) | Value::Text(text) => text.trim().parse().ok(),
+        Value::Null | Value::Bytes(_) | Value::Json(_) => None,
+    }
+}
+
+/// Airflow's BranchSQLOperator: booleans, numbers, and the words it knows.
+pub(crate) fn branch_truth(rows: &Rows) -> Result<bool, Failure> {
+    let Some(value) = rows.first() else {
+        return Err(failure(FailureClass::Permanent, "the branch's query gave no row")
+            .effect("nothing was changed")
+            .hint("it must give one row with one value that is true or false"));
+    };
+    match value {
+        Value::Bool(_) | Value::Int(_) | Value::UInt(_) | Value::Float(_) | Value::Decimal(_) => Ok(is_true(value)),
+        Value::Text(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "y" | "yes" | "1" | "on" | "t" => Ok(true),
+            "false" | "n" | "no" | "0" | "off" | "f" => Ok(false),
+            other => Err(failure(FailureClass::Permanent, format!("the branch's query gave `{other}`"))
+                .effect("nothing was changed")
+                .hint("it must give true, false, a number, or one of: y, n, yes, no, on, off, t, f")),
+        },
+        Value::Null => Err(failure(FailureClass::Permanent, "the branch's query gave NULL")
+            .effect("nothing was changed")
+            .hint("use COALESCE to say what NULL means")),
+        Value::Bytes(_) | Value::Json(_) => {
+            Err(failure(FailureClass::Permanent, "the branch's query gave a value that is neither true nor false")
+                .effect("nothing was changed"))
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! How an attempt learns that it must end: a cancel, or its execution time-out.
+
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What the engine says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Go on.
+    Run,
+    /// End, for this reason.
+    Cancel(String),
+}
+
+/// Why an attempt must end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StopReason {
+    /// Somebody wants it.
+    Cancelled(String),
+    /// Over its execution_timeout.
+    TimedOut(Duration),
+}
+
+/// Waits for a reason to stop.
+#[derive(Clone, Debug)]
+pub(crate) struct Stopper {
+    signal: watch::Receiver<Stop>,
+    deadline: Option<(Instant, Duration)>,
+}
+
+impl Stopper {
+    /// A stopper with the time-out counted from now.
+    pub(crate) fn new(signal: watch::Receiver<Stop>, timeout: Option<Duration>) -> Self {
+        let deadline = timeout.and_then(|timeout| Some((Instant::now().checked_add(timeout)?, timeout)));
+        Self { signal, deadline }
+    }
+
+    /// Waits until the attempt must end; the same answer again when asked again. Safe to drop.
+    pub(crate) async fn wait(&mut self) -> StopReason {
+        let deadline = self.deadline;
+        let timed_out = async {
+            match deadline {
+                Some((at, timeout)) => {
+                    tokio::time::sleep_until(at).await;
+                    timeout
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            stop = self.signal.wait_for(|stop| *stop != Stop::Run) => match stop {
+                Ok(stop) => match &*stop {
+                    Stop::Cancel(reason) => StopReason::Cancelled(reason.clone()),
+                    Stop::Run => StopReason::Cancelled(String::new()),
+                },
+                Err(_) => StopReason::Cancelled("the run has ended".into()),
+            },
+            timeout = timed_out => StopReason::TimedOut(timeout),
+        }
+    }
+}

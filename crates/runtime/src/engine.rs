@@ -1,0 +1,425 @@
+//! The loop that drives one run: carries out what the core wants, feeds it what happened, and keeps the log.
+//!
+//! The loop has one closed set of inputs: answers of attempts and resolvers, the timer, the journal, the control. Between two of them
+//! the state is settled and nothing awaits while it is mutated.
+
+use crate::attempt::{Attempt, Shared, Stop, Stopper, Work, template_context};
+use crate::clock::until;
+use crate::failure::{FailureExt, failure};
+use crate::journal::Journal;
+use crate::resolve::Doubt;
+use crate::run::{Control, Error, Limits};
+use backstop_core::dag::Delivery;
+use backstop_core::event::{CallbackId, Event, FailureClass, Occasion};
+use backstop_core::{Action, Command, InstanceId, RunState, TaskId, TaskIx, actions, handle};
+use backstop_project::definition::{Callback, Callbacks, Kind};
+use backstop_store::Recorded;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Answers that may wait for the engine.
+const MAILBOX: usize = 1024;
+/// Answers taken in one go before the core is asked what follows.
+const ANSWERS_AT_ONCE: usize = 256;
+/// The longest sleep: a machine that was suspended, or whose clock jumped, is noticed after so long.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// What workers tell the engine.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// For the core.
+    Command(Command),
+    /// A resolver found no evidence: a person must decide.
+    Undecided {
+        /// Which instance.
+        instance: InstanceId,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Drives one run.
+pub(crate) struct Engine {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: RunState,
+    pub(crate) journal: Journal,
+    pub(crate) control: Control,
+    pub(crate) limits: Limits,
+    mailbox: mpsc::Sender<Answer>,
+    answers: mpsc::Receiver<Answer>,
+    running: HashMap<(InstanceId, u32), watch::Sender<Stop>>,
+    resolving: HashSet<InstanceId>,
+    /// Kept so that resolvers can be told to hurry.
+    resolver_stop: watch::Sender<Stop>,
+    callbacks: HashSet<CallbackId>,
+    undecided: BTreeMap<InstanceId, String>,
+    wake_at: Option<Timestamp>,
+}
+
+impl Engine {
+    pub(crate) fn new(shared: Arc<Shared>, state: RunState, journal: Journal, control: Control, limits: Limits) -> Self {
+        let (mailbox, answers) = mpsc::channel(MAILBOX);
+        let (resolver_stop, _) = watch::channel(Stop::Run);
+        Self {
+            shared,
+            state,
+            journal,
+            control,
+            limits,
+            mailbox,
+            answers,
+            running: HashMap::new(),
+            resolving: HashSet::new(),
+            resolver_stop,
+            callbacks: HashSet::new(),
+            undecided: BTreeMap::new(),
+            wake_at: None,
+        }
+    }
+
+    /// Asks the core, and logs what follows. A refusal of a late answer is no error: the log already has a better one.
+    pub(crate) async fn command(&mut self, command: Command) -> Result<bool, Error> {
+        let now = self.shared.clock.now();
+        match handle(&mut self.state, command, now) {
+            Ok(events) if events.is_empty() => Ok(true),
+            Ok(events) => {
+                self.keep_results(&events);
+                let recorded = self.journal.append(now, events).await;
+                self.shared.watcher.decided(&self.state, &recorded);
+                Ok(true)
+            }
+            Err(rejected) => {
+                self.shared.watcher.note(None, &format!("not done: {rejected}"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// As [`Self::command`], with events collected for one append.
+    fn decide_into(&mut self, command: Command, now: Timestamp, events: &mut Vec<Event>) {
+        match handle(&mut self.state, command, now) {
+            Ok(new) => events.extend(new),
+            Err(rejected) => self.shared.watcher.note(None, &format!("not done: {rejected}")),
+        }
+    }
+
+    fn keep_results(&self, events: &[Event]) {
+        for event in events {
+            if let Event::AttemptSucceeded { instance, result: Some(result), .. } = event {
+                self.shared.results.put(instance.task.as_str(), instance.map_index, result.clone());
+            }
+        }
+    }
+
+    /// Runs until the run is over and told, or nothing can go on without a person.
+    pub(crate) async fn drive(&mut self) -> Result<(), Error> {
+        loop {
+            self.carry_out().await?;
+            if self.state.is_finished() && self.running.is_empty() && self.callbacks.is_empty() {
+                return Ok(self.journal.settle().await?);
+            }
+            // The core refuses while a retry or a sensor still waits: then the loop goes on.
+            if self.is_stuck() && self.command(Command::DeclareStuck).await? {
+                return Ok(self.journal.settle().await?);
+            }
+            self.next_input().await?;
+        }
+    }
+
+    /// True when only instances are left that a person must decide.
+    fn is_stuck(&self) -> bool {
+        !self.undecided.is_empty()
+            && self.running.is_empty()
+            && self.callbacks.is_empty()
+            && self.resolving.is_empty()
+            && !actions(&self.state).iter().any(|action| match action {
+                Action::StartAttempt { .. } | Action::CancelAttempt { .. } | Action::RunCallback { .. } => true,
+                Action::ResolveUnknown { instance, .. } => !self.undecided.contains_key(instance),
+                Action::WakeAt(_) => false,
+            })
+    }
+
+    /// Why instances in doubt could not be resolved.
+    pub(crate) fn undecided(&self) -> &BTreeMap<InstanceId, String> {
+        &self.undecided
+    }
+
+    /// Carries out what the core wants, until it wants nothing more that is not going on already.
+    async fn carry_out(&mut self) -> Result<(), Error> {
+        loop {
+            let now = self.shared.clock.now();
+            let mut events = Vec::new();
+            let mut started = Vec::new();
+            self.wake_at = None;
+            for action in actions(&self.state) {
+                match action {
+                    Action::StartAttempt { instance, try_number } => {
+                        let before = events.len();
+                        self.decide_into(Command::StartAttempt { instance: instance.clone() }, now, &mut events);
+                        if events.len() > before {
+                            if self.is_empty_kind(&instance) {
+                                let done = Command::Succeed { instance, try_number, result: None, follow: None };
+                                self.decide_into(done, now, &mut events);
+                            } else {
+                                started.push((instance, try_number));
+                            }
+                        }
+                    }
+                    Action::CancelAttempt { instance, try_number } => self.cancel(instance, try_number),
+                    Action::ResolveUnknown { instance, try_number } => self.resolve(instance, try_number),
+                    Action::RunCallback { callback } => self.run_callback(callback),
+                    Action::WakeAt(at) => self.wake_at = Some(at),
+                }
+            }
+            if events.is_empty() {
+                return Ok(());
+            }
+            self.keep_results(&events);
+            let recorded = self.journal.append(now, events).await;
+            self.shared.watcher.decided(&self.state, &recorded);
+            for (instance, try_number) in started {
+                self.start(instance, try_number);
+            }
+            while self.journal.is_too_far_ahead() {
+                self.journal.next_durable().await?;
+            }
+        }
+    }
+
+    fn place(&self, instance: &InstanceId) -> Option<TaskIx> {
+        self.shared.definition.dag.index(instance.task.as_str())
+    }
+
+    /// An empty task, unless it still has to find its items.
+    fn is_empty_kind(&self, instance: &InstanceId) -> bool {
+        self.place(instance).is_some_and(|place| {
+            let body = self.shared.definition.body(place);
+            matches!(body.kind, Kind::Empty) && (body.for_each.is_none() || instance.map_index.is_some())
+        })
+    }
+
+    fn item(&self, instance: &InstanceId) -> Option<serde_json::Value> {
+        let items = self.state.items(instance.task.as_str())?;
+        let item = items.get(instance.map_index? as usize)?;
+        serde_json::from_str(item).ok()
+    }
+
+    fn start(&mut self, instance: InstanceId, try_number: u32) {
+        let Some(place) = self.place(&instance) else { return };
+        let body = self.shared.definition.body(place);
+        let expands = body.for_each.is_some() && instance.map_index.is_none();
+        let view = self.state.instance(&instance);
+        let (stop, signal) = watch::channel(Stop::Run);
+        let attempt = Attempt {
+            context: template_context(&self.shared, Some(&instance), try_number, self.item(&instance), None),
+            shared: self.shared.clone(),
+            work: if expands { Work::Expand(place.get()) } else { Work::Body(place.get()) },
+            connection: body.connection.clone(),
+            delivery: body.delivery,
+            source: body.source.clone(),
+            try_number,
+            committed: view.as_ref().map(|view| view.segments.to_vec()).unwrap_or_default(),
+            waiting_since: view.as_ref().and_then(|view| view.waiting_since),
+            started_version: self.journal.version(),
+            gate: self.journal.gate(),
+            stopper: Stopper::new(signal, body.execution_timeout),
+            log: self.shared.logs.of(&instance, try_number),
+            mailbox: self.mailbox.clone(),
+            instance: instance.clone(),
+        };
+        self.running.insert((instance, try_number), stop);
+        tokio::spawn(attempt.run());
+    }
+
+    fn cancel(&self, instance: InstanceId, try_number: u32) {
+        if let Some(stop) = self.running.get(&(instance, try_number)) {
+            let reason = self.control.reason().unwrap_or_else(|| "the run was cancelled".into());
+            stop.send_if_modified(|current| {
+                let was_running = *current == Stop::Run;
+                if was_running {
+                    *current = Stop::Cancel(reason);
+                }
+                was_running
+            });
+        }
+    }
+
+    fn resolve(&mut self, instance: InstanceId, try_number: u32) {
+        if self.undecided.contains_key(&instance) || !self.resolving.insert(instance.clone()) {
+            return;
+        }
+        let Some(place) = self.place(&instance) else { return };
+        let body = self.shared.definition.body(place);
+        let doubt = Doubt {
+            shared: self.shared.clone(),
+            item: self.item(&instance),
+            committed: self.state.instance(&instance).map_or(0, |view| view.segments.len()),
+            expands: body.for_each.is_some() && instance.map_index.is_none(),
+            body: place.get(),
+            instance,
+            try_number,
+            mailbox: self.mailbox.clone(),
+            stopper: Stopper::new(self.resolver_stop.subscribe(), None),
+        };
+        tokio::spawn(doubt.resolve());
+    }
+
+    fn run_callback(&mut self, callback: CallbackId) {
+        if self.callbacks.len() >= self.limits.callbacks_at_once || !self.callbacks.insert(callback.clone()) {
+            return;
+        }
+        let Some(body) = self.callback_body(&callback).cloned() else {
+            // The definition was edited between two processes of the run.
+            let gone =
+                failure(FailureClass::Final, "the callback is not in the DAG's definition any more").effect("it did not run");
+            let answer = Answer::Command(Command::FinishCallback { callback, failure: Some(Arc::new(gone)) });
+            let mailbox = self.mailbox.clone();
+            tokio::spawn(async move { mailbox.send(answer).await });
+            return;
+        };
+        let instance = callback.instance.clone();
+        let cause = instance.as_ref().and_then(|instance| self.state.failure(instance));
+        let named = InstanceId {
+            task: instance.as_ref().map_or_else(|| "run".into(), |instance| instance.task.clone()),
+            map_index: instance.as_ref().and_then(|instance| instance.map_index),
+        };
+        // Nobody stops a callback but its own time-out: the sender may go.
+        let (stop, signal) = watch::channel(Stop::Run);
+        let work = Work::Callback(callback.clone(), Box::new(body.clone()));
+        let log_name = InstanceId { task: TaskId::new(format!("{}.{}", named.task, work.marker_kind())), ..named.clone() };
+        let context = template_context(
+            &self.shared,
+            instance.as_ref(),
+            callback.try_number.max(1),
+            instance.as_ref().and_then(|instance| self.item(instance)),
+            cause.map(Arc::as_ref),
+        );
+        let attempt = Attempt {
+            shared: self.shared.clone(),
+            work,
+            connection: body.connection.clone(),
+            delivery: Delivery::ExactlyOnce,
+            source: body.source.clone(),
+            // In the marker's key: the callback of each try is another one; 0 is the run's own.
+            try_number: callback.try_number,
+            context,
+            committed: Vec::new(),
+            waiting_since: None,
+            started_version: self.journal.version(),
+            gate: self.journal.gate(),
+            stopper: Stopper::new(signal, Some(body.timeout)),
+            log: self.shared.logs.of(&log_name, callback.try_number.max(1)),
+            mailbox: self.mailbox.clone(),
+            instance: named,
+        };
+        tokio::spawn(async move {
+            attempt.run().await;
+            drop(stop);
+        });
+    }
+
+    fn callback_body(&self, callback: &CallbackId) -> Option<&Callback> {
+        let callbacks: &Callbacks = match &callback.instance {
+            None => &self.shared.definition.callbacks,
+            Some(instance) => &self.shared.definition.body(self.place(instance)?).callbacks,
+        };
+        let list = match callback.occasion {
+            Occasion::Failure => &callbacks.on_failure,
+            Occasion::Retry => &callbacks.on_retry,
+            Occasion::Success => &callbacks.on_success,
+        };
+        list.get(callback.place as usize)
+    }
+
+    /// Waits for one input, and takes what else is there.
+    async fn next_input(&mut self) -> Result<(), Error> {
+        let now = self.shared.clock.now();
+        let sleep = self.wake_at.map(|at| until(now, at).min(SLEEP_MAX));
+        let timer = async {
+            match sleep {
+                Some(sleep) => tokio::time::sleep(sleep).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            reason = self.control.cancelled() => {
+                self.resolver_stop.send_replace(Stop::Cancel(reason.clone()));
+                self.command(Command::Cancel { reason }).await?;
+            }
+            answer = self.answers.recv() => {
+                let mut answers: Vec<Answer> = answer.into_iter().collect();
+                while answers.len() < ANSWERS_AT_ONCE {
+                    match self.answers.try_recv() {
+                        Ok(answer) => answers.push(answer),
+                        Err(_) => break,
+                    }
+                }
+                self.take(answers).await;
+            }
+            durable = self.journal.next_durable() => durable?,
+            () = timer => {
+                self.command(Command::FireTimers).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Feeds answers to the core, with one append for all.
+    async fn take(&mut self, answers: Vec<Answer>) {
+        let now = self.shared.clock.now();
+        let mut events = Vec::new();
+        for answer in answers {
+            match answer {
+                Answer::Command(command) => {
+                    self.forget(&command);
+                    self.decide_into(command, now, &mut events);
+                }
+                Answer::Undecided { instance, why } => {
+                    self.resolving.remove(&instance);
+                    self.shared.watcher.note(Some(&instance), &format!("in doubt: {why}"));
+                    self.undecided.insert(instance, why);
+                }
+            }
+        }
+        if !events.is_empty() {
+            self.keep_results(&events);
+            let recorded: Vec<Recorded> = self.journal.append(now, events).await;
+            self.shared.watcher.decided(&self.state, &recorded);
+        }
+    }
+
+    /// An answer ends what it is about.
+    fn forget(&mut self, command: &Command) {
+        match command {
+            Command::Succeed { instance, try_number, .. }
+            | Command::Skip { instance, try_number, .. }
+            | Command::Defer { instance, try_number, .. }
+            | Command::Fail { instance, try_number, .. }
+            | Command::LoseTrack { instance, try_number, .. } => {
+                self.running.remove(&(instance.clone(), *try_number));
+            }
+            Command::Expand { task, try_number, .. } => {
+                self.running.remove(&(InstanceId::single(task.clone()), *try_number));
+            }
+            Command::Resolve { instance, .. } => {
+                self.resolving.remove(instance);
+            }
+            Command::FinishCallback { callback, .. } => {
+                self.callbacks.remove(callback);
+            }
+            Command::Start
+            | Command::Resume { .. }
+            | Command::StartAttempt { .. }
+            | Command::CommitSegment { .. }
+            | Command::FireTimers
+            | Command::Cancel { .. }
+            | Command::RecordOperator { .. }
+            | Command::DeclareStuck
+            | Command::Advance => {}
+        }
+    }
+}

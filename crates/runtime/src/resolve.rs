@@ -1,0 +1,202 @@
+//! Removes doubt: after a crash or a lost connection, finds out from the database what an attempt committed, and makes sure that it
+//! can commit no more. Nothing is guessed: without evidence a person decides.
+
+use crate::attempt::script::{Prepared, intent_kind, marker_key, marker_table, prepare};
+use crate::attempt::{Shared, Stopper, http_is_safe, template_context};
+use crate::engine::Answer;
+use backstop_connect::script::SegmentPromise;
+use backstop_connect::{Error, ErrorKind, MarkerRow, Probe};
+use backstop_core::dag::Delivery;
+use backstop_core::event::{Evidence, Promise, SegmentCommit};
+use backstop_core::{Command, InstanceId};
+use backstop_project::definition::{Body, BranchBy, Kind, SensorBy, Sql};
+use serde_json::Value as Json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long one probe waits for a transaction that holds the key.
+const PROBE_WAIT: Duration = Duration::from_secs(5);
+/// How often a server that does not answer, or a transaction that does not end, is asked again before a person is.
+const ROUNDS_MAX: u32 = 60;
+/// The longest wait between two rounds.
+const ROUND_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// An attempt in doubt.
+pub(crate) struct Doubt {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) instance: InstanceId,
+    pub(crate) try_number: u32,
+    /// The body's place in the definition.
+    pub(crate) body: usize,
+    /// True when the attempt was finding the items of a mapped task.
+    pub(crate) expands: bool,
+    pub(crate) item: Option<Json>,
+    /// What is known to be committed.
+    pub(crate) committed: usize,
+    pub(crate) mailbox: mpsc::Sender<Answer>,
+    pub(crate) stopper: Stopper,
+}
+
+/// What is known at the end.
+enum Verdict {
+    Known(Evidence),
+    Undecided(String),
+}
+
+impl Doubt {
+    /// Finds out, and answers the engine.
+    pub(crate) async fn resolve(self) {
+        let shared = self.shared.clone();
+        let body = &shared.definition.bodies[self.body];
+        let answer = match self.verdict(body).await {
+            Verdict::Known(evidence) => {
+                Answer::Command(Command::Resolve { instance: self.instance.clone(), try_number: self.try_number, evidence })
+            }
+            Verdict::Undecided(why) => Answer::Undecided { instance: self.instance.clone(), why },
+        };
+        // An engine that is gone has ended the run in this process.
+        let _ = self.mailbox.send(answer).await;
+    }
+
+    async fn verdict(&self, body: &Body) -> Verdict {
+        if self.expands {
+            return Verdict::Known(Evidence::ReadOnly);
+        }
+        let by_author = |what: &str| match body.delivery {
+            Delivery::AtLeastOnce => Verdict::Known(Evidence::Allowed),
+            Delivery::ExactlyOnce => {
+                Verdict::Undecided(format!("{what} leaves no marker, so nobody can know whether it did its work"))
+            }
+        };
+        match &body.kind {
+            Kind::Sql(_) if body.delivery == Delivery::AtLeastOnce => Verdict::Known(Evidence::Allowed),
+            Kind::Sql(sql) => self.script(body, sql).await,
+            Kind::Check(_) | Kind::Empty => Verdict::Known(Evidence::ReadOnly),
+            Kind::Branch(branch) => match &branch.decide {
+                BranchBy::Sql { .. } | BranchBy::When(_) => Verdict::Known(Evidence::ReadOnly),
+                BranchBy::Python(_) => by_author("a Python branch"),
+            },
+            Kind::Sensor(sensor) => match &sensor.look {
+                SensorBy::Sql { .. } | SensorBy::File(_) | SensorBy::Time(_) => Verdict::Known(Evidence::ReadOnly),
+                SensorBy::Http(http) if http_is_safe(&http.method) => Verdict::Known(Evidence::ReadOnly),
+                SensorBy::Http(_) => by_author("this request"),
+            },
+            Kind::Http(http) if http_is_safe(&http.method) => Verdict::Known(Evidence::ReadOnly),
+            Kind::Http(_) => by_author("this request"),
+            Kind::Shell(_) => by_author("a shell command"),
+            Kind::Python(_) => by_author("a Python task"),
+        }
+    }
+
+    /// Asks again while the server cannot answer, less and less often.
+    async fn script(&self, body: &Body, sql: &Sql) -> Verdict {
+        let Some(connection) = &body.connection else {
+            return Verdict::Undecided("its task has no connection any more".into());
+        };
+        let context = template_context(&self.shared, Some(&self.instance), self.try_number, self.item.clone(), None);
+        let mut committed = self.committed;
+        let mut stopper = self.stopper.clone();
+        let mut last = String::new();
+        for round in 0..ROUNDS_MAX {
+            let prepared = match self.shared.sessions.dialect(connection).await {
+                Ok((dialect, _)) => prepare(&self.shared, sql, &context, dialect).await,
+                Err(error) => return Verdict::Undecided(error.to_string()),
+            };
+            let prepared = match prepared {
+                Ok(prepared) => prepared,
+                Err(failure) => return Verdict::Undecided(failure.message),
+            };
+            match self.probe_on(connection, &prepared, &mut committed).await {
+                Ok(verdict) => return verdict,
+                Err(why) => last = why,
+            }
+            self.shared.watcher.note(Some(&self.instance), &format!("in doubt: {last}; asks again"));
+            let wait = Duration::from_millis(100).saturating_mul(1 << round.min(10)).min(ROUND_WAIT_MAX);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // A cancelled run still wants to know, but does not wait for long.
+                _ = stopper.wait(), if round > 3 => return Verdict::Undecided(last),
+            }
+        }
+        Verdict::Undecided(last)
+    }
+
+    /// Walks over the segments that are not known to be committed. `Err` means: ask again later.
+    async fn probe_on(&self, connection: &str, prepared: &Prepared, committed: &mut usize) -> Result<Verdict, String> {
+        let mut evidence = Evidence::Marker;
+        while *committed < prepared.segments.len() {
+            let number = *committed;
+            match &prepared.segments[number].promise {
+                SegmentPromise::AtLeastOnce(why) => match self.probe(connection, number, "forward").await? {
+                    Some(Probe::Committed(row)) => self.tell(prepared, number, row, Promise::AtLeastOnce(why.clone())).await,
+                    Some(Probe::Fenced) | None => match self.probe(connection, number, &intent_kind("forward")).await? {
+                        Some(Probe::Committed(_)) => {
+                            return Ok(Verdict::Undecided(format!(
+                                "segment {} was begun and is not known to have ended, and it has no transaction: {why}",
+                                number + 1
+                            )));
+                        }
+                        Some(Probe::Fenced) | None => {
+                            evidence = Evidence::Tombstone;
+                            break;
+                        }
+                        Some(Probe::StillRunning) => return Err(still_running()),
+                    },
+                    Some(Probe::StillRunning) => return Err(still_running()),
+                },
+                SegmentPromise::ExactlyOnce | SegmentPromise::ReadOnly => {
+                    match self.probe(connection, number, "forward").await? {
+                        Some(Probe::Committed(row)) => self.tell(prepared, number, row, Promise::ExactlyOnce).await,
+                        Some(Probe::Fenced) => {
+                            evidence = Evidence::Tombstone;
+                            break;
+                        }
+                        // Without a marker table nothing marked can have committed.
+                        None => {
+                            evidence = Evidence::ReadOnly;
+                            break;
+                        }
+                        Some(Probe::StillRunning) => return Err(still_running()),
+                    }
+                }
+            }
+            *committed += 1;
+        }
+        Ok(Verdict::Known(evidence))
+    }
+
+    /// `Ok(None)` when there is no marker table and none may be made: then no marked unit can ever have committed, or commit.
+    async fn probe(&self, connection: &str, number: usize, kind: &str) -> Result<Option<Probe>, String> {
+        let mut lease = self.shared.sessions.get(connection).await.map_err(|error| error.to_string())?;
+        let table = marker_table(&self.shared, connection);
+        let key = marker_key(&self.shared, &self.instance, self.try_number, number, kind);
+        let probed = lease.session().probe(&table, &key, PROBE_WAIT).await;
+        lease.give_back().await;
+        match probed {
+            Ok(probe) => Ok(Some(probe)),
+            Err(Error { kind: ErrorKind::Permission, .. }) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn tell(&self, prepared: &Prepared, number: usize, row: MarkerRow, promise: Promise) {
+        debug_assert!(number < prepared.digests.len());
+        let commit = SegmentCommit {
+            segment: u32::try_from(number).unwrap_or(u32::MAX),
+            digest: row.digest,
+            promise,
+            evidence: Evidence::Marker,
+            statements: Vec::new(),
+            result: row.result.map(Arc::from),
+        };
+        let command =
+            Command::CommitSegment { instance: self.instance.clone(), try_number: self.try_number, commit: Arc::new(commit) };
+        // As in `resolve`.
+        let _ = self.mailbox.send(Answer::Command(command)).await;
+    }
+}
+
+fn still_running() -> String {
+    "the old transaction is still open on the server".into()
+}

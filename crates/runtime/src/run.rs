@@ -1,0 +1,349 @@
+//! The way in: start a run, or take over one whose process is gone.
+
+use crate::attempt::{Results, Shared};
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::journal::Journal;
+use crate::logs::{LogFolder, Logs};
+use crate::redact::Redactor;
+use crate::sessions::{Connect, Sessions};
+use crate::watch::Watcher;
+use backstop_core::event::{Event, Evidence, RunHeader, RunType};
+use backstop_core::{Command, InstanceId, RunId, RunState, TaskId, apply};
+use backstop_project::definition::{Definition, Project};
+use backstop_project::template::Renderer;
+use backstop_store::{AppendError, Store, Version};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Events read in one go when a run is taken over.
+const EVENTS_AT_ONCE: usize = 10_000;
+
+/// Why a run could not be driven to an end in this process. What committed is found again by its markers: resume the run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store.
+    #[error("the store failed")]
+    Store(#[from] backstop_store::Error),
+    /// The log refused an append.
+    #[error("the run's log could not be written")]
+    Append(#[from] AppendError),
+    /// There is no such run.
+    #[error("there is no run `{0}`")]
+    NoRun(RunId),
+    /// The run is over.
+    #[error("run {run} is over ({state}): there is nothing to resume")]
+    Over {
+        /// The run.
+        run: RunId,
+        /// In a word.
+        state: String,
+    },
+    /// The DAG's tasks are not those that the run began with.
+    #[error("run {run} does not fit the DAG as it is now: {what}")]
+    Changed {
+        /// The run.
+        run: RunId,
+        /// What differs.
+        what: String,
+    },
+    /// A named task is not there, or is not in doubt.
+    #[error("{0}")]
+    Request(String),
+}
+
+/// What a run needs.
+#[derive(Clone)]
+pub struct Launch {
+    /// Connections and variables.
+    pub project: Arc<Project>,
+    /// The DAG.
+    pub definition: Arc<Definition>,
+    /// Where the log is kept.
+    pub store: Arc<dyn Store>,
+    /// Where task logs go.
+    pub logs: LogFolder,
+    /// For files that live as long as an attempt.
+    pub scratch: PathBuf,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Who looks on.
+    pub watcher: Arc<dyn Watcher>,
+    /// Makes connectors.
+    pub connect: Connect,
+    /// How much at once.
+    pub limits: Limits,
+}
+
+/// How much at once, beyond what the DAG says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Callbacks running at once.
+    pub callbacks_at_once: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { callbacks_at_once: 8 }
+    }
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Unique in the world; `new_run_id` makes one.
+    pub run_id: RunId,
+    /// What the run is about.
+    pub logical_date: Option<Timestamp>,
+    /// The data it is about.
+    pub data_interval: Option<(Timestamp, Timestamp)>,
+    /// Complete: defaults filled in, types checked.
+    pub params: serde_json::Map<String, serde_json::Value>,
+    /// Only these; empty is all.
+    pub only_tasks: Vec<TaskId>,
+    /// Roll everything back.
+    pub dry_run: bool,
+}
+
+/// A new run id: a UUIDv7 with the clock's time.
+pub fn new_run_id(clock: &dyn Clock) -> RunId {
+    let now = clock.now();
+    let seconds = u64::try_from(now.as_second()).unwrap_or(0);
+    let nanos = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
+    let time = uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos);
+    RunId::new(uuid::Uuid::new_v7(time).to_string())
+}
+
+/// Cancels a run from outside. Clones cancel the same run.
+#[derive(Clone, Debug)]
+pub struct Control {
+    reason: watch::Sender<Option<String>>,
+    seen: bool,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { reason: watch::channel(None).0, seen: false }
+    }
+}
+
+impl Control {
+    /// Asks the run to end: running statements are killed on their servers, the rest is not begun.
+    pub fn cancel(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.reason.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(reason);
+            }
+            first
+        });
+    }
+
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.reason.borrow().clone()
+    }
+
+    /// Waits for a cancel; answers once.
+    pub(crate) async fn cancelled(&mut self) -> String {
+        if self.seen {
+            return std::future::pending().await;
+        }
+        let mut receiver = self.reason.subscribe();
+        let reason = match receiver.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => return std::future::pending().await,
+        };
+        self.seen = true;
+        reason
+    }
+}
+
+/// How a run stands when its process lets go of it.
+#[derive(Debug)]
+pub struct Report {
+    /// Everything that is known.
+    pub state: RunState,
+    /// Instances that a person must decide, and why. Not empty: the run is stuck.
+    pub undecided: BTreeMap<InstanceId, String>,
+}
+
+/// What a person says of an attempt in doubt.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// True: what the attempt was doing took effect. False: it did not.
+    pub took_effect: bool,
+    /// Who says so.
+    pub who: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Starts a run and drives it to its end.
+///
+/// # Errors
+/// When the store fails. A task that fails is no error here: see the report.
+pub async fn start(launch: Launch, request: Request, control: Control) -> Result<Report, Error> {
+    let now = launch.clock.now();
+    for task in &request.only_tasks {
+        if launch.definition.dag.index(task.as_str()).is_none() {
+            return Err(Error::Request(format!("there is no task `{task}` in DAG `{}`", launch.definition.dag.id())));
+        }
+    }
+    let header = Arc::new(RunHeader {
+        run_id: request.run_id,
+        dag_id: launch.definition.dag.id().clone(),
+        version: launch.definition.version.clone(),
+        logical_date: request.logical_date,
+        data_interval: request.data_interval,
+        queued_at: now,
+        run_type: RunType::Manual,
+        params: serde_json::Value::Object(request.params).to_string().into(),
+        only_tasks: request.only_tasks,
+        dry_run: request.dry_run,
+    });
+    keep_version(&launch).await?;
+    let mut state = RunState::new(launch.definition.dag.clone());
+    let created = Event::RunCreated(header.clone());
+    apply(&mut state, &created);
+    let mut journal = Journal::new(launch.store.clone(), header.run_id.clone(), 1, 0, launch.watcher.clone());
+    let recorded = journal.append(now, vec![created]).await;
+    launch.watcher.decided(&state, &recorded);
+    // From here on the run exists: nothing of it may have an effect before that.
+    journal.settle().await?;
+    let shared = Arc::new(share(&launch, header, now, false));
+    let mut engine = Engine::new(shared, state, journal, control, launch.limits);
+    engine.command(Command::Start).await?;
+    finish(engine).await
+}
+
+/// Takes over a run whose process is gone, and drives it to its end. The caller holds the run's lock.
+///
+/// # Errors
+/// When the store fails, the run is over, or the DAG no longer fits it.
+pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control: Control) -> Result<Report, Error> {
+    let row = launch.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))?;
+    let events = read_all(&*launch.store, run).await?;
+    check_shape(&launch.definition, run, &events)?;
+    let state = RunState::replay(launch.definition.dag.clone(), events.iter());
+    if state.is_finished() {
+        return Err(Error::Over { run: run.clone(), state: state.phase().as_str().to_owned() });
+    }
+    let epoch = launch.store.take_over(run).await?;
+    keep_version(&launch).await?;
+    let run_start = row.started_at.unwrap_or(row.header.queued_at);
+    let shared = share(&launch, row.header.clone(), run_start, true);
+    for (instance, view) in state.instances() {
+        if view.phase == backstop_core::state::InstancePhase::Success
+            && let Some(result) = state.result(instance.task.as_str(), instance.map_index)
+        {
+            shared.results.put(instance.task.as_str(), instance.map_index, result.clone());
+        }
+    }
+    let journal = Journal::new(launch.store.clone(), run.clone(), epoch, events.len() as u64, launch.watcher.clone());
+    let mut engine = Engine::new(Arc::new(shared), state, journal, control, launch.limits);
+    if !engine.state.phase().is_terminal() {
+        engine.command(Command::Resume { epoch }).await?;
+        if engine.state.phase() == backstop_core::state::RunPhase::Queued {
+            engine.command(Command::Start).await?;
+        }
+    }
+    for decision in decisions {
+        decide(&mut engine, decision).await?;
+    }
+    finish(engine).await
+}
+
+async fn finish(mut engine: Engine) -> Result<Report, Error> {
+    let driven = engine.drive().await;
+    engine.shared.logs.flush().await;
+    driven?;
+    Ok(Report { undecided: engine.undecided().clone(), state: engine.state })
+}
+
+async fn keep_version(launch: &Launch) -> Result<(), Error> {
+    let definition = &launch.definition;
+    let version =
+        Version { digest: definition.version.clone(), dag_id: definition.dag.id().clone(), bundle: definition.bundle.to_bytes() };
+    Ok(launch.store.keep_version(version).await?)
+}
+
+fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_interrupted: bool) -> Shared {
+    let redactor = Arc::new(Redactor::of(&launch.project));
+    let params = match serde_json::from_str(&header.params) {
+        Ok(serde_json::Value::Object(params)) => params,
+        _ => serde_json::Map::new(),
+    };
+    Shared {
+        renderer: Renderer::new(&launch.project, &launch.definition),
+        sessions: Sessions::new(launch.project.clone(), launch.connect.clone()),
+        logs: Logs::start(&launch.logs, header.run_id.clone(), redactor.clone()),
+        project: launch.project.clone(),
+        definition: launch.definition.clone(),
+        redactor,
+        clock: launch.clock.clone(),
+        watcher: launch.watcher.clone(),
+        header,
+        params,
+        run_start,
+        results: Results::default(),
+        was_interrupted,
+        scratch: launch.scratch.clone(),
+    }
+}
+
+/// The events of a run, all of them.
+///
+/// # Errors
+/// When the store cannot read.
+pub async fn read_all(store: &dyn Store, run: &RunId) -> Result<Vec<Event>, Error> {
+    let mut events = Vec::new();
+    loop {
+        let page = store.events(run, events.len() as u64, EVENTS_AT_ONCE).await?;
+        let last = page.len() < EVENTS_AT_ONCE;
+        events.extend(page.into_iter().map(|recorded| recorded.event));
+        if last {
+            return Ok(events);
+        }
+    }
+}
+
+/// Every task the log speaks of must be there still. Edited scripts are the business of each task.
+fn check_shape(definition: &Definition, run: &RunId, events: &[Event]) -> Result<(), Error> {
+    for event in events {
+        if let Event::TaskScheduled { instance } | Event::AttemptStarted { instance, .. } = event
+            && definition.dag.index(instance.task.as_str()).is_none()
+        {
+            return Err(Error::Changed { run: run.clone(), what: format!("its task `{}` is gone", instance.task) });
+        }
+    }
+    Ok(())
+}
+
+/// Records what a person says of an attempt in doubt.
+async fn decide(engine: &mut Engine, decision: &Decision) -> Result<(), Error> {
+    let Some(view) = engine.state.instance(&decision.instance) else {
+        return Err(Error::Request(format!("there is no task instance `{}` in this run", decision.instance)));
+    };
+    if view.phase != backstop_core::state::InstancePhase::InDoubt {
+        let text = format!("task instance `{}` is {}, not in doubt", decision.instance, view.phase.as_str());
+        return Err(Error::Request(text));
+    }
+    let try_number = view.try_number;
+    let effect = if decision.took_effect { "took effect" } else { "did not take effect" };
+    engine
+        .command(Command::RecordOperator {
+            who: decision.who.clone(),
+            why: decision.why.clone(),
+            what: format!("said that try {try_number} of `{}` {effect}", decision.instance),
+        })
+        .await?;
+    let evidence = Evidence::Operator { who: decision.who.clone(), why: decision.why.clone(), took_effect: decision.took_effect };
+    engine.command(Command::Resolve { instance: decision.instance.clone(), try_number, evidence }).await?;
+    Ok(())
+}
