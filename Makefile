@@ -1,0 +1,52 @@
+# Two commands for newcomers: `make demo` and `make test`. See CONTRIBUTING.md for the rest.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: demo test lint bench build fuzz simulate kill schema help
+
+# Outside the clone, so that the next clone reuses what is built.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/backstop/target
+export CARGO_TERM_COLOR ?= auto
+
+BACKSTOP := $(CARGO_TARGET_DIR)/release/backstop
+
+help:
+	@echo 'make demo      build, and run the example batches on embedded SQLite'
+	@echo 'make test      install and start the servers the tests need, run every test'
+	@echo 'make lint      format, clippy, dependency rules, documentation'
+	@echo 'make bench     measure against psql and pgbench'
+	@echo 'make simulate  the long simulator run (BACKSTOP_SEEDS=100000)'
+	@echo 'make kill      the long kill -9 run (BACKSTOP_KILLS=500)'
+	@echo 'make fuzz      ten minutes of fuzzing of the script splitter'
+
+build:
+	@scripts/setup build
+	cargo build --release --locked -p backstop-cli
+
+demo: build
+	@scripts/setup demo
+	@scripts/demo $(BACKSTOP)
+
+test:
+	@scripts/setup build test
+	@scripts/test
+
+lint:
+	@scripts/setup build
+	@scripts/lint
+
+bench: build
+	@scripts/setup test bench
+	@bench/run $(BACKSTOP)
+
+simulate:
+	BACKSTOP_SEEDS=$${BACKSTOP_SEEDS:-100000} cargo test --locked -p backstop-runtime --test simulation -- --nocapture
+
+kill:
+	@scripts/setup build test
+	BACKSTOP_KILLS=$${BACKSTOP_KILLS:-500} cargo test --locked -p backstop-cli --test kill -- --nocapture
+
+fuzz:
+	BACKSTOP_FUZZ_SECONDS=$${BACKSTOP_FUZZ_SECONDS:-600} cargo test --locked -p backstop-connect --test script_fuzz -- --nocapture
+
+schema:
+	BACKSTOP_UPDATE_SCHEMA=1 cargo test --locked -p backstop-project schema
