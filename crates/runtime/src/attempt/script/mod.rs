@@ -1,0 +1,363 @@
+//! SQL scripts: render, split, plan, and run segment after segment, each taking effect exactly once where the database can.
+
+mod ending;
+mod prepare;
+mod watching;
+
+pub(crate) use prepare::{Prepared, bind, prepare};
+
+use super::stop::{StopReason, Stopper};
+use super::{Attempt, Outcome, Shared};
+use crate::engine::Answer;
+use crate::failure::{FailureExt, failure, of_database};
+use crate::journal::Gate;
+use crate::logs::TaskLog;
+use crate::sessions::Lease;
+use backstop_connect::script::{SegmentEnd, SegmentPromise};
+use backstop_connect::session::{Call, Wrap};
+use backstop_connect::{Capabilities, MarkerKey, MarkerTable, Unit, UnitError, UnitOutcome};
+use backstop_core::dag::Delivery;
+use backstop_core::event::{Evidence, FailureClass, Promise, SegmentCommit, StatementRecord};
+use backstop_core::{Command, InstanceId};
+use backstop_project::context::Context;
+use backstop_project::definition::Sql;
+use ending::kill;
+use prepare::{check_prefix, repeated};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use watching::Watching;
+
+/// Who runs a script: an attempt, or a callback.
+pub(crate) struct Runner<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) instance: &'a InstanceId,
+    pub(crate) try_number: u32,
+    /// The marker's kind: `forward`, or a callback's.
+    pub(crate) kind: &'a str,
+    pub(crate) connection: &'a str,
+    pub(crate) delivery: Delivery,
+    pub(crate) context: &'a Context,
+    pub(crate) committed: &'a [Arc<SegmentCommit>],
+    pub(crate) log: &'a TaskLog,
+    /// Told of every commit; a callback has nobody to tell.
+    pub(crate) mailbox: Option<&'a mpsc::Sender<Answer>>,
+    pub(crate) stopper: Stopper,
+    pub(crate) gate: Gate,
+    pub(crate) started_version: u64,
+}
+
+/// Runs a `sql` task.
+pub(crate) async fn run_task(attempt: &mut Attempt, sql: &Sql) -> Outcome {
+    let Some(connection) = attempt.connection.clone() else {
+        return Outcome::Failed(failure(FailureClass::Final, "this task has no connection").effect("nothing was sent"));
+    };
+    let runner = Runner {
+        shared: &attempt.shared,
+        instance: &attempt.instance,
+        try_number: attempt.try_number,
+        kind: &attempt.work.marker_kind(),
+        connection: &connection,
+        delivery: attempt.delivery,
+        context: &attempt.context,
+        committed: &attempt.committed,
+        log: &attempt.log,
+        mailbox: matches!(attempt.work, super::Work::Body(_)).then_some(&attempt.mailbox),
+        stopper: attempt.stopper.clone(),
+        gate: attempt.gate.clone(),
+        started_version: attempt.started_version,
+    };
+    runner.run(sql).await
+}
+
+/// Where marker rows of a connection go.
+pub(crate) fn marker_table(shared: &Shared, connection: &str) -> MarkerTable {
+    let configured = shared.project.connections.get(connection);
+    let default = MarkerTable::default();
+    MarkerTable {
+        schema: configured.and_then(|connection| connection.marker_schema.clone()),
+        name: configured.and_then(|connection| connection.marker_table.clone()).unwrap_or(default.name),
+    }
+}
+
+/// How a segment's unit ended.
+enum Ended {
+    Committed(SegmentCommit),
+    Stopped(Outcome),
+}
+
+impl Runner<'_> {
+    /// Runs what is not committed yet.
+    pub(crate) async fn run(mut self, sql: &Sql) -> Outcome {
+        let (dialect, capabilities) = match self.shared.sessions.dialect(self.connection).await {
+            Ok(found) => found,
+            Err(error) => return Outcome::Failed(of_database(&error).effect("nothing was sent")),
+        };
+        let prepared = match prepare(self.shared, sql, self.context, dialect).await {
+            Ok(prepared) => prepared,
+            Err(failure) => return Outcome::Failed(failure),
+        };
+        if let Err(failure) = check_prefix(self.committed, &prepared, &sql.script) {
+            return Outcome::Failed(failure);
+        }
+        self.say_resumed(&prepared).await;
+        let mut result = self.committed.iter().rev().find_map(|commit| commit.result.clone());
+        if self.committed.len() < prepared.segments.len() {
+            let mut lease = match self.open().await {
+                Ok(lease) => lease,
+                Err(outcome) => return outcome,
+            };
+            for number in self.committed.len()..prepared.segments.len() {
+                match self.segment(&mut lease, sql, &prepared, number, capabilities).await {
+                    Ended::Committed(commit) => {
+                        result = commit.result.clone().or(result);
+                        self.tell(commit).await;
+                    }
+                    Ended::Stopped(outcome) => {
+                        lease.give_back().await;
+                        return outcome;
+                    }
+                }
+            }
+            lease.give_back().await;
+        }
+        Outcome::Succeeded { result, follow: None }
+    }
+
+    async fn say_resumed(&self, prepared: &Prepared) {
+        if !self.committed.is_empty() {
+            let text = format!(
+                "resumes behind segment {} of {}: what is before it is committed and stays",
+                self.committed.len(),
+                prepared.segments.len()
+            );
+            self.log.line(self.shared.clock.now(), "INFO", &text).await;
+        }
+    }
+
+    async fn open(&mut self) -> Result<Lease, Outcome> {
+        let opened = tokio::select! {
+            opened = self.shared.sessions.get(self.connection) => opened,
+            reason = self.stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
+        };
+        opened.map_err(|error| Outcome::Failed(of_database(&error).effect("nothing was sent")))
+    }
+
+    async fn tell(&self, commit: SegmentCommit) {
+        if let Some(mailbox) = self.mailbox {
+            let command =
+                Command::CommitSegment { instance: self.instance.clone(), try_number: self.try_number, commit: Arc::new(commit) };
+            // An engine that is gone is told by the marker.
+            let _ = mailbox.send(Answer::Command(command)).await;
+        }
+    }
+
+    /// Runs one segment in the way its promise wants.
+    async fn segment(
+        &mut self,
+        lease: &mut Lease,
+        sql: &Sql,
+        prepared: &Prepared,
+        number: usize,
+        capabilities: Capabilities,
+    ) -> Ended {
+        let segment = &prepared.segments[number];
+        let marked = self.marked(prepared, number, self.kind);
+        let at_least_once = |why: &str| Promise::AtLeastOnce(why.to_owned());
+        if self.shared.header.dry_run {
+            return self.dry_run(lease, sql, prepared, number).await;
+        }
+        if segment.end == SegmentEnd::Rollback {
+            return self.unit(lease, sql, prepared, number, Wrap::RolledBack, Promise::ReadOnly).await;
+        }
+        match &segment.promise {
+            SegmentPromise::AtLeastOnce(why) => {
+                let promise = at_least_once(why);
+                self.bare(lease, sql, prepared, number, promise).await
+            }
+            _ if !capabilities.transactions => {
+                let promise = at_least_once("this kind of database has no transactions");
+                self.bare(lease, sql, prepared, number, promise).await
+            }
+            SegmentPromise::ReadOnly => match self.unit(lease, sql, prepared, number, Wrap::ReadOnly, Promise::ReadOnly).await {
+                Ended::Stopped(Outcome::Skipped(_)) if self.delivery == Delivery::ExactlyOnce => {
+                    self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await
+                }
+                Ended::Stopped(Outcome::Skipped(_)) => self.unmarked(lease, sql, prepared, number).await,
+                ended => ended,
+            },
+            SegmentPromise::ExactlyOnce if self.delivery == Delivery::AtLeastOnce || !capabilities.markers => {
+                self.unmarked(lease, sql, prepared, number).await
+            }
+            SegmentPromise::ExactlyOnce => self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await,
+        }
+    }
+
+    fn marked(&self, prepared: &Prepared, number: usize, kind: &str) -> Wrap {
+        Wrap::Marked {
+            table: marker_table(self.shared, self.connection),
+            key: marker_key(self.shared, self.instance, self.try_number, number, kind),
+            digest: prepared.digests[number].clone(),
+            check_first: self.shared.was_interrupted,
+        }
+    }
+
+    async fn unmarked(&mut self, lease: &mut Lease, sql: &Sql, prepared: &Prepared, number: usize) -> Ended {
+        if !self.log_is_durable().await {
+            return Ended::Stopped(interrupted());
+        }
+        let promise = Promise::AtLeastOnce("`delivery: at_least_once` is set".into());
+        self.unit(lease, sql, prepared, number, Wrap::Unmarked, promise).await
+    }
+
+    /// Statements that commit by themselves. A marker of the kind `intent` goes before and the segment's own marker behind, so that
+    /// after a crash it is known whether they were never begun or have all ended; only in between there is doubt.
+    async fn bare(&mut self, lease: &mut Lease, sql: &Sql, prepared: &Prepared, number: usize, promise: Promise) -> Ended {
+        if !self.log_is_durable().await {
+            return Ended::Stopped(interrupted());
+        }
+        let marks = self.delivery == Delivery::ExactlyOnce;
+        if marks {
+            let intent = self.marked(prepared, number, &intent_kind(self.kind));
+            if let Err(outcome) = self.mark_only(lease, prepared, number, intent).await {
+                return Ended::Stopped(outcome);
+            }
+        }
+        let ended = self.unit(lease, sql, prepared, number, Wrap::Bare, promise).await;
+        if marks && matches!(ended, Ended::Committed(_)) {
+            let done = self.marked(prepared, number, self.kind);
+            if let Err(outcome) = self.mark_only(lease, prepared, number, done).await {
+                return Ended::Stopped(outcome);
+            }
+        }
+        ended
+    }
+
+    /// Writes a marker in a transaction of its own.
+    async fn mark_only(&mut self, lease: &mut Lease, prepared: &Prepared, number: usize, wrap: Wrap) -> Result<(), Outcome> {
+        let unit = Unit { calls: &[], begin: None, wrap, keeps_result: false };
+        match lease.session().run_unit(&unit, &mut backstop_connect::session::Ignore).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.unit_failed(error, prepared, number, &Watching::empty(), None)),
+        }
+    }
+
+    async fn dry_run(&mut self, lease: &mut Lease, sql: &Sql, prepared: &Prepared, number: usize) -> Ended {
+        if let SegmentPromise::AtLeastOnce(why) = &prepared.segments[number].promise {
+            let text = format!("dry run: segment {} is not run, because it cannot be rolled back: {why}", number + 1);
+            self.log.line(self.shared.clock.now(), "INFO", &text).await;
+            self.shared.watcher.note(Some(self.instance), &text);
+            return Ended::Committed(self.commit(prepared, number, Promise::ReadOnly, Evidence::ReadOnly, Vec::new(), None));
+        }
+        self.unit(lease, sql, prepared, number, Wrap::RolledBack, Promise::ReadOnly).await
+    }
+
+    async fn log_is_durable(&mut self) -> bool {
+        let version = self.started_version;
+        self.gate.wait(version).await
+    }
+
+    fn commit(
+        &self,
+        prepared: &Prepared,
+        number: usize,
+        promise: Promise,
+        evidence: Evidence,
+        statements: Vec<StatementRecord>,
+        result: Option<Arc<str>>,
+    ) -> SegmentCommit {
+        let segment = u32::try_from(number).unwrap_or(u32::MAX);
+        SegmentCommit { segment, digest: prepared.digests[number].clone(), promise, evidence, statements, result }
+    }
+
+    /// Runs a segment as one unit.
+    async fn unit(
+        &mut self,
+        lease: &mut Lease,
+        sql: &Sql,
+        prepared: &Prepared,
+        number: usize,
+        wrap: Wrap,
+        promise: Promise,
+    ) -> Ended {
+        let segment = &prepared.segments[number];
+        let places: Vec<usize> = repeated(prepared, segment);
+        let calls: Vec<Call<'_>> = places
+            .iter()
+            .map(|place| Call {
+                sql: &prepared.calls[*place].0,
+                parameters: &prepared.calls[*place].1,
+                copy_data: prepared.statements[*place].copy_data.clone().map(|range| &prepared.text[range]),
+            })
+            .collect();
+        let begin = segment.begin.map(|place| &prepared.text[prepared.statements[place].text.clone()]);
+        let keeps_result = sql.result != backstop_project::definition::ResultKind::None;
+        let unit = Unit { calls: &calls, begin, wrap, keeps_result };
+        let mut watching = Watching::new(self, sql, prepared, places.clone());
+        let canceller = lease.canceller();
+        let mut stopper = self.stopper.clone();
+        let mut reason = None;
+        let ended = {
+            let running = lease.session().run_unit(&unit, &mut watching);
+            tokio::pin!(running);
+            tokio::select! {
+                ended = &mut running => Some(ended),
+                why = stopper.wait() => {
+                    reason = Some(why);
+                    kill(&mut running, &*canceller).await
+                }
+            }
+        };
+        match ended {
+            Some(Ok(UnitOutcome::Done)) => {
+                let result = watching.collector.json().map(Arc::from);
+                let commit = self.commit(prepared, number, promise, Evidence::Acknowledged, watching.records, result);
+                Ended::Committed(commit)
+            }
+            Some(Ok(UnitOutcome::AlreadyCommitted(row))) => Ended::Committed(SegmentCommit {
+                digest: row.digest,
+                result: row.result.map(Arc::from),
+                ..self.commit(prepared, number, promise, Evidence::Marker, Vec::new(), None)
+            }),
+            Some(Err(UnitError::Writes)) => Ended::Stopped(Outcome::Skipped("it writes".into())),
+            Some(Err(error)) => Ended::Stopped(self.unit_failed(error, prepared, number, &watching, reason.as_ref())),
+            None => Ended::Stopped(Outcome::Unknown(
+                failure(FailureClass::Cancelled, "the statement did not end after it was cancelled; its session is given up")
+                    .statements(watching.records)
+                    .effect("not known yet"),
+            )),
+        }
+    }
+}
+
+/// The marker's key of a segment.
+pub(crate) fn marker_key(shared: &Shared, instance: &InstanceId, try_number: u32, segment: usize, kind: &str) -> MarkerKey {
+    MarkerKey {
+        run: shared.header.run_id.to_string(),
+        task: instance.task.to_string(),
+        map_index: instance.map_index.map_or(-1, |index| i32::try_from(index).unwrap_or(i32::MAX)),
+        segment: i32::try_from(segment).unwrap_or(i32::MAX),
+        kind: kind.to_owned(),
+        try_number: i32::try_from(try_number).unwrap_or(i32::MAX),
+    }
+}
+
+/// The kind of the marker that goes before statements that commit by themselves.
+pub(crate) fn intent_kind(kind: &str) -> String {
+    format!("intent_{kind}")
+}
+
+/// An outcome for an attempt that was stopped while it waited.
+pub(crate) fn stopped(reason: &StopReason, effect: &str) -> Outcome {
+    let told = match reason {
+        StopReason::Cancelled(why) => failure(FailureClass::Cancelled, format!("cancelled: {why}")),
+        StopReason::TimedOut(limit) => failure(FailureClass::TimedOut, format!("over its execution_timeout of {limit:?}")),
+    };
+    Outcome::Failed(told.effect(effect))
+}
+
+fn interrupted() -> Outcome {
+    Outcome::Failed(
+        failure(FailureClass::Interrupted, "the run's log cannot be written, so this segment did not begin")
+            .effect("nothing of it was sent"),
+    )
+}

@@ -1,0 +1,131 @@
+//! From a template to statements, values and segments that are ready to be sent.
+
+use crate::attempt::Shared;
+use crate::attempt::results::to_parameter;
+use crate::failure::{FailureExt, failure, of_template};
+use crate::places;
+use backstop_connect::script::{self, Segment, Statement};
+use backstop_connect::{Dialect, Value};
+use backstop_core::event::{Failure, FailureClass, SegmentCommit};
+use backstop_project::context::Context;
+use backstop_project::definition::{Sql, Template};
+use std::sync::Arc;
+
+/// Scripts larger than this are split on a thread of their own, so that the engine's is not held.
+const SPLIT_INLINE_BYTES_MAX: usize = 256 * 1024;
+
+/// A script that is ready to be sent.
+pub(crate) struct Prepared {
+    pub(super) text: Arc<str>,
+    pub(super) statements: Vec<Statement>,
+    /// In the database's notation, with the values to bind.
+    pub(super) calls: Vec<(String, Vec<Value>)>,
+    /// In order.
+    pub(crate) segments: Vec<Segment>,
+    /// One a segment.
+    pub(crate) digests: Vec<String>,
+}
+
+/// Renders, splits, plans and binds a script.
+pub(crate) async fn prepare(shared: &Shared, sql: &Sql, context: &Context, dialect: Dialect) -> Result<Prepared, Failure> {
+    let text: Arc<str> = if sql.templated {
+        shared.renderer.render(&sql.script, context).map_err(|error| of_template(&error))?.into()
+    } else {
+        sql.script.text.clone()
+    };
+    let autocommit = sql.autocommit;
+    let cut = {
+        let text = text.clone();
+        move || {
+            let statements = script::split(dialect, &text)?;
+            let segments = script::plan(dialect, &text, &statements, autocommit)?;
+            Ok::<_, script::SplitError>((statements, segments))
+        }
+    };
+    let cut = if text.len() > SPLIT_INLINE_BYTES_MAX {
+        tokio::task::spawn_blocking(cut).await.map_err(|_| failure(FailureClass::Final, "split the script: it panicked"))?
+    } else {
+        cut()
+    };
+    let of_split = |error: script::SplitError| {
+        let mut told = failure(FailureClass::Permanent, format!("read the script: {}", error.what))
+            .place(Some(places::in_source(&sql.script, &text, error.line, error.column, None)))
+            .effect("nothing was sent");
+        told.hint = error.hint;
+        told
+    };
+    let (statements, segments) = cut.map_err(of_split)?;
+    let parameters = render_parameters(shared, sql, context)?;
+    let mut calls = Vec::with_capacity(statements.len());
+    for statement in &statements {
+        calls.push(bind(dialect, &text[statement.text.clone()], &parameters).map_err(of_split)?);
+    }
+    let digests = segments
+        .iter()
+        .map(|segment| {
+            script::digest(segment.statements.clone().map(|place| {
+                let copied = statements[place].copy_data.clone().map(|range| &text[range]);
+                (calls[place].0.as_str(), calls[place].1.as_slice(), copied)
+            }))
+        })
+        .collect();
+    Ok(Prepared { text, statements, calls, segments, digests })
+}
+
+fn render_parameters(shared: &Shared, sql: &Sql, context: &Context) -> Result<Vec<(String, Value)>, Failure> {
+    let mut parameters = Vec::with_capacity(sql.parameters.len());
+    for (name, value) in &sql.parameters {
+        let value = shared.renderer.render_value(value, &sql.script.source, context).map_err(|error| of_template(&error))?;
+        parameters.push((name.clone(), to_parameter(&value)));
+    }
+    Ok(parameters)
+}
+
+/// Puts named values into the database's notation.
+pub(crate) fn bind(
+    dialect: Dialect,
+    sql: &str,
+    parameters: &[(String, Value)],
+) -> Result<(String, Vec<Value>), script::SplitError> {
+    if parameters.is_empty() {
+        return Ok((sql.to_owned(), Vec::new()));
+    }
+    let find = |name: &str| parameters.iter().find(|(known, _)| known == name);
+    let bound = script::bind_names(dialect, sql, &|name| find(name).is_some())?;
+    let values = bound.names.iter().filter_map(|name| find(name)).map(|(_, value)| value.clone()).collect();
+    Ok((bound.sql, values))
+}
+
+/// What committed under earlier tries must be what the script says now.
+pub(super) fn check_prefix(committed: &[Arc<SegmentCommit>], prepared: &Prepared, script: &Template) -> Result<(), Failure> {
+    for commit in committed {
+        let number = commit.segment as usize;
+        if prepared.digests.get(number) == Some(&commit.digest) {
+            continue;
+        }
+        let place = prepared.segments.get(number).map(|segment| {
+            let first = &prepared.statements[segment.statements.start.min(prepared.statements.len() - 1)];
+            places::in_source(script, &prepared.text, first.line, first.column, Some(first.number))
+        });
+        return Err(failure(
+            FailureClass::Final,
+            format!("the script has changed since its segment {} was committed", number + 1),
+        )
+        .place(place)
+        .effect(format!("{} segments are committed and stay; nothing else was sent", committed.len()))
+        .hint(
+            "restore the committed part of the script (segments behind it may change) and resume, or undo by hand what was committed \
+             and start a new run",
+        ));
+    }
+    Ok(())
+}
+
+/// Places of a segment's statements, those with a count as often as it says.
+pub(super) fn repeated(prepared: &Prepared, segment: &Segment) -> Vec<usize> {
+    segment
+        .statements
+        .clone()
+        .flat_map(|place| std::iter::repeat_n(place, prepared.statements[place].repeat.max(1) as usize))
+        .collect()
+}

@@ -1,0 +1,160 @@
+//! What is seen while a unit runs: statement records, log lines, the kept result.
+
+use super::Runner;
+use super::prepare::Prepared;
+use crate::attempt::Shared;
+use crate::attempt::results::Collector;
+use crate::logs::TaskLog;
+use crate::places;
+use backstop_connect::script::{self, Statement};
+use backstop_connect::session::StatementOutcome;
+use backstop_connect::{Column, Observer, Value};
+use backstop_core::InstanceId;
+use backstop_core::event::StatementRecord;
+use backstop_project::definition::{ResultKind, Source, Sql, Template};
+use std::sync::LazyLock;
+
+/// Notices kept of one statement, and bytes of each.
+const NOTICES_MAX: usize = 20;
+const NOTICE_BYTES_MAX: usize = 1000;
+
+/// Watches a unit: records, log lines, the kept result.
+pub(super) struct Watching<'a> {
+    shared: Option<&'a Shared>,
+    instance: Option<&'a InstanceId>,
+    log: Option<&'a TaskLog>,
+    prepared: Option<&'a Prepared>,
+    pub(super) template: &'a Template,
+    /// Place in the unit to place in the script.
+    pub(super) places: Vec<usize>,
+    pub(super) records: Vec<StatementRecord>,
+    notices: Vec<String>,
+    rows: u64,
+    pub(super) collector: Collector,
+}
+
+impl<'a> Watching<'a> {
+    pub(super) fn new(runner: &Runner<'a>, sql: &'a Sql, prepared: &'a Prepared, places: Vec<usize>) -> Self {
+        Self {
+            shared: Some(runner.shared),
+            instance: Some(runner.instance),
+            log: Some(runner.log),
+            prepared: Some(prepared),
+            template: &sql.script,
+            places,
+            records: Vec::new(),
+            notices: Vec::new(),
+            rows: 0,
+            collector: Collector::new(sql.result, sql.result_bytes_max as usize),
+        }
+    }
+
+    /// For a unit without statements.
+    pub(super) fn empty() -> Watching<'static> {
+        static NOWHERE: LazyLock<Template> =
+            LazyLock::new(|| Template { text: "".into(), source: Source { file: "".into(), line: 1, column: 1 } });
+        Watching {
+            shared: None,
+            instance: None,
+            log: None,
+            prepared: None,
+            template: &NOWHERE,
+            places: Vec::new(),
+            records: Vec::new(),
+            notices: Vec::new(),
+            rows: 0,
+            collector: Collector::new(ResultKind::None, 0),
+        }
+    }
+
+    fn statement(&self, place: usize) -> Option<(&'a Statement, &'a str)> {
+        let prepared = self.prepared?;
+        let statement = prepared.statements.get(*self.places.get(place)?)?;
+        Some((statement, &prepared.text[statement.text.clone()]))
+    }
+
+    pub(super) fn parameters_are_none(&self, number: u32) -> bool {
+        self.prepared
+            .is_some_and(|prepared| prepared.calls.get((number - 1) as usize).is_none_or(|(_, parameters)| parameters.is_empty()))
+    }
+
+    fn say(&self, level: &str, text: &str) {
+        if let (Some(shared), Some(log)) = (self.shared, self.log) {
+            log.try_line(shared.clock.now(), level, text);
+        }
+    }
+}
+
+impl Observer for Watching<'_> {
+    fn started(&mut self, place: usize) {
+        self.rows = 0;
+        self.notices.clear();
+        let Some((statement, text)) = self.statement(place) else { return };
+        let summary = script::summary(text);
+        self.say("INFO", &format!("statement {} (line {}): {summary}", statement.number, statement.line));
+        if let (Some(shared), Some(instance), Some(prepared)) = (self.shared, self.instance, self.prepared) {
+            let of = u32::try_from(prepared.statements.len()).unwrap_or(u32::MAX);
+            shared.watcher.statement_started(instance, statement.number, of, &shared.redactor.clean(&summary));
+        }
+    }
+
+    fn columns(&mut self, _place: usize, columns: &[Column]) {
+        self.collector.begin(columns);
+    }
+
+    fn row(&mut self, _place: usize, row: &[Value]) -> Result<(), String> {
+        self.rows += 1;
+        if self.rows.is_multiple_of(10_000)
+            && let (Some(shared), Some(instance)) = (self.shared, self.instance)
+        {
+            shared.watcher.rows_received(instance, self.rows);
+        }
+        self.collector.row(row)
+    }
+
+    fn notice(&mut self, _place: usize, text: &str) {
+        self.say("NOTE", text);
+        if self.notices.len() < NOTICES_MAX {
+            let end = (0..=text.len().min(NOTICE_BYTES_MAX)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            let mut notice = text[..end].to_owned();
+            if let Some(shared) = self.shared {
+                shared.redactor.clean_string(&mut notice);
+            }
+            self.notices.push(notice);
+        }
+    }
+
+    fn finished(&mut self, place: usize, outcome: &StatementOutcome) {
+        let Some((statement, text)) = self.statement(place) else { return };
+        let mut summary = script::summary(text);
+        if let Some(shared) = self.shared {
+            shared.redactor.clean_string(&mut summary);
+        }
+        let line = match self.prepared {
+            Some(prepared) => places::in_source(self.template, &prepared.text, statement.line, statement.column, None).line,
+            None => statement.line,
+        };
+        let affected = outcome.rows_affected.map(|rows| format!("{rows} rows affected")).unwrap_or_default();
+        let returned = match outcome.rows_returned {
+            0 => String::new(),
+            rows => format!("{rows} rows returned"),
+        };
+        self.say(
+            "INFO",
+            &format!("statement {} done in {:.3} s {affected} {returned}", statement.number, outcome.duration.as_secs_f64()),
+        );
+        self.records.push(StatementRecord {
+            number: statement.number,
+            line,
+            summary,
+            duration_us: u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX),
+            rows_affected: outcome.rows_affected,
+            rows_returned: outcome.rows_returned,
+            notices: std::mem::take(&mut self.notices),
+        });
+    }
+
+    fn result(&mut self) -> Option<String> {
+        self.collector.json()
+    }
+}
