@@ -6,9 +6,12 @@ use serde_json::{Map, Value as Json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
+/// JSON by map index.
+type OfTask = BTreeMap<Option<u32>, Arc<str>>;
+
 /// Results by task and map index, shared between the engine (which writes) and attempts (which read).
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Results(Arc<RwLock<HashMap<String, BTreeMap<Option<u32>, Arc<str>>>>>);
+pub(crate) struct Results(Arc<RwLock<HashMap<String, OfTask>>>);
 
 impl Results {
     /// Keeps a result.
