@@ -63,9 +63,9 @@ mod tests {
 
     #[test]
     fn the_format_is_frozen() {
-        insta::assert_snapshot!(of(&[]), @"");
-        insta::assert_snapshot!(of(&[("SELECT 1", &[], None)]), @"");
-        insta::assert_snapshot!(of(&[("SELECT $1", &[Value::Int(7)], None), ("COPY t FROM STDIN", &[], Some("1\n"))]), @"");
+        insta::assert_snapshot!(of(&[]), @"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        insta::assert_snapshot!(of(&[("SELECT 1", &[], None)]), @"a2cc85857fa2b5c02d62a62e04ec5e99538050ba7fe3835f323cb7b4f8ebf7c3");
+        insta::assert_snapshot!(of(&[("SELECT $1", &[Value::Int(7)], None), ("COPY t FROM STDIN", &[], Some("1\n"))]), @"773d315c83fc3d595c4d2140242e0612f0b46abdb5f5a99f4c70f2f1cd152915");
     }
 
     #[test]

@@ -8,16 +8,21 @@
 //! What is not here: no parser, no knowledge of the server's version or settings. Strings are read as the database reads them with
 //! its default settings (`standard_conforming_strings` on, no `NO_BACKSLASH_ESCAPES`, no `ANSI_QUOTES`).
 
+mod batch;
 mod bind;
+mod compound;
 mod digest;
+mod fault;
+mod lexer;
 mod place;
 mod plan;
 mod split;
+mod verb;
 
 pub use bind::{Bound, bind_names};
 pub use digest::digest;
 pub use place::{statement_position_to_source, summary};
-pub use plan::plan;
+pub use plan::{plan, session_statements_before};
 pub use split::split;
 
 use std::ops::Range;

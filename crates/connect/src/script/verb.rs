@@ -1,0 +1,480 @@
+//! What kind of statement: by its first words, and for those that seem to read by all of their words outside quotes.
+//!
+//! Whoever is in doubt says [`Verb::Write`]: that costs a marker. Saying [`Verb::Read`] of a statement that writes costs a refusal
+//! of the server, since it enforces what is run as read-only.
+
+use super::lexer::{Cursor, Keyword, Token, TokenKind};
+use super::{Dialect, Verb};
+
+/// What kind of statement this is. The text begins with its first token.
+pub(super) fn classify(dialect: Dialect, sql: &str) -> Verb {
+    let mut words = Words::new(dialect, sql);
+    let mut first = words.next();
+    while first.kind == TokenKind::Byte(b'(') {
+        first = words.next();
+    }
+    let first = words.cursor.keyword(first);
+    // Most dialects have one statement here; a batch of Transact-SQL has several.
+    if dialect == Dialect::SqlServer {
+        return batch(first.as_str(), &mut words);
+    }
+    match first.as_str() {
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "REPLACE" => Verb::Write,
+        "SELECT" | "VALUES" | "TABLE" => query(&mut words, false),
+        "WITH" => query(&mut words, true),
+        "SHOW" => Verb::Read,
+        "EXPLAIN" | "DESCRIBE" | "DESC" => explain(dialect, &mut words),
+        "BEGIN" => begin(dialect, &mut words),
+        "COMMIT" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => ending(dialect, first.as_str(), &mut words),
+        other => match dialect {
+            Dialect::PostgreSql => postgresql(other, &mut words),
+            Dialect::MySql => mysql(other, &mut words),
+            Dialect::Sqlite => sqlite(other, &mut words),
+            Dialect::Oracle => oracle(other, &mut words),
+            Dialect::Generic | Dialect::SqlServer => standard(other, &mut words),
+        },
+    }
+}
+
+/// The tokens of a statement, one after the other. What cannot be read ends it: the splitter has already said so.
+struct Words<'a> {
+    cursor: Cursor<'a>,
+}
+
+impl<'a> Words<'a> {
+    fn new(dialect: Dialect, sql: &'a str) -> Self {
+        Self { cursor: Cursor::new(dialect, sql) }
+    }
+
+    fn next(&mut self) -> Token {
+        self.cursor.next_token().unwrap_or(Token { kind: TokenKind::End, start: 0, end: 0 })
+    }
+
+    /// The next token as a keyword, empty for all that is no word.
+    fn next_word(&mut self) -> Keyword {
+        let token = self.next();
+        self.cursor.keyword(token)
+    }
+
+    fn next_is(&mut self, wanted: &[&str]) -> bool {
+        wanted.contains(&self.next_word().as_str())
+    }
+
+    /// True when one of the words is still to come.
+    fn contain(&mut self, wanted: &[&str]) -> bool {
+        self.count_of(wanted, 1) == 1
+    }
+
+    /// How many of the words are still to come, counted up to a bound.
+    fn count_of(&mut self, wanted: &[&str], bound: usize) -> usize {
+        let mut count = 0;
+        while count < bound {
+            let token = self.next();
+            if token.kind == TokenKind::End {
+                break;
+            }
+            count += usize::from(wanted.contains(&self.cursor.keyword(token).as_str()));
+        }
+        count
+    }
+}
+
+/// SELECT, VALUES, TABLE and WITH: INTO makes a table or a file, FOR UPDATE takes locks, and a WITH can write.
+fn query(words: &mut Words<'_>, mut with: bool) -> Verb {
+    loop {
+        let token = words.next();
+        if token.kind == TokenKind::End {
+            return Verb::Read;
+        }
+        match words.cursor.keyword(token).as_str() {
+            "WITH" => with = true,
+            "INSERT" | "UPDATE" | "DELETE" | "MERGE" if with => return Verb::Write,
+            // MySQL's SELECT ... INTO @variable writes nothing.
+            "INTO" if !words.cursor.rest().trim_ascii_start().starts_with(b"@") => return Verb::Write,
+            "FOR" if matches!(words.cursor.peek_keyword().as_str(), "UPDATE" | "SHARE" | "NO" | "KEY") => return Verb::Write,
+            "LOCK" if words.cursor.peek_keyword().as_str() == "IN" => return Verb::Write,
+            _ => {}
+        }
+    }
+}
+
+/// EXPLAIN runs the statement when it analyses; Oracle's writes into a table.
+fn explain(dialect: Dialect, words: &mut Words<'_>) -> Verb {
+    if dialect == Dialect::Oracle || words.contain(&["ANALYZE", "ANALYSE"]) { Verb::Write } else { Verb::Read }
+}
+
+/// BEGIN is a transaction, or a block of a language that Oracle and MariaDB have in place of statements.
+fn begin(dialect: Dialect, words: &mut Words<'_>) -> Verb {
+    match dialect {
+        Dialect::Oracle => block(words),
+        Dialect::MySql if words.cursor.peek_keyword().as_str() == "NOT" => block(words),
+        Dialect::PostgreSql | Dialect::MySql | Dialect::Sqlite | Dialect::SqlServer | Dialect::Generic => Verb::Begin,
+    }
+}
+
+/// A block that ends transactions by itself cannot be a part of one.
+fn block(words: &mut Words<'_>) -> Verb {
+    loop {
+        let token = words.next();
+        match words.cursor.keyword(token).as_str() {
+            "COMMIT" => return Verb::ImplicitCommit,
+            "ROLLBACK" if words.cursor.peek_keyword().as_str() != "TO" => return Verb::ImplicitCommit,
+            "START" if words.cursor.peek_keyword().as_str() == "TRANSACTION" => return Verb::ImplicitCommit,
+            _ if token.kind == TokenKind::End => return Verb::Write,
+            _ => {}
+        }
+    }
+}
+
+/// COMMIT, ROLLBACK, ABORT, SAVEPOINT and RELEASE.
+fn ending(dialect: Dialect, first: &str, words: &mut Words<'_>) -> Verb {
+    let mut next = words.next_word();
+    if matches!(next.as_str(), "WORK" | "TRANSACTION") {
+        next = words.next_word();
+    }
+    match (first, next.as_str()) {
+        ("COMMIT" | "ROLLBACK", "PREPARED") if dialect == Dialect::PostgreSql => Verb::NoTransaction,
+        ("COMMIT", _) => Verb::Commit,
+        ("ROLLBACK", "TO") | ("SAVEPOINT" | "RELEASE", _) => Verb::Savepoint,
+        ("ABORT", _) if dialect != Dialect::PostgreSql => Verb::Write,
+        _ => Verb::Rollback,
+    }
+}
+
+fn postgresql(first: &str, words: &mut Words<'_>) -> Verb {
+    match first {
+        "START" => Verb::Begin,
+        "END" => Verb::Commit,
+        // A plain PREPARE names a statement for this session; the planner refuses PREPARE TRANSACTION.
+        "SET" | "RESET" | "PREPARE" | "DEALLOCATE" | "LISTEN" | "UNLISTEN" | "LOAD" | "CLOSE" => Verb::Session,
+        "DISCARD" if words.next_is(&["ALL"]) => Verb::NoTransaction,
+        "DISCARD" => Verb::Session,
+        "FETCH" | "MOVE" => Verb::Read,
+        "DECLARE" => query(words, false),
+        "COPY" => copy(words),
+        "VACUUM" => Verb::NoTransaction,
+        "DO" => anonymous_block(words),
+        "CREATE" | "DROP" | "ALTER" | "REINDEX" | "CLUSTER" if outside_transactions(first, words) => Verb::NoTransaction,
+        "CREATE" | "DROP" | "ALTER" | "REINDEX" | "CLUSTER" | "COMMENT" | "GRANT" | "REVOKE" | "REFRESH" | "IMPORT"
+        | "SECURITY" | "REASSIGN" => Verb::Define,
+        _ => Verb::Write,
+    }
+}
+
+/// True for the definitions that PostgreSQL refuses inside a transaction (its manual names them statement by statement).
+fn outside_transactions(first: &str, words: &mut Words<'_>) -> bool {
+    let mut object = words.next_word();
+    if object.as_str() == "UNIQUE" {
+        object = words.next_word();
+    }
+    match (first, object.as_str()) {
+        ("CREATE" | "DROP", "DATABASE" | "TABLESPACE") | ("CREATE", "SUBSCRIPTION") | ("ALTER", "SYSTEM") => true,
+        ("CREATE" | "DROP", "INDEX") => words.next_is(&["CONCURRENTLY"]),
+        ("ALTER", "DATABASE") => words.contain(&["TABLESPACE"]),
+        ("ALTER", "TABLE") => words.contain(&["DETACH"]) && words.contain(&["CONCURRENTLY"]),
+        ("REINDEX", "DATABASE" | "SYSTEM" | "SCHEMA") => true,
+        ("REINDEX", _) => words.contain(&["CONCURRENTLY", "DATABASE", "SYSTEM", "SCHEMA"]),
+        ("CLUSTER", "") => words.cursor.rest().trim_ascii().is_empty(),
+        ("CLUSTER", "VERBOSE") => words.next().kind == TokenKind::End,
+        _ => false,
+    }
+}
+
+/// COPY ... TO STDOUT reads, all other forms write tables or files.
+fn copy(words: &mut Words<'_>) -> Verb {
+    let mut after_to = false;
+    let mut reads = false;
+    loop {
+        let token = words.next();
+        let keyword = words.cursor.keyword(token);
+        match keyword.as_str() {
+            "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "STDIN" => return Verb::Write,
+            "STDOUT" if after_to => reads = true,
+            _ if token.kind == TokenKind::End => return if reads { Verb::Read } else { Verb::Write },
+            _ => {}
+        }
+        after_to = keyword.as_str() == "TO";
+    }
+}
+
+/// DO: a body that commits between its steps (a batched delete) runs outside transactions only.
+fn anonymous_block(words: &mut Words<'_>) -> Verb {
+    loop {
+        let token = words.next();
+        match token.kind {
+            TokenKind::End => return Verb::Write,
+            TokenKind::Quoted => {
+                let body = std::str::from_utf8(words.cursor.bytes_of(token)).unwrap_or_default();
+                let body = body.trim_start_matches(|letter| letter != '$').trim_matches('$');
+                let body = body.find('$').map_or(body, |tag| if body.ends_with(&body[..tag]) { &body[tag + 1..] } else { body });
+                if ends_transactions(body) {
+                    return Verb::NoTransaction;
+                }
+            }
+            TokenKind::Word | TokenKind::Number | TokenKind::Byte(_) => {}
+        }
+    }
+}
+
+/// True when a statement of the body is COMMIT or ROLLBACK (ON COMMIT DROP is not).
+fn ends_transactions(body: &str) -> bool {
+    let mut words = Words::new(Dialect::PostgreSql, body);
+    let mut at_start = true;
+    loop {
+        let token = words.next();
+        let keyword = words.cursor.keyword(token);
+        match keyword.as_str() {
+            "COMMIT" | "ROLLBACK" if at_start => return true,
+            _ if token.kind == TokenKind::End => return false,
+            _ => {}
+        }
+        at_start = token.kind == TokenKind::Byte(b';') || matches!(keyword.as_str(), "BEGIN" | "THEN" | "ELSE" | "LOOP");
+    }
+}
+
+/// The list of MariaDB's manual, "SQL statements that cause an implicit commit", and MySQL's of the same name.
+fn mysql(first: &str, words: &mut Words<'_>) -> Verb {
+    match first {
+        "START" => {
+            if words.next_is(&["TRANSACTION"]) {
+                Verb::Begin
+            } else {
+                Verb::ImplicitCommit
+            }
+        }
+        "SET" => {
+            if words.next_is(&["PASSWORD"]) {
+                Verb::ImplicitCommit
+            } else {
+                Verb::Session
+            }
+        }
+        "XA" => Verb::NoTransaction,
+        "USE" | "PREPARE" | "DEALLOCATE" => Verb::Session,
+        "HELP" | "CHECKSUM" => Verb::Read,
+        "CREATE" | "DROP" => temporary(first, words),
+        "LOAD" => {
+            if words.next_is(&["INDEX"]) {
+                Verb::ImplicitCommit
+            } else {
+                Verb::Write
+            }
+        }
+        "ANALYZE" => {
+            if words.next_is(&["TABLE", "NO_WRITE_TO_BINLOG", "LOCAL"]) {
+                Verb::ImplicitCommit
+            } else {
+                Verb::Write
+            }
+        }
+        "ALTER" | "RENAME" | "TRUNCATE" | "GRANT" | "REVOKE" | "LOCK" | "UNLOCK" | "OPTIMIZE" | "CHECK" | "REPAIR" | "CACHE"
+        | "FLUSH" | "RESET" | "INSTALL" | "UNINSTALL" | "CHANGE" | "STOP" | "BACKUP" | "SHUTDOWN" | "PURGE" | "IMPORT"
+        | "CLONE" | "RESTART" => Verb::ImplicitCommit,
+        // MariaDB runs blocks outside routines; so does a label before one.
+        "IF" | "CASE" | "LOOP" | "WHILE" | "REPEAT" | "FOR" => block(words),
+        _ if words.cursor.rest().trim_ascii_start().starts_with(b":") => block(words),
+        _ => Verb::Write,
+    }
+}
+
+/// Temporary tables are made and dropped inside the transaction (though that itself is not rolled back).
+fn temporary(first: &str, words: &mut Words<'_>) -> Verb {
+    let mut next = words.next_word();
+    while matches!(next.as_str(), "OR" | "REPLACE") {
+        next = words.next_word();
+    }
+    match (first, next.as_str()) {
+        (_, "TEMPORARY") => Verb::Define,
+        ("DROP", "PREPARE") => Verb::Session,
+        _ => Verb::ImplicitCommit,
+    }
+}
+
+fn sqlite(first: &str, words: &mut Words<'_>) -> Verb {
+    match first {
+        "END" => Verb::Commit,
+        "CREATE" | "DROP" | "ALTER" | "REINDEX" | "ANALYZE" => Verb::Define,
+        "VACUUM" | "ATTACH" | "DETACH" => Verb::NoTransaction,
+        "PRAGMA" => pragma(words),
+        _ => Verb::Write,
+    }
+}
+
+/// Pragmas that have no effect, or are refused, inside a transaction; those that only tell something; those that write the file.
+fn pragma(words: &mut Words<'_>) -> Verb {
+    let mut name = words.next_word();
+    if words.cursor.rest().trim_ascii_start().starts_with(b".") {
+        words.next();
+        name = words.next_word();
+    }
+    let sets = !words.cursor.rest().trim_ascii().is_empty();
+    match name.as_str() {
+        "JOURNAL_MODE" | "SYNCHRONOUS" | "FOREIGN_KEYS" | "TEMP_STORE" | "LOCKING_MODE" | "AUTO_VACUUM" | "PAGE_SIZE" if sets => {
+            Verb::NoTransaction
+        }
+        "WAL_CHECKPOINT" => Verb::NoTransaction,
+        "USER_VERSION" | "APPLICATION_ID" | "SCHEMA_VERSION" if sets => Verb::Write,
+        "INCREMENTAL_VACUUM" | "OPTIMIZE" => Verb::Write,
+        "INTEGRITY_CHECK" | "QUICK_CHECK" | "FOREIGN_KEY_CHECK" | "FOREIGN_KEY_LIST" | "TABLE_INFO" | "TABLE_XINFO"
+        | "TABLE_LIST" | "INDEX_LIST" | "INDEX_INFO" | "INDEX_XINFO" | "DATABASE_LIST" => Verb::Read,
+        _ if sets => Verb::Session,
+        _ => Verb::Read,
+    }
+}
+
+fn oracle(first: &str, words: &mut Words<'_>) -> Verb {
+    match first {
+        "DECLARE" => block(words),
+        "" if words.cursor.token_end() > 0 => block(words),
+        "SET" => Verb::Session,
+        "ALTER" if words.next_is(&["SESSION"]) => Verb::Session,
+        "CREATE" if words.next_is(&["PRIVATE"]) => Verb::Define,
+        "CREATE" | "ALTER" | "DROP" | "TRUNCATE" | "RENAME" | "GRANT" | "REVOKE" | "COMMENT" | "ANALYZE" | "AUDIT"
+        | "NOAUDIT" | "PURGE" | "FLASHBACK" | "ASSOCIATE" | "DISASSOCIATE" | "ADMINISTER" => Verb::ImplicitCommit,
+        _ => Verb::Write,
+    }
+}
+
+fn standard(first: &str, words: &mut Words<'_>) -> Verb {
+    match first {
+        "START" => {
+            if words.next_is(&["TRANSACTION"]) {
+                Verb::Begin
+            } else {
+                Verb::Write
+            }
+        }
+        "END" => Verb::Commit,
+        "SET" | "USE" => Verb::Session,
+        "CREATE" | "ALTER" | "DROP" | "GRANT" | "REVOKE" | "COMMENT" => Verb::Define,
+        _ => Verb::Write,
+    }
+}
+
+/// A batch of Transact-SQL. Its statements need no separator, so every word of it counts.
+fn batch(first: &str, words: &mut Words<'_>) -> Verb {
+    const ENDINGS: [&str; 2] = ["COMMIT", "ROLLBACK"];
+    const WRITES: [&str; 27] = [
+        "INSERT",
+        "UPDATE",
+        "DELETE",
+        "MERGE",
+        "INTO",
+        "EXEC",
+        "EXECUTE",
+        "TRUNCATE",
+        "BULK",
+        "CREATE",
+        "ALTER",
+        "DROP",
+        "GRANT",
+        "REVOKE",
+        "DENY",
+        "DBCC",
+        "ENABLE",
+        "DISABLE",
+        "KILL",
+        "BACKUP",
+        "RESTORE",
+        "DECLARE",
+        "WRITETEXT",
+        "UPDATETEXT",
+        "RECONFIGURE",
+        "SHUTDOWN",
+        "BEGIN",
+    ];
+    match first {
+        "BEGIN" if words.next_is(&["TRAN", "TRANSACTION"]) => transaction_control(words, Verb::Begin),
+        "SAVE" => transaction_control(words, Verb::Savepoint),
+        "COMMIT" => transaction_control(words, Verb::Commit),
+        "ROLLBACK" => transaction_control(words, Verb::Rollback),
+        "BACKUP" | "RESTORE" | "RECONFIGURE" => Verb::NoTransaction,
+        "CREATE" | "ALTER" | "DROP" => match words.next_word().as_str() {
+            "DATABASE" => Verb::NoTransaction,
+            "PROCEDURE" | "PROC" | "FUNCTION" | "TRIGGER" | "VIEW" | "OR" => Verb::Define,
+            _ if words.contain(&ENDINGS) => Verb::ImplicitCommit,
+            _ => Verb::Define,
+        },
+        _ => {
+            let standing = words.cursor.standing();
+            if words.contain(&ENDINGS) {
+                return Verb::ImplicitCommit;
+            }
+            words.cursor.return_to(standing);
+            let writes = words.contain(&WRITES);
+            words.cursor.return_to(standing);
+            match first {
+                "SELECT" | "WITH" if !writes => Verb::Read,
+                "SET" | "USE" if !writes && words.contain(&["SELECT"]) => Verb::Read,
+                "SET" | "USE" if !writes => Verb::Session,
+                "GRANT" | "REVOKE" | "DENY" => Verb::Define,
+                _ => Verb::Write,
+            }
+        }
+    }
+}
+
+/// A batch that is a transaction's boundary alone; with other statements beside, it manages its transactions by itself.
+fn transaction_control(words: &mut Words<'_>, verb: Verb) -> Verb {
+    for _ in 0..4 {
+        match words.next().kind {
+            TokenKind::End => return verb,
+            TokenKind::Byte(b';') if words.next().kind == TokenKind::End => return verb,
+            TokenKind::Byte(b';') => return Verb::ImplicitCommit,
+            TokenKind::Word | TokenKind::Number | TokenKind::Quoted | TokenKind::Byte(_) => {}
+        }
+    }
+    Verb::ImplicitCommit
+}
+
+/// The name of a statement for people, in capitals: its first word, and what it is about (`CREATE TABLE`, `XA PREPARE`).
+pub(super) fn name(dialect: Dialect, sql: &str) -> String {
+    const OBJECTS: [&str; 28] = [
+        "TABLE",
+        "TABLES",
+        "VIEW",
+        "INDEX",
+        "DATABASE",
+        "SCHEMA",
+        "USER",
+        "ROLE",
+        "PROCEDURE",
+        "FUNCTION",
+        "TRIGGER",
+        "EVENT",
+        "SEQUENCE",
+        "SERVER",
+        "TABLESPACE",
+        "PACKAGE",
+        "TYPE",
+        "SYNONYM",
+        "SYSTEM",
+        "SUBSCRIPTION",
+        "PASSWORD",
+        "PREPARED",
+        "PLUGIN",
+        "MASTER",
+        "REPLICA",
+        "SLAVE",
+        "PRIVILEGES",
+        "LOGS",
+    ];
+    let mut words = Words::new(dialect, sql);
+    let first = words.next_word();
+    if matches!(first.as_str(), "XA" | "PRAGMA" | "DISCARD" | "START" | "STOP") {
+        return format!("{} {}", first.as_str(), words.next_word().as_str()).trim_end().to_owned();
+    }
+    // Whoever is named in DEFINER = and the like stands between.
+    for _ in 0..14 {
+        let token = words.next();
+        let keyword = words.cursor.keyword(token);
+        if token.kind == TokenKind::End || token.kind == TokenKind::Byte(b'(') && keyword.as_str().is_empty() {
+            break;
+        }
+        if OBJECTS.contains(&keyword.as_str()) {
+            let concurrently = words.cursor.peek_keyword().as_str() == "CONCURRENTLY";
+            return format!("{} {}{}", first.as_str(), keyword.as_str(), if concurrently { " CONCURRENTLY" } else { "" });
+        }
+    }
+    first.as_str().to_owned()
+}
