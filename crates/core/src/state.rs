@@ -366,7 +366,7 @@ impl RunState {
     /// When the run is over its `dagrun_timeout`, unless it is ending anyway.
     pub(crate) fn timeout_at(&self) -> Option<Timestamp> {
         let may_end = match self.phase {
-            RunPhase::Running | RunPhase::Stuck => true,
+            RunPhase::Running | RunPhase::Stuck => self.cancel.is_none(),
             RunPhase::Queued | RunPhase::Cancelling | RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled => false,
         };
         let timeout = self.dag.dagrun_timeout().filter(|_| may_end)?;

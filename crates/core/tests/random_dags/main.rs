@@ -335,7 +335,7 @@ impl Driver {
             })
             .map(|(id, _)| id)
             .collect();
-        let is_active = matches!(self.run.state.phase(), RunPhase::Running | RunPhase::Stuck);
+        let is_active = matches!(self.run.state.phase(), RunPhase::Running | RunPhase::Stuck) && self.naive.cancelled.is_none();
         let timeout = self.spec.dagrun_timeout.map(|timeout| self.started_at + timeout.as_secs() as i64);
         self.tell(Command::FireTimers);
         if is_active && timeout.is_some_and(|timeout| timeout <= self.now) {
