@@ -14,9 +14,11 @@ pub mod mysql;
 pub mod postgres;
 pub mod script;
 pub mod session;
+mod settings;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod value;
+mod words;
 
 pub use config::{Config, Secret};
 pub use error::{Error, ErrorKind};
@@ -32,5 +34,30 @@ use std::sync::Arc;
 /// # Errors
 /// [`ErrorKind::Config`] when the type is not known (or its feature is off), or a setting is missing or wrong.
 pub fn connector(config: &Config) -> Result<Arc<dyn Connector>, Error> {
-    Err(Error::config(format!("connection type `{}` is not known", config.conn_type)))
+    match config.conn_type.as_str() {
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(postgres::PostgresConnector::new(config)?)),
+        other => Err(unknown_type(config, other)),
+    }
+}
+
+/// The connection types that this build knows.
+const KNOWN_TYPES: &[&str] = &[
+    #[cfg(feature = "postgres")]
+    "postgres",
+    #[cfg(feature = "postgres")]
+    "postgresql",
+    #[cfg(feature = "mysql")]
+    "mysql",
+    #[cfg(feature = "mysql")]
+    "mariadb",
+    #[cfg(feature = "sqlite")]
+    "sqlite",
+];
+
+fn unknown_type(config: &Config, conn_type: &str) -> Error {
+    let guess = settings::closest(conn_type, KNOWN_TYPES).map_or(String::new(), |guess| format!("; did you mean `{guess}`?"));
+    let mut error = Error::config(format!("connection `{}`: type `{conn_type}` is not known{guess}", config.id));
+    error.hint = Some(format!("known types: {}", KNOWN_TYPES.join(", ")));
+    error
 }

@@ -1,0 +1,569 @@
+//! One session: sending statements, reading their answers, and the seam's calls that are not about units.
+
+use super::Shared;
+use super::connect::{self, BackendKey, unexpected};
+use super::error::{ServerMessage, lost};
+use super::link::Link;
+use super::value::{Decoding, column, decode, encode};
+use crate::error::{Error, ErrorKind};
+use crate::marker::{MarkerKey, MarkerTable, Probe};
+use crate::session::{Call, Canceller, Ignore, Observer, Session, StatementOutcome, Unit, UnitError, UnitOutcome};
+use crate::value::{Column, Value};
+use async_trait::async_trait;
+use fallible_iterator::FallibleIterator;
+use postgres_protocol::IsNull;
+use postgres_protocol::message::backend::{DataRowBody, Message, RowDescriptionBody};
+use postgres_protocol::message::frontend;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// COPY data goes out in pieces of this size, so that the data is not held twice.
+const COPY_PIECE_BYTES: usize = 64 * 1024;
+
+/// Where the server says the transaction is, in ReadyForQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Idle,
+    Open,
+    Failed,
+}
+
+/// Why an answer was not the wanted one.
+pub(super) enum Failure {
+    /// The server refused, and skips everything up to the next Sync.
+    Refused(Error),
+    /// The observer stopped a statement; whatever it answered was read and thrown away.
+    Stopped(Error),
+    /// The link is gone.
+    Lost(Error),
+}
+
+impl Failure {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Refused(error) | Self::Stopped(error) | Self::Lost(error) => error,
+        }
+    }
+}
+
+/// One open link to a PostgreSQL database.
+pub(super) struct PostgresSession {
+    pub(super) shared: Arc<Shared>,
+    pub(super) link: Link,
+    key: BackendKey,
+    /// The schemas of the search path as the session began, before any script changed it.
+    pub(super) schemas: Vec<String>,
+    pub(super) status: Status,
+    /// The link broke, or the server said goodbye.
+    is_lost: bool,
+    /// Something is going on. A caller that goes away in the middle leaves it set, which is right: half an answer is still on its way.
+    is_engaged: bool,
+    /// A reset was sent whose answer was not read yet.
+    has_reset_pending: bool,
+    /// A message arrived since the last one was sent. While false, a goodbye proves that nothing of what was sent was run.
+    pub(super) has_answered: bool,
+    /// Rows changed by the unit so far.
+    pub(super) rows_affected: i64,
+    /// `run a statement on sales_db`, for errors.
+    operation: String,
+}
+
+/// Collects the rows of our own small queries.
+#[derive(Default)]
+struct Rows(Vec<Vec<Value>>);
+
+impl Observer for Rows {
+    fn row(&mut self, _place: usize, row: &[Value]) -> Result<(), String> {
+        self.0.push(row.to_vec());
+        Ok(())
+    }
+}
+
+impl PostgresSession {
+    pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
+        let (link, key) = connect::open(&shared.settings, shared.tls()?).await?;
+        let operation = format!("run a statement on {}", shared.settings.id);
+        let mut session = Self {
+            shared,
+            link,
+            key,
+            schemas: Vec::new(),
+            status: Status::Idle,
+            is_lost: false,
+            is_engaged: false,
+            has_reset_pending: false,
+            has_answered: false,
+            rows_affected: 0,
+            operation,
+        };
+        let path = session.query("SELECT s FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) s", &[]).await;
+        let path = path.map_err(Failure::into_error)?;
+        session.schemas = path.into_iter().filter_map(|row| row.into_iter().next()).filter_map(text_of).collect();
+        Ok(session)
+    }
+
+    /// Runs one of our own queries and returns its rows.
+    pub(super) async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, Failure> {
+        let mut rows = Rows::default();
+        self.run(&Call { sql, parameters, copy_data: None }, 0, &mut rows).await?;
+        Ok(rows.0)
+    }
+
+    /// Runs one of our own statements without parameters and rows, and returns its command tag.
+    pub(super) async fn command(&mut self, sql: &str) -> Result<String, Failure> {
+        self.put_command(sql, &[]).map_err(Failure::Refused)?;
+        self.put_sync();
+        let tag = self.read_command().await;
+        self.read_ready(0, &mut Ignore, tag).await
+    }
+
+    /// Runs one statement with a Sync of its own.
+    pub(super) async fn run(
+        &mut self,
+        call: &Call<'_>,
+        place: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<StatementOutcome, Failure> {
+        let sent = Instant::now();
+        self.put_call(call).map_err(Failure::Refused)?;
+        observer.started(place);
+        let answer = if is_copy_in(call) {
+            self.copy_in(call, place, observer).await
+        } else {
+            self.put_sync();
+            self.read_answer(place, observer).await
+        };
+        // Outside a transaction the statement commits at the Sync, so only the ReadyForQuery says that it took effect.
+        let mut outcome = self.read_ready(place, observer, answer).await?;
+        outcome.duration = sent.elapsed();
+        observer.finished(place, &outcome);
+        Ok(outcome)
+    }
+
+    async fn copy_in(&mut self, call: &Call<'_>, place: usize, observer: &mut dyn Observer) -> Result<StatementOutcome, Failure> {
+        frontend::flush(self.link.outbound());
+        let begun = self.read_to_copy_in(place, observer).await;
+        match (begun, call.copy_data) {
+            (Ok(None), Some(data)) => {
+                for piece in data.as_bytes().chunks(COPY_PIECE_BYTES) {
+                    let message =
+                        frontend::CopyData::new(piece).map_err(|source| Failure::Lost(lost(&self.operation, source)))?;
+                    message.write(self.link.outbound());
+                    self.link.flush().await.map_err(|source| self.link_failed(source))?;
+                }
+                frontend::copy_done(self.link.outbound());
+                self.put_sync();
+                self.read_answer(place, observer).await
+            }
+            (Ok(None), None) => {
+                let reason = "COPY FROM STDIN needs its data lines after the statement";
+                frontend::copy_fail(reason, self.link.outbound())
+                    .map_err(|source| Failure::Lost(lost(&self.operation, source)))?;
+                self.put_sync();
+                self.read_answer(place, observer).await
+            }
+            (Ok(Some(outcome)), _) => {
+                self.put_sync();
+                Ok(outcome)
+            }
+            (Err(failure), _) => {
+                self.put_sync();
+                Err(failure)
+            }
+        }
+    }
+
+    /// Reads until the server wants COPY data (`None`), or has ended the statement without wanting any.
+    async fn read_to_copy_in(&mut self, place: usize, observer: &mut dyn Observer) -> Result<Option<StatementOutcome>, Failure> {
+        loop {
+            match self.receive(place, observer).await? {
+                Message::ParseComplete | Message::BindComplete | Message::NoData => {}
+                Message::CopyInResponse(_) => return Ok(None),
+                Message::CommandComplete(body) => return Ok(Some(outcome_of(body.tag().unwrap_or_default(), 0, false))),
+                _ => return Err(self.out_of_step()),
+            }
+        }
+    }
+
+    /// Puts a statement of the user into the outgoing messages, without a Sync.
+    pub(super) fn put_call(&mut self, call: &Call<'_>) -> Result<(), Error> {
+        self.put(call.sql, call.parameters, true)
+    }
+
+    /// Puts one of our own statements, whose rows nobody wants, into the outgoing messages.
+    pub(super) fn put_command(&mut self, sql: &str, parameters: &[Value]) -> Result<(), Error> {
+        self.put(sql, parameters, false)
+    }
+
+    fn put(&mut self, sql: &str, parameters: &[Value], describes: bool) -> Result<(), Error> {
+        self.has_answered = false;
+        let out = self.link.outbound();
+        let before = out.len();
+        let serialize = |value: &Value, out: &mut bytes::BytesMut| match encode(value) {
+            None => Ok(IsNull::Yes),
+            Some(text) => {
+                out.extend_from_slice(text.as_bytes());
+                Ok(IsNull::No)
+            }
+        };
+        // No types and no formats: the server infers the types, and everything is text.
+        let put = frontend::parse("", sql, [], out)
+            .and_then(|()| {
+                frontend::bind("", "", [], parameters, serialize, [], out).map_err(|_| std::io::ErrorKind::InvalidInput.into())
+            })
+            .and_then(|()| if describes { frontend::describe(b'P', "", out) } else { Ok(()) })
+            .and_then(|()| frontend::execute("", 0, out));
+        put.map_err(|source| {
+            out.truncate(before);
+            let message = "the statement holds a NUL character, has more than 65,535 parameters, or is longer than 2 GB";
+            let mut error = Error::new(ErrorKind::Syntax, &self.operation, message);
+            error.source = Some(Box::new(source));
+            error
+        })
+    }
+
+    pub(super) fn put_sync(&mut self) {
+        frontend::sync(self.link.outbound());
+    }
+
+    /// The next message of an answer; notices go to the observer on the way.
+    async fn receive(&mut self, place: usize, observer: &mut dyn Observer) -> Result<Message, Failure> {
+        loop {
+            let message = self.link.next().await.map_err(|source| self.link_failed(source))?;
+            match message {
+                Message::NoticeResponse(body) => observer.notice(place, &ServerMessage::read(body.fields()).notice()),
+                Message::NotificationResponse(_) | Message::ParameterStatus(_) => {}
+                Message::ErrorResponse(body) => {
+                    let said = ServerMessage::read(body.fields());
+                    let is_fatal = said.is_fatal();
+                    let error = said.into_error(&self.operation);
+                    self.is_lost |= is_fatal;
+                    return Err(if is_fatal { Failure::Lost(error) } else { Failure::Refused(error) });
+                }
+                other => {
+                    self.has_answered = true;
+                    return Ok(other);
+                }
+            }
+        }
+    }
+
+    fn link_failed(&mut self, source: std::io::Error) -> Failure {
+        self.is_lost = true;
+        Failure::Lost(lost(&self.operation, source))
+    }
+
+    fn out_of_step(&mut self) -> Failure {
+        self.is_lost = true;
+        Failure::Lost(unexpected(&self.operation))
+    }
+
+    /// The answer to one of our own statements: its command tag.
+    pub(super) async fn read_command(&mut self) -> Result<String, Failure> {
+        loop {
+            match self.receive(0, &mut Ignore).await? {
+                Message::ParseComplete | Message::BindComplete | Message::DataRow(_) => {}
+                Message::CommandComplete(body) => return Ok(body.tag().unwrap_or_default().to_owned()),
+                _ => return Err(self.out_of_step()),
+            }
+        }
+    }
+
+    /// The answer to a statement of the user, up to its CommandComplete.
+    pub(super) async fn read_answer(&mut self, place: usize, observer: &mut dyn Observer) -> Result<StatementOutcome, Failure> {
+        let mut decodings = Vec::new();
+        let mut row = Vec::new();
+        let mut rows_returned = 0;
+        let mut has_columns = false;
+        let mut stopped = None;
+        loop {
+            let received = self.receive(place, observer).await;
+            let shown = match received {
+                Err(Failure::Refused(_)) if stopped.is_some() => {
+                    // The cancel request did its work. The rest up to the Sync is read by the caller.
+                    return Err(stopped_failure(&self.operation, stopped.take()));
+                }
+                Err(failure) => return Err(failure),
+                Ok(Message::ParseComplete | Message::BindComplete | Message::NoData | Message::CopyDone) => Ok(()),
+                Ok(Message::RowDescription(body)) => {
+                    has_columns = true;
+                    let columns = self.read_columns(&body, &mut decodings)?;
+                    observer.columns(place, &columns);
+                    Ok(())
+                }
+                Ok(Message::CopyOutResponse(_)) => {
+                    has_columns = true;
+                    observer.columns(place, &[Column { name: "copy".to_owned(), type_name: "text".to_owned() }]);
+                    Ok(())
+                }
+                Ok(Message::DataRow(body)) => {
+                    rows_returned += 1;
+                    if stopped.is_none() {
+                        self.read_row(&body, &decodings, &mut row)?;
+                        observer.row(place, &row)
+                    } else {
+                        Ok(())
+                    }
+                }
+                Ok(Message::CopyData(body)) => {
+                    rows_returned += 1;
+                    let line = body.data().strip_suffix(b"\n").unwrap_or(body.data());
+                    if stopped.is_none() { observer.row(place, &[decode(Decoding::Text, line)]) } else { Ok(()) }
+                }
+                Ok(Message::CommandComplete(_) | Message::EmptyQueryResponse) if stopped.is_some() => {
+                    return Err(stopped_failure(&self.operation, stopped.take()));
+                }
+                Ok(Message::EmptyQueryResponse) => return Ok(StatementOutcome::default()),
+                Ok(Message::CommandComplete(body)) => {
+                    return Ok(outcome_of(body.tag().unwrap_or_default(), rows_returned, has_columns));
+                }
+                Ok(_) => return Err(self.out_of_step()),
+            };
+            if let Err(why) = shown {
+                // When the server cannot be asked, the rows are read to their end: slower, and as right.
+                let _ = connect::cancel(&self.shared.settings, self.shared.tls().ok().flatten(), self.key).await;
+                stopped = Some(why);
+            }
+        }
+    }
+
+    fn read_columns(&mut self, body: &RowDescriptionBody, decodings: &mut Vec<Decoding>) -> Result<Vec<Column>, Failure> {
+        decodings.clear();
+        let described = body.fields().map(|field| {
+            decodings.push(Decoding::of(field.type_oid()));
+            Ok(column(field.name(), field.type_oid()))
+        });
+        described.collect().map_err(|source| self.link_failed(source))
+    }
+
+    fn read_row(&mut self, body: &DataRowBody, decodings: &[Decoding], row: &mut Vec<Value>) -> Result<(), Failure> {
+        row.clear();
+        let mut ranges = body.ranges();
+        loop {
+            match ranges.next() {
+                Ok(None) => return Ok(()),
+                Ok(Some(None)) => row.push(Value::Null),
+                Ok(Some(Some(range))) => {
+                    let decoding = decodings.get(row.len()).copied().unwrap_or(Decoding::Text);
+                    row.push(decode(decoding, &body.buffer()[range]));
+                }
+                Err(source) => return Err(self.link_failed(source)),
+            }
+        }
+    }
+
+    /// Reads up to the ReadyForQuery that ends the group. What the group answered stands, unless the Sync itself failed: a statement
+    /// outside a transaction commits there.
+    pub(super) async fn read_ready<T>(
+        &mut self,
+        place: usize,
+        observer: &mut dyn Observer,
+        answer: Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if let Err(Failure::Lost(_)) = answer {
+            return answer;
+        }
+        let mut refused = None;
+        loop {
+            match self.receive(place, observer).await {
+                Ok(Message::ReadyForQuery(body)) => {
+                    self.status = match body.status() {
+                        b'I' => Status::Idle,
+                        b'T' => Status::Open,
+                        _ => Status::Failed,
+                    };
+                    break;
+                }
+                // After a stop, the rest of the group still answers.
+                Ok(_) => {}
+                Err(Failure::Refused(error)) => refused = Some(Failure::Refused(error)),
+                // What was refused stays refused, whatever became of the link.
+                Err(_) if answer.is_err() => return answer,
+                Err(failure) => return Err(failure),
+            }
+        }
+        match (answer, refused) {
+            (Ok(_), Some(failure)) => Err(failure),
+            (answer, _) => answer,
+        }
+    }
+
+    /// Before anything new is sent: reads the answer of a reset that was not waited for, and notices a link that died while idle.
+    pub(super) async fn settle(&mut self) -> Result<(), Error> {
+        if !self.is_usable() {
+            return Err(Error::new(
+                ErrorKind::Lost,
+                &self.operation,
+                "the session was left in the middle of something and cannot be used",
+            ));
+        }
+        if self.has_reset_pending {
+            let tag = self.read_command().await;
+            self.read_ready(0, &mut Ignore, tag).await.map_err(|failure| self.reset_failed(failure))?;
+            self.has_reset_pending = false;
+        }
+        loop {
+            match self.link.next_if_here().await {
+                Ok(None) => return Ok(()),
+                Ok(Some(Message::ErrorResponse(body))) => {
+                    self.is_lost = true;
+                    return Err(ServerMessage::read(body.fields()).into_error(&self.operation));
+                }
+                // Notices, notifications and changed settings come at any time.
+                Ok(Some(_)) => {}
+                Err(source) => return Err(self.link_failed(source).into_error()),
+            }
+        }
+    }
+
+    fn reset_failed(&mut self, failure: Failure) -> Error {
+        self.is_lost = true;
+        let mut error = failure.into_error();
+        error.kind = ErrorKind::Lost;
+        error.operation = format!("reset a session of {}", self.shared.settings.id);
+        error
+    }
+
+    async fn simple(&mut self, sql: &str) -> Result<String, Error> {
+        self.settle().await?;
+        self.is_engaged = true;
+        let done = self.command(sql).await;
+        self.is_engaged = false;
+        done.map_err(Failure::into_error)
+    }
+}
+
+fn stopped_failure(operation: &str, why: Option<String>) -> Failure {
+    Failure::Stopped(Error::new(ErrorKind::Stopped, operation, why.unwrap_or_default()))
+}
+
+/// True for a statement that asks for data lines.
+pub(super) fn is_copy_in(call: &Call<'_>) -> bool {
+    call.copy_data.is_some() || (crate::words::first_words(call.sql).0 == "COPY" && contains_word(call.sql, "stdin"))
+}
+
+/// True when the text holds these letters somewhere, in any case.
+pub(super) fn contains_word(sql: &str, lower_case: &str) -> bool {
+    sql.as_bytes().windows(lower_case.len()).any(|window| window.eq_ignore_ascii_case(lower_case.as_bytes()))
+}
+
+/// Reads a command tag: `INSERT 0 5`, `UPDATE 5`, `COPY 5`, `CREATE TABLE`. `CREATE TABLE AS` answers `SELECT 5` without columns.
+fn outcome_of(tag: &str, rows_returned: u64, has_columns: bool) -> StatementOutcome {
+    let (verb, count) = tag.rsplit_once(' ').unwrap_or((tag, ""));
+    let tells_changes = match verb {
+        "INSERT 0" | "INSERT" | "UPDATE" | "DELETE" | "MERGE" => true,
+        "COPY" | "SELECT" => !has_columns,
+        _ => false,
+    };
+    StatementOutcome {
+        rows_affected: if tells_changes { count.parse().ok() } else { None },
+        rows_returned,
+        duration: Duration::ZERO,
+    }
+}
+
+pub(super) fn text_of(value: Value) -> Option<String> {
+    match value {
+        Value::Text(text) | Value::Decimal(text) | Value::Json(text) => Some(text),
+        Value::Int(number) => Some(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::UInt(_) | Value::Float(_) | Value::Bytes(_) => None,
+    }
+}
+
+/// Cancels over a connection of its own, as the protocol wants it.
+struct PostgresCanceller {
+    shared: Arc<Shared>,
+    key: BackendKey,
+}
+
+#[async_trait]
+impl Canceller for PostgresCanceller {
+    async fn cancel(&self) -> Result<(), Error> {
+        connect::cancel(&self.shared.settings, self.shared.tls()?, self.key).await
+    }
+}
+
+#[async_trait]
+impl Session for PostgresSession {
+    fn canceller(&self) -> Arc<dyn Canceller> {
+        Arc::new(PostgresCanceller { shared: self.shared.clone(), key: self.key })
+    }
+
+    fn server_id(&self) -> String {
+        self.key.process_id.to_string()
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.is_lost && !self.is_engaged
+    }
+
+    async fn execute(&mut self, call: &Call<'_>, place: usize, observer: &mut dyn Observer) -> Result<StatementOutcome, Error> {
+        self.settle().await?;
+        self.is_engaged = true;
+        let done = self.run(call, place, observer).await;
+        self.is_engaged = false;
+        done.map_err(Failure::into_error)
+    }
+
+    async fn begin(&mut self, begin: Option<&str>) -> Result<(), Error> {
+        self.simple(begin.unwrap_or("BEGIN")).await.map(|_| ())
+    }
+
+    async fn commit(&mut self) -> Result<(), Error> {
+        match self.simple("COMMIT").await?.as_str() {
+            "COMMIT" => Ok(()),
+            _ => Err(Error::new(ErrorKind::Other, &self.operation, "the transaction had failed: COMMIT rolled it back")),
+        }
+    }
+
+    async fn rollback(&mut self) -> Result<(), Error> {
+        self.simple("ROLLBACK").await.map(|_| ())
+    }
+
+    async fn savepoint(&mut self, name: &str) -> Result<(), Error> {
+        self.simple(&format!("SAVEPOINT {}", quoted(name))).await.map(|_| ())
+    }
+
+    async fn rollback_to(&mut self, name: &str) -> Result<(), Error> {
+        self.simple(&format!("ROLLBACK TO SAVEPOINT {}", quoted(name))).await.map(|_| ())
+    }
+
+    async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
+        self.settle().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        self.is_engaged = true;
+        let ended = self.run_wrapped(unit, observer).await;
+        self.is_engaged = false;
+        ended
+    }
+
+    async fn probe(&mut self, table: &MarkerTable, key: &MarkerKey, wait: Duration) -> Result<Probe, Error> {
+        self.settle().await?;
+        self.is_engaged = true;
+        let answer = self.probe_marker(table, key, wait).await;
+        self.is_engaged = false;
+        answer
+    }
+
+    async fn reset(&mut self) -> Result<(), Error> {
+        self.settle().await?;
+        if self.status != Status::Idle {
+            self.simple("ROLLBACK").await?;
+        }
+        // The answer is read before the next thing is sent: by then it has long arrived, so that a reset costs no waiting.
+        self.put_command("DISCARD ALL", &[])?;
+        self.put_sync();
+        self.has_reset_pending = true;
+        self.link.flush().await.map_err(|source| self.link_failed(source).into_error())
+    }
+
+    async fn close(mut self: Box<Self>) {
+        frontend::terminate(self.link.outbound());
+        // Whether the server hears the goodbye makes no difference any more.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.link.flush()).await;
+    }
+}
+
+/// An identifier in double quotes.
+pub(super) fn quoted(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
