@@ -3,21 +3,31 @@
 //! This crate must not know: how tasks run, databases, the store, clocks. It reads files through [`files::Files`], so that a kept
 //! bundle loads exactly as the folder did.
 //!
-//! Where to go next: [`load`](load()) for the way in, [`definition`] for what comes out, [`diagnostic`] for what can be wrong, `format` for
-//! the YAML types (and the JSON Schema made of them), [`template`] for rendering.
+//! Where to go next: [`load`](load()) for the way in, [`definition`] for what comes out, [`diagnostic`] for what can be wrong, [`mod@format`] for
+//! the YAML types (and the JSON Schema made of them), [`template`] for rendering. Inside, `yaml` turns text into a tree of values that know their
+//! places, and `read` turns the tree into definitions and collects everything that is wrong.
 
+mod bundle;
 pub mod connection;
 pub mod context;
 pub mod definition;
 pub mod diagnostic;
+mod environment;
 pub mod files;
+pub mod format;
 mod load;
 pub mod params;
+mod read;
+mod schedule;
 pub mod template;
+mod units;
+mod yaml;
 
+pub use bundle::BundleError;
 pub use context::Context;
 pub use definition::{Definition, Project};
 pub use diagnostic::{Diagnostic, Severity, Span, render};
+pub use environment::Environment;
 pub use files::{Bundle, Disk, Files};
-pub use load::{Environment, Loaded, load, load_definition};
+pub use load::{Loaded, load, load_definition, load_only};
 pub use template::{Renderer, TemplateError};

@@ -1,14 +1,15 @@
 //! The way in: a folder, or a kept bundle, becomes a project.
 
 use crate::definition::{Definition, Project};
-use crate::diagnostic::Diagnostic;
-use crate::files::{Bundle, Files};
+use crate::diagnostic::{Diagnostic, Severity, Span, code};
+use crate::environment::{self, Environment};
+use crate::files::{self, Bundle, Files, ReadError};
+use crate::read::{self, Reading, Scope, project};
+use crate::template::check::Checker;
+use crate::yaml::{self, Node};
 use backstop_core::DagId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Variables of the environment, as far as they are valid Unicode.
-pub type Environment = BTreeMap<String, String>;
 
 /// What loading came to.
 #[derive(Debug)]
@@ -19,22 +20,174 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Loads a project. It never fails: a DAG with errors is absent from the project, and everything wrong is reported at once.
-pub fn load(files: &dyn Files, _environment: &Environment) -> Loaded {
-    let project = Project {
-        name: String::new(),
-        root: files.root().to_owned(),
-        connections: BTreeMap::new(),
-        variables: BTreeMap::new(),
-        dags: BTreeMap::new(),
-    };
-    Loaded { project, diagnostics: Vec::new() }
+impl Loaded {
+    /// True when nothing is wrong but what warnings tell.
+    pub fn is_valid(&self) -> bool {
+        self.diagnostics.iter().all(|diagnostic| diagnostic.severity == Severity::Warning)
+    }
+}
+
+/// Loads a project: backstop.yaml and every YAML file below `dags/`. It never fails: a DAG with errors is absent from the project, and everything
+/// wrong is reported at once.
+pub fn load(files: &dyn Files, environment: &Environment) -> Loaded {
+    let mut diagnostics = Vec::new();
+    let listed = files.list("dags", &[".yaml", ".yml"]).unwrap_or_else(|error| {
+        diagnostics.push(Diagnostic::elsewhere(code::UNREADABLE, format!("folder `dags` cannot be read: {error}")));
+        Vec::new()
+    });
+    let paths: Vec<&str> = listed.iter().map(String::as_str).collect();
+    let mut loaded = load_only(files, environment, &paths);
+    loaded.diagnostics.splice(..0, diagnostics);
+    loaded
+}
+
+/// As [`load`], with these DAG files (paths from the project folder) instead of those below `dags/`.
+pub fn load_only(files: &dyn Files, environment: &Environment, dag_files: &[&str]) -> Loaded {
+    let mut checker = Checker::default();
+    let mut shared = load_shared(files, environment, &mut checker);
+    let mut dags: BTreeMap<DagId, Arc<Definition>> = BTreeMap::new();
+    let mut places: BTreeMap<DagId, Span> = BTreeMap::new();
+    for path in dag_files {
+        let Some(text) = read_yaml(files, path, &mut shared.diagnostics) else { continue };
+        let file = Arc::from(files::normal(path));
+        let read = read::read_dag(files, &file, &text, shared.kept_yaml.as_deref(), &shared.scope, &mut checker);
+        shared.diagnostics.extend(read.diagnostics);
+        let Some((id, at)) = read.id else { continue };
+        match places.get(&id) {
+            Some(first) => {
+                // Which of the two was meant is not guessed: neither runs.
+                let diagnostic = Diagnostic::error(code::DUPLICATE_DAG, format!("DAG `{id}` is defined twice"), at);
+                shared.diagnostics.push(diagnostic.label(first.clone(), "first here").hint("rename one of them"));
+                dags.remove(&id);
+            }
+            None => {
+                places.insert(id.clone(), at);
+                dags.extend(read.definition.map(|definition| (id, definition)));
+            }
+        }
+    }
+    shared.diagnostics.sort_by(|a, b| a.place.cmp(&b.place));
+    let project = Project { root: files.root().to_owned(), dags, ..shared.project };
+    Loaded { project, diagnostics: shared.diagnostics }
 }
 
 /// Loads the definition that a run is pinned to, from the bundle kept with the run. Connections and variables are those of the live project.
 ///
 /// # Errors
 /// Everything that is wrong with it, such as a connection that is no longer there.
-pub fn load_definition(_bundle: &Bundle, _dag: &DagId, _project: &Project) -> Result<Arc<Definition>, Vec<Diagnostic>> {
-    Err(Vec::new())
+pub fn load_definition(bundle: &Bundle, dag: &DagId, live: &Project) -> Result<Arc<Definition>, Vec<Diagnostic>> {
+    let mut checker = Checker::default();
+    let mut shared = load_shared(bundle, &Environment::new(), &mut checker);
+    shared.scope.connections = live.connections.keys().map(|id| (id.clone(), true)).collect();
+    shared.scope.variables = live.variables.keys().cloned().collect();
+    // Notifiers and defaults name connections, which are only known now.
+    shared.diagnostics.clear();
+    let root = shared.root.clone();
+    share(bundle, root.as_ref(), &mut shared.scope, &mut checker, &mut shared.diagnostics);
+    let paths = bundle.list("", &[".yaml", ".yml"]).unwrap_or_default();
+    for path in paths.iter().filter(|path| *path != project::FILE) {
+        let Some(text) = read_yaml(bundle, path, &mut shared.diagnostics) else { continue };
+        let file = Arc::from(path.as_str());
+        let read = read::read_dag(bundle, &file, &text, shared.kept_yaml.as_deref(), &shared.scope, &mut checker);
+        shared.diagnostics.extend(read.diagnostics);
+        if read.id.is_some_and(|(id, _)| id == *dag) {
+            return read.definition.ok_or(shared.diagnostics);
+        }
+    }
+    let message = format!("the sources kept with the run have no DAG `{dag}`");
+    shared.diagnostics.push(Diagnostic::elsewhere(code::MISSING_FILE, message));
+    Err(shared.diagnostics)
+}
+
+/// What all DAGs of a project share.
+struct Shared {
+    /// Without DAGs.
+    project: Project,
+    scope: Scope,
+    /// backstop.yaml as bundles keep it.
+    kept_yaml: Option<Vec<u8>>,
+    root: Option<Arc<Node>>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+fn load_shared(files: &dyn Files, environment: &Environment, checker: &mut Checker) -> Shared {
+    let mut diagnostics = Vec::new();
+    let file: Arc<str> = project::FILE.into();
+    // A project without backstop.yaml is one of defaults.
+    let there = !matches!(files::read_text(files, project::FILE, files::YAML_BYTES_MAX), Err(ReadError::NotFound));
+    let text = if there { read_yaml(files, project::FILE, &mut diagnostics) } else { None };
+    let mut root = None;
+    if let Some(text) = &text {
+        match yaml::parse(text, &file, &mut diagnostics) {
+            Ok(parsed) => root = parsed,
+            Err(error) => diagnostics.push(*error),
+        }
+    }
+    let kept_yaml = text.as_ref().map(|text| read::without_secrets(text, root.as_ref()));
+    let mut scope = Scope::empty();
+    let mut reading = Reading::new(files, file, &scope, checker);
+    let mut read = read::read_project(&mut reading, root.as_ref(), environment);
+    diagnostics.extend(std::mem::take(&mut reading.diagnostics));
+    environment::add_connections(environment, &mut read.connections, &mut read.broken, &mut diagnostics);
+    environment::add_variables(environment, &mut read.variables);
+    scope.connections = read.connections.keys().map(|id| (id.clone(), true)).collect();
+    scope.connections.extend(read.broken.into_iter().map(|id| (id, false)));
+    scope.variables = read.variables.keys().cloned().collect();
+    share(files, root.as_ref(), &mut scope, checker, &mut diagnostics);
+    let folder = files.root().file_name().and_then(|name| name.to_str()).unwrap_or("project");
+    let project = Project {
+        name: read.name.unwrap_or_else(|| folder.to_owned()),
+        root: files.root().to_owned(),
+        connections: read.connections,
+        variables: read.variables,
+        dags: BTreeMap::new(),
+    };
+    Shared { project, scope, kept_yaml, root, diagnostics }
+}
+
+/// Pools, notifiers and defaults: what names connections, and is named by DAGs.
+fn share(
+    files: &dyn Files,
+    root: Option<&Arc<Node>>,
+    scope: &mut Scope,
+    checker: &mut Checker,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let file: Arc<str> = project::FILE.into();
+    // A notifier serves DAGs with all kinds of parameters.
+    checker.forget_params();
+    let mut reading = Reading::new(files, file.clone(), scope, checker);
+    let pools = read::read_pools(&mut reading, root);
+    let mut found = reading.diagnostics;
+    scope.pools = pools;
+    let mut reading = Reading::new(files, file.clone(), scope, checker);
+    let notifiers = read::read_notifiers(&mut reading, root);
+    found.extend(reading.diagnostics);
+    let mut used = reading.used;
+    scope.notifiers = notifiers;
+    let mut reading = Reading::new(files, file, scope, checker);
+    let defaults = read::read_defaults(&mut reading, root);
+    found.extend(reading.diagnostics);
+    used.extend(reading.used);
+    scope.defaults = defaults;
+    scope.used = used;
+    diagnostics.extend(found);
+}
+
+fn read_yaml(files: &dyn Files, path: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<String> {
+    let at = Span { file: files::normal(path).into(), line: 1, column: 1, length: 1 };
+    let diagnostic = match files::read_text(files, path, files::YAML_BYTES_MAX) {
+        Ok(text) => return Some(text),
+        Err(ReadError::NotFound) => Diagnostic::error(code::MISSING_FILE, format!("file `{path}` is not there"), at),
+        Err(ReadError::Outside) => Diagnostic::error(code::OUTSIDE, format!("`{path}` leads out of the project folder"), at)
+            .hint("links must stay inside the project folder"),
+        Err(ReadError::TooLarge { bytes, bytes_max }) => {
+            Diagnostic::error(code::TOO_LARGE, format!("`{path}` has {bytes} bytes; {bytes_max} are allowed"), at)
+                .hint("split the file")
+        }
+        Err(ReadError::NotUtf8(place)) => read::not_utf8(&Span { line: place.line, column: place.column, ..at }, place.byte),
+        Err(ReadError::Io(error)) => Diagnostic::error(code::UNREADABLE, format!("`{path}` cannot be read: {error}"), at),
+    };
+    diagnostics.push(diagnostic);
+    None
 }

@@ -1,6 +1,7 @@
 //! Typed parameters of a run: what the caller gave, checked, with defaults filled in.
 
-use crate::definition::Param;
+use crate::definition::{Param, ParamKind};
+use crate::diagnostic::did_you_mean;
 use serde_json::{Map, Value};
 
 /// Why the parameters of a run are refused.
@@ -20,6 +21,108 @@ pub struct ParamError {
 ///
 /// # Errors
 /// Every parameter that is missing, unknown or of the wrong type.
-pub fn resolve(_params: &[Param], given: &Map<String, Value>) -> Result<Map<String, Value>, Vec<ParamError>> {
-    Ok(given.clone())
+pub fn resolve(params: &[Param], given: &Map<String, Value>) -> Result<Map<String, Value>, Vec<ParamError>> {
+    let mut resolved = Map::new();
+    let mut errors = Vec::new();
+    for param in params {
+        let error = |message: String, hint: Option<String>| ParamError { name: param.name.clone(), message, hint };
+        let Some(value) = given.get(&param.name).map(|value| read(param.kind, value)).or_else(|| param.default.clone()) else {
+            errors.push(error("it is required, and not given".to_owned(), param.description.clone()));
+            continue;
+        };
+        if let Err(why) = fits(param.kind, &value) {
+            errors.push(error(why, None));
+        } else if !param.choices.is_empty() && !param.choices.contains(&value) {
+            let choices: Vec<String> = param.choices.iter().map(Value::to_string).collect();
+            errors.push(error(format!("{value} is not allowed"), Some(format!("one of {}", choices.join(", ")))));
+        } else {
+            resolved.insert(param.name.clone(), value);
+        }
+    }
+    for name in given.keys().filter(|name| params.iter().all(|param| param.name != **name)) {
+        let near = did_you_mean(name, params.iter().map(|param| param.name.as_str()));
+        let known: Vec<&str> = params.iter().map(|param| param.name.as_str()).collect();
+        let hint = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => "the DAG has no parameters".to_owned(),
+            None => format!("the DAG has {}", known.join(", ")),
+        };
+        errors.push(ParamError { name: name.clone(), message: "the DAG has no such parameter".to_owned(), hint: Some(hint) });
+    }
+    if errors.is_empty() { Ok(resolved) } else { Err(errors) }
+}
+
+/// A text as the type, where it reads as it; anything else as it is.
+fn read(kind: ParamKind, value: &Value) -> Value {
+    let Value::String(text) = value else { return value.clone() };
+    let parsed = match kind {
+        ParamKind::String | ParamKind::Date | ParamKind::Timestamp => None,
+        ParamKind::Integer => text.parse::<i64>().ok().map(Value::from),
+        ParamKind::Number | ParamKind::Boolean | ParamKind::List | ParamKind::Json => serde_json::from_str(text).ok(),
+    };
+    parsed.filter(|parsed| fits(kind, parsed).is_ok()).unwrap_or_else(|| value.clone())
+}
+
+/// Whether a value is of a type; if not, why.
+pub(crate) fn fits(kind: ParamKind, value: &Value) -> Result<(), String> {
+    let (fits, wanted) = match kind {
+        ParamKind::String => (value.is_string(), "a text"),
+        ParamKind::Integer => (value.is_i64(), "a whole number of 64 bits"),
+        ParamKind::Number => (value.is_number(), "a number"),
+        ParamKind::Boolean => (value.is_boolean(), "true or false"),
+        ParamKind::Date => (
+            value.as_str().is_some_and(|text| text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10),
+            "a date such as 2025-05-01",
+        ),
+        ParamKind::Timestamp => {
+            (value.as_str().is_some_and(|text| text.parse::<jiff::Timestamp>().is_ok()), "a time such as 2025-05-01T02:00:00Z")
+        }
+        ParamKind::List => (value.is_array(), "a list"),
+        ParamKind::Json => (true, "any JSON"),
+    };
+    if fits { Ok(()) } else { Err(format!("{value} is not {wanted}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn param(name: &str, kind: ParamKind, default: Option<Value>, choices: Vec<Value>) -> Param {
+        Param { name: name.to_owned(), kind, default, choices, description: None }
+    }
+
+    fn given(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn texts_are_read_as_the_parameter_s_type_and_defaults_are_filled_in() {
+        let params = [
+            param("n", ParamKind::Integer, Some(json!(7)), vec![]),
+            param("ratio", ParamKind::Number, None, vec![]),
+            param("full", ParamKind::Boolean, Some(json!(false)), vec![]),
+            param("zip", ParamKind::String, None, vec![]),
+            param("regions", ParamKind::List, None, vec![]),
+            param("extra", ParamKind::Json, None, vec![]),
+        ];
+        let given = given(json!({"ratio": "0.5", "full": "true", "zip": "01234", "regions": "[\"eu\"]", "extra": "{\"a\": 1}"}));
+        let resolved = resolve(&params, &given).unwrap();
+        assert_eq!(
+            Value::Object(resolved),
+            json!({"n": 7, "ratio": 0.5, "full": true, "zip": "01234", "regions": ["eu"], "extra": {"a": 1}})
+        );
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let params = [
+            param("region", ParamKind::String, None, vec![json!("eu"), json!("us")]),
+            param("day", ParamKind::Date, None, vec![]),
+            param("n", ParamKind::Integer, None, vec![]),
+        ];
+        let errors = resolve(&params, &given(json!({"region": "asia", "n": "1.5", "dya": "2025-05-01"}))).unwrap_err();
+        let told: Vec<String> = errors.iter().map(|error| format!("{error} ({})", error.hint.as_deref().unwrap_or(""))).collect();
+        insta::assert_snapshot!(told.join("\n"), @"");
+    }
 }

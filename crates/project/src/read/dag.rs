@@ -1,0 +1,300 @@
+//! One DAG file becomes a definition.
+
+use super::settings::Defaults;
+use super::task::{RawGraph, hooks};
+use super::{Reading, Scope};
+use crate::definition::{Callbacks, Definition, Param};
+use crate::diagnostic::{Diagnostic, Severity, Span, code};
+use crate::files::{Bundle, Files};
+use crate::schedule;
+use crate::template::check::Checker;
+use crate::yaml::{self, Fields, Node};
+use backstop_core::dag::{DagSpec, Group, TaskSpec};
+use backstop_core::{Dag, DagId, TaskId};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Keys of DAGs in later versions.
+const LATER: &[&str] = &[
+    "saga",
+    "transaction",
+    "two_phase",
+    "deadline",
+    "notify",
+    "updates",
+    "on_retry",
+    "max_active_runs",
+    "depends_on_past",
+    "wait_for_downstream",
+    "wait_for",
+    "assets",
+    "events",
+];
+
+/// A DAG file, read.
+pub(crate) struct ReadDag {
+    /// The id and its place, even where the rest is wrong.
+    pub(crate) id: Option<(DagId, Span)>,
+    /// Absent where there are errors.
+    pub(crate) definition: Option<Arc<Definition>>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// What a DAG has beside its tasks.
+struct Header {
+    description: Option<String>,
+    tags: Vec<String>,
+    schedule: Option<String>,
+    timezone: String,
+    start_date: Option<Timestamp>,
+    end_date: Option<Timestamp>,
+    catchup: bool,
+    params: Vec<Param>,
+    callbacks: Callbacks,
+    max_active_tasks: u32,
+    dagrun_timeout: Option<Duration>,
+    max_map_length: u32,
+}
+
+/// Reads a DAG. `text` is the file's; `project_yaml` is backstop.yaml as bundles keep it.
+pub(crate) fn read_dag(
+    files: &dyn Files,
+    file: &Arc<str>,
+    text: &str,
+    project_yaml: Option<&[u8]>,
+    scope: &Scope,
+    checker: &mut Checker,
+) -> ReadDag {
+    let mut diagnostics = Vec::new();
+    let root = match yaml::parse(text, file, &mut diagnostics) {
+        Ok(root) => root,
+        Err(error) => {
+            diagnostics.push(*error);
+            None
+        }
+    };
+    let mut reading = Reading::new(files, file.clone(), scope, checker);
+    reading.diagnostics = diagnostics;
+    let Some(root) = root.filter(|root| !root.is_null()) else {
+        if reading.diagnostics.is_empty() {
+            let at = Span { file: file.clone(), line: 1, column: 1, length: 1 };
+            let diagnostic = Diagnostic::error(code::YAML_DOCUMENTS, "the file is empty", at);
+            reading.diagnostics.push(diagnostic.hint("a DAG begins with `dag: <id>` and has `tasks:`"));
+        }
+        return ReadDag { id: None, definition: None, diagnostics: reading.diagnostics };
+    };
+    let (id, parts) = reading.dag(&root);
+    let valid = !reading.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    let definition = match (parts, valid) {
+        (Some(parts), true) => reading.define(parts, text, project_yaml, &root),
+        (Some(_) | None, _) => None,
+    };
+    ReadDag { id, definition, diagnostics: reading.diagnostics }
+}
+
+/// Everything of a valid DAG.
+struct Parts {
+    id: DagId,
+    header: Header,
+    graph: RawGraph,
+    edges: super::graph::Edges,
+}
+
+impl Reading<'_> {
+    fn dag(&mut self, root: &Arc<Node>) -> (Option<(DagId, Span)>, Option<Parts>) {
+        let Some(entries) = self.map(root, "a DAG") else { return (None, None) };
+        let mut fields = Fields::new("Dag", entries);
+        let id = self.dag_id(&mut fields, root);
+        let own_connection = fields.take_present("connection").and_then(|node| self.connection_id(node));
+        let own_defaults = fields.take_present("defaults").map(|node| self.defaults(node)).unwrap_or_default();
+        // A default of `defaults:` is nearer to the tasks than the DAG's own connection.
+        let connection = Defaults { connection: own_connection, ..Defaults::default() };
+        let project = self.scope.defaults.clone();
+        let defaults = own_defaults.over(&connection.over(&project));
+        // Parameters come first: templates of all the rest are checked against them.
+        let params = fields.take_present("params").map(|node| self.params(node)).unwrap_or_default();
+        self.checker.set_params(params.iter().map(|param| param.name.clone()));
+        let header = self.header(&mut fields, params, defaults.connection.as_ref());
+        let tasks = fields.take_present("tasks");
+        fields.finish(LATER, &self.file.clone(), &mut self.diagnostics);
+        let Some(tasks) = tasks else {
+            self.error_with_hint(code::NO_TASKS, "the DAG has no tasks", root, "add `tasks:`");
+            return (id, None);
+        };
+        let mut graph = self.tasks(tasks, &defaults);
+        let Some(edges) = self.edges(&graph) else { return (id, None) };
+        self.branches(&mut graph, &edges);
+        let parts = id.clone().map(|(id, _)| Parts { id, header, graph, edges });
+        (id, parts)
+    }
+
+    fn dag_id(&mut self, fields: &mut Fields<'_>, root: &Node) -> Option<(DagId, Span)> {
+        let Some(node) = fields.take_present("dag") else {
+            self.error_with_hint(code::MISSING_KEY, "the DAG has no id", root, "begin the file with `dag: <id>`");
+            return None;
+        };
+        let id = self.text(node, "`dag`")?;
+        let at = node.span(&self.file);
+        self.id(&id, "a DAG", at.clone(), true).then(|| (DagId::new(id), at))
+    }
+
+    fn header(&mut self, fields: &mut Fields<'_>, params: Vec<Param>, connection: Option<&String>) -> Header {
+        // Airflow's defaults.
+        const MAX_ACTIVE_TASKS: u32 = 16;
+        const MAX_MAP_LENGTH: u32 = 1024;
+        let description = fields.take_present("description").and_then(|node| self.text(node, "`description`"));
+        let tags = fields.take_present("tags").map(|node| self.texts(node, "`tags`")).unwrap_or_default();
+        let tags = tags.into_iter().map(|(text, _)| text.to_string()).collect();
+        let schedule = fields.take_present("schedule").and_then(|node| self.schedule(node));
+        let (timezone, zone) = match fields.take_present("timezone") {
+            Some(node) => self.zone(node).unwrap_or_else(|| ("UTC".to_owned(), TimeZone::UTC)),
+            None => ("UTC".to_owned(), TimeZone::UTC),
+        };
+        let start_date = fields.take_present("start_date").and_then(|node| self.timestamp(node, "`start_date`", &zone));
+        let end_node = fields.take_present("end_date");
+        let end_date = end_node.and_then(|node| self.timestamp(node, "`end_date`", &zone));
+        if let (Some(start), Some(end), Some(node)) = (start_date, end_date, end_node)
+            && end < start
+        {
+            self.error(code::BAD_DATE, "`end_date` is before `start_date`", node);
+        }
+        let catchup = fields.take_present("catchup").and_then(|node| self.boolean(node, "`catchup`")).unwrap_or(false);
+        let callbacks = self.run_callbacks(fields, connection);
+        let active = fields.take_present("max_active_tasks").and_then(|node| self.count(node, "`max_active_tasks`", 1));
+        let dagrun_timeout =
+            fields.take_present("dagrun_timeout").and_then(|node| self.duration_above_zero(node, "`dagrun_timeout`"));
+        let map = fields.take_present("max_map_length").and_then(|node| self.count(node, "`max_map_length`", 1));
+        Header {
+            description: description.map(|text| text.to_string()),
+            tags,
+            schedule,
+            timezone,
+            start_date,
+            end_date,
+            catchup,
+            params,
+            callbacks,
+            max_active_tasks: active.unwrap_or(MAX_ACTIVE_TASKS),
+            dagrun_timeout,
+            max_map_length: map.unwrap_or(MAX_MAP_LENGTH),
+        }
+    }
+
+    fn zone(&mut self, node: &Node) -> Option<(String, TimeZone)> {
+        let name = self.text(node, "`timezone`")?;
+        match TimeZone::get(&name) {
+            Ok(zone) => Some((name.to_string(), zone)),
+            Err(_) => {
+                let known: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+                let near = crate::diagnostic::did_you_mean(&name, known.iter().map(String::as_str));
+                let ends = || known.iter().map(String::as_str).find(|known| known.ends_with(&format!("/{name}")));
+                let hint = match near.or_else(ends) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "write an IANA name such as `Europe/Paris` or `UTC`".to_owned(),
+                };
+                self.error_with_hint(code::BAD_TIMEZONE, format!("there is no time zone `{name}`"), node, hint);
+                None
+            }
+        }
+    }
+
+    fn schedule(&mut self, node: &Node) -> Option<String> {
+        if let Some(entries) = node.as_map() {
+            let mut fields = Fields::new("Every", entries);
+            let every = fields.take_present("every").map(|node| self.duration(node, "`every`").map(|every| (every, &**node)));
+            let later = entries.iter().any(|(key, _)| schedule::LATER.contains(&&*key.text));
+            fields.finish(schedule::LATER, &self.file.clone(), &mut self.diagnostics);
+            let Some(every) = every else {
+                if !later {
+                    self.error_with_hint(
+                        code::BAD_SCHEDULE,
+                        "nothing says when",
+                        node,
+                        "write cron text, `@daily`, or `{every: 15m}`",
+                    );
+                }
+                return None;
+            };
+            let (every, at) = every?;
+            if every < Duration::from_secs(1) {
+                self.error(code::BAD_SCHEDULE, "`every` must be at least a second", at);
+                return None;
+            }
+            return Some(format!("@every {}s", every.as_secs()));
+        }
+        if node.as_list().is_some() {
+            let hint = "schedules by assets are not available in this version; use cron text, `@daily`, or `{every: 15m}`";
+            self.error_with_hint(code::NOT_AVAILABLE, "a list of assets is not available in this version", node, hint);
+            return None;
+        }
+        let text = self.text(node, "`schedule`")?;
+        match schedule::check(&text) {
+            Ok(()) => Some(text.trim().to_owned()),
+            Err((message, hint)) => {
+                self.error_with_hint(code::BAD_SCHEDULE, message, node, hint);
+                None
+            }
+        }
+    }
+
+    fn define(&mut self, parts: Parts, text: &str, project_yaml: Option<&[u8]>, root: &Node) -> Option<Arc<Definition>> {
+        let Parts { id, header, graph, edges } = parts;
+        let groups = graph.groups.iter().map(|group| Group { id: group.id.clone(), parent: group.parent }).collect();
+        let mut tasks = Vec::with_capacity(graph.tasks.len());
+        let mut bodies = Vec::with_capacity(graph.tasks.len());
+        for (at, task) in graph.tasks.iter().enumerate() {
+            tasks.push(TaskSpec {
+                id: TaskId::new(task.id.as_str()),
+                after: edges.ids(&graph, at),
+                settings: task.settings.clone(),
+            });
+        }
+        for task in graph.tasks {
+            // A task without a body has had an error, and then there is no definition.
+            bodies.push(task.body?);
+        }
+        let spec = DagSpec {
+            id,
+            tasks,
+            groups,
+            pools: self.scope.pools.clone(),
+            max_active_tasks: header.max_active_tasks,
+            hooks: hooks(&header.callbacks),
+            dagrun_timeout: header.dagrun_timeout,
+            map_length_max: header.max_map_length,
+        };
+        let dag = match Dag::new(spec) {
+            Ok(dag) => Arc::new(dag),
+            Err(errors) => {
+                for error in errors {
+                    self.error(code::REFUSED_BY_CORE, error.to_string(), root);
+                }
+                return None;
+            }
+        };
+        let mut files = std::mem::take(&mut self.used);
+        files.insert(self.file.to_string(), text.as_bytes().to_vec());
+        if let Some(yaml) = project_yaml {
+            files.insert(super::project::FILE.to_owned(), yaml.to_vec());
+        }
+        let bundle = Bundle { root: self.files.root().to_owned(), files };
+        Some(Arc::new(Definition {
+            dag,
+            description: header.description,
+            tags: header.tags,
+            file: self.file.clone(),
+            version: bundle.version(),
+            bundle,
+            schedule: header.schedule,
+            timezone: header.timezone,
+            start_date: header.start_date,
+            end_date: header.end_date,
+            catchup: header.catchup,
+            params: header.params,
+            bodies,
+            callbacks: header.callbacks,
+        }))
+    }
+}

@@ -1,0 +1,115 @@
+//! Reads the tree of a file into proven types, and says everything that is wrong on the way.
+
+mod callback;
+mod check;
+mod connection;
+mod dag;
+mod graph;
+mod kind;
+mod params;
+pub(crate) mod project;
+mod settings;
+mod task;
+mod unreachable;
+mod value;
+
+pub(crate) use connection::unknown_type;
+pub(crate) use dag::read_dag;
+pub(crate) use project::{read_defaults, read_notifiers, read_pools, read_project, without_secrets};
+pub(crate) use value::not_utf8;
+
+use crate::definition::Template;
+use crate::diagnostic::{Diagnostic, Span, code};
+use crate::files::Files;
+use crate::template::check::Checker;
+use crate::yaml::{Key, Node};
+use backstop_core::dag::Pool;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What the whole project gives its DAGs.
+pub(crate) struct Scope {
+    /// Known connections; `false` for one that cannot be used because its definition is wrong.
+    pub(crate) connections: BTreeMap<String, bool>,
+    /// Names of `var.value.X`.
+    pub(crate) variables: BTreeSet<String>,
+    /// The default pool first.
+    pub(crate) pools: Vec<Pool>,
+    /// Callbacks by name, as read.
+    pub(crate) notifiers: BTreeMap<String, callback::Notifier>,
+    /// Of `defaults:`.
+    pub(crate) defaults: settings::Defaults,
+    /// Files that backstop.yaml names, with their content: they go into every bundle.
+    pub(crate) used: BTreeMap<String, Vec<u8>>,
+}
+
+/// The reading of one file.
+pub(crate) struct Reading<'a> {
+    pub(crate) files: &'a dyn Files,
+    pub(crate) file: Arc<str>,
+    pub(crate) scope: &'a Scope,
+    pub(crate) checker: &'a mut Checker,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Files that the source names, with their content: they go into the bundle.
+    pub(crate) used: BTreeMap<String, Vec<u8>>,
+    /// Texts of SQL files by path, so that a file named by many tasks is kept once.
+    texts: BTreeMap<String, Option<Arc<str>>>,
+    /// Files already checked as templates.
+    checked: BTreeSet<String>,
+}
+
+impl<'a> Reading<'a> {
+    pub(crate) fn new(files: &'a dyn Files, file: Arc<str>, scope: &'a Scope, checker: &'a mut Checker) -> Self {
+        Self {
+            files,
+            file,
+            scope,
+            checker,
+            diagnostics: Vec::new(),
+            used: scope.used.clone(),
+            texts: BTreeMap::new(),
+            checked: BTreeSet::new(),
+        }
+    }
+
+    /// Reports an error at a value.
+    pub(crate) fn error(&mut self, code: &'static str, message: impl Into<String>, node: &Node) {
+        self.diagnostics.push(Diagnostic::error(code, message, node.span(&self.file)));
+    }
+
+    /// Reports an error at a value, with what to do.
+    pub(crate) fn error_with_hint(
+        &mut self,
+        code: &'static str,
+        message: impl Into<String>,
+        node: &Node,
+        hint: impl Into<String>,
+    ) {
+        self.diagnostics.push(Diagnostic::error(code, message, node.span(&self.file)).hint(hint));
+    }
+
+    pub(crate) fn key_span(&self, key: &Key) -> Span {
+        key.span(&self.file)
+    }
+
+    /// The entries of a mapping, or a diagnostic.
+    pub(crate) fn map<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [(Key, Arc<Node>)]> {
+        let entries = node.as_map();
+        if entries.is_none() {
+            self.error(code::WRONG_TYPE, format!("{what} must be a mapping, this is {}", node.describe()), node);
+        }
+        entries
+    }
+
+    /// Checks a template's syntax and names.
+    pub(crate) fn check_template(&mut self, template: &Template) {
+        if !crate::template::is_template(&template.text) {
+            return;
+        }
+        let once = template.source.file != self.file;
+        if once && !self.checked.insert(template.source.file.to_string()) {
+            return;
+        }
+        self.checker.check(template, self.scope, &mut self.diagnostics);
+    }
+}

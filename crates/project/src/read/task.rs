@@ -1,0 +1,359 @@
+//! Tasks and groups of a DAG, as written: names are not resolved yet.
+
+use super::Reading;
+use super::callback::with_connection;
+use super::kind::KINDS;
+use super::settings::Defaults;
+use crate::definition::*;
+use crate::diagnostic::{Diagnostic, Span, code};
+use crate::yaml::{Fields, Key, Node, Value};
+use backstop_core::dag::{Hooks, Role, TaskSettings, WeightRule};
+use backstop_core::retry::RetryPolicy;
+use backstop_core::rule::TriggerRule;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Kinds of later versions.
+pub(crate) const LATER_KINDS: &[&str] = &["transfer", "publish", "wait_for", "dag", "notify"];
+
+/// Keys of tasks in later versions.
+pub(crate) const LATER: &[&str] = &[
+    "transfer",
+    "publish",
+    "wait_for",
+    "dag",
+    "notify",
+    "saga",
+    "compensate",
+    "pivot",
+    "transaction",
+    "two_phase",
+    "updates",
+    "deadline",
+    "depends_on_past",
+    "wait_for_downstream",
+];
+
+/// How deep groups may nest.
+const GROUPS_DEEP_MAX: usize = 8;
+
+/// A name in `after`, and where.
+pub(crate) struct Reference {
+    pub(crate) name: Arc<str>,
+    pub(crate) at: Span,
+    /// A setup that a teardown belongs to.
+    pub(crate) setup: bool,
+}
+
+/// A task as written.
+pub(crate) struct RawTask {
+    /// With the groups' ids.
+    pub(crate) id: String,
+    pub(crate) at: Span,
+    pub(crate) group: Option<u32>,
+    pub(crate) after: Vec<Reference>,
+    pub(crate) settings: TaskSettings,
+    /// `None` where it has errors.
+    pub(crate) body: Option<Body>,
+}
+
+/// A group as written.
+pub(crate) struct RawGroup {
+    pub(crate) id: String,
+    pub(crate) at: Span,
+    pub(crate) parent: Option<u32>,
+    pub(crate) after: Vec<Reference>,
+}
+
+/// All tasks and groups of a DAG, in the order of the source.
+#[derive(Default)]
+pub(crate) struct RawGraph {
+    pub(crate) tasks: Vec<RawTask>,
+    pub(crate) groups: Vec<RawGroup>,
+    /// Places of tasks by id.
+    pub(crate) task_places: HashMap<Arc<str>, u32>,
+    /// Places of groups by id.
+    pub(crate) group_places: HashMap<Arc<str>, u32>,
+}
+
+/// What a task is read within.
+#[derive(Clone)]
+struct Within<'d> {
+    prefix: String,
+    group: Option<u32>,
+    depth: usize,
+    defaults: &'d Defaults,
+}
+
+impl Reading<'_> {
+    /// The `tasks:` of a DAG.
+    pub(crate) fn tasks(&mut self, node: &Node, defaults: &Defaults) -> RawGraph {
+        let mut graph = RawGraph::default();
+        let within = Within { prefix: String::new(), group: None, depth: 0, defaults };
+        self.tasks_within(node, &within, &mut graph);
+        graph
+    }
+
+    fn tasks_within(&mut self, node: &Node, within: &Within<'_>, graph: &mut RawGraph) {
+        let Some(entries) = self.map(node, "`tasks`") else { return };
+        if entries.is_empty() {
+            self.error(code::NO_TASKS, "there are no tasks", node);
+        }
+        for (key, value) in entries {
+            let at = self.key_span(key);
+            if !self.id(&key.text, "a task", at.clone(), false) {
+                continue;
+            }
+            let id: Arc<str> = format!("{}{}", within.prefix, key.text).into();
+            let Some(fields) = self.map(value, "a task") else { continue };
+            let group = fields.iter().find(|(key, _)| &*key.text == "tasks");
+            if group.is_some() && fields.iter().all(|(key, _)| !KINDS.contains(&&*key.text)) {
+                self.group(&id, key, value, within, graph);
+            } else {
+                let task = self.task(&id, at, value, within);
+                graph.task_places.insert(id, u32::try_from(graph.tasks.len()).unwrap_or(u32::MAX));
+                graph.tasks.push(task);
+            }
+        }
+    }
+
+    fn group(&mut self, id: &Arc<str>, key: &Key, node: &Arc<Node>, within: &Within<'_>, graph: &mut RawGraph) {
+        if within.depth >= GROUPS_DEEP_MAX {
+            self.error(code::YAML_TOO_LARGE, format!("groups are nested more than {GROUPS_DEEP_MAX} deep"), node);
+            return;
+        }
+        let mut fields = Fields::new("Group", node.as_map().unwrap_or_default());
+        let after = fields.take("after").map(|node| self.references(node, "`after`", false)).unwrap_or_default();
+        let own = fields.take_present("defaults").map(|node| self.defaults(node)).unwrap_or_default();
+        if let Some(doc) = fields.take_present("doc") {
+            self.text(doc, "`doc`");
+        }
+        let tasks = fields.take("tasks");
+        fields.finish(LATER, &self.file.clone(), &mut self.diagnostics);
+        let place = u32::try_from(graph.groups.len()).unwrap_or(u32::MAX);
+        graph.group_places.insert(id.clone(), place);
+        graph.groups.push(RawGroup { id: id.to_string(), at: self.key_span(key), parent: within.group, after });
+        let defaults = own.over(within.defaults);
+        let inner = Within { prefix: format!("{id}."), group: Some(place), depth: within.depth + 1, defaults: &defaults };
+        if let Some(tasks) = tasks {
+            self.tasks_within(tasks, &inner, graph);
+        }
+    }
+
+    fn references(&mut self, node: &Arc<Node>, what: &str, setup: bool) -> Vec<Reference> {
+        let texts = self.texts(node, what);
+        texts.into_iter().map(|(name, node)| Reference { name, at: node.span(&self.file), setup }).collect()
+    }
+
+    fn task(&mut self, id: &Arc<str>, at: Span, node: &Arc<Node>, within: &Within<'_>) -> RawTask {
+        let errors_before = self.diagnostics.len();
+        let mut fields = Fields::new("Task", node.as_map().unwrap_or_default());
+        let read = self.kind(&mut fields, KINDS, node);
+        let mut after = fields.take("after").map(|node| self.references(node, "`after`", false)).unwrap_or_default();
+        let own = self.settings(&mut fields);
+        let own_rule = own.trigger_rule;
+        let for_each = fields.take_entry("for_each");
+        let doc = fields.take_present("doc").and_then(|node| self.text(node, "`doc`"));
+        let role = self.role(&mut fields, &mut after);
+        fields.finish(LATER, &self.file.clone(), &mut self.diagnostics);
+
+        let settings = own.over(within.defaults);
+        let trigger_rule = self.trigger_rule(role, own_rule, settings.trigger_rule, &at);
+        let connection = settings.connection.clone();
+        let expands = for_each.map(|(key, node)| self.for_each(key, node, connection.as_ref()));
+        if let Some(read) = &read {
+            self.needs_connection(&read.kind, connection.as_ref(), read.node);
+        }
+        let occasion =
+            |callbacks: &Option<Arc<[Callback]>>| with_connection(callbacks.as_deref().unwrap_or_default(), connection.as_ref());
+        let callbacks = Callbacks {
+            on_failure: occasion(&settings.on_failure),
+            on_retry: occasion(&settings.on_retry),
+            on_success: occasion(&settings.on_success),
+        };
+        self.callbacks_need_connections(&callbacks);
+        let broken = self.diagnostics[errors_before..].iter().any(|d| d.severity == crate::diagnostic::Severity::Error);
+        let core = core_settings(&settings, trigger_rule, role, for_each.is_some(), &callbacks, within.group);
+        let source = Source { file: self.file.clone(), line: at.line, column: at.column };
+        let body = read.filter(|_| !broken).map(|read| Body {
+            kind: read.kind,
+            connection,
+            execution_timeout: settings.execution_timeout,
+            for_each: expands.flatten(),
+            callbacks,
+            delivery: core.delivery,
+            source,
+            doc: doc.map(|doc| doc.to_string()),
+        });
+        RawTask { id: id.to_string(), at, group: within.group, after, settings: core, body }
+    }
+
+    /// `setup: true`, `teardown: true` or `teardown: [setups]`; the setups become upstreams.
+    fn role(&mut self, fields: &mut Fields<'_>, after: &mut Vec<Reference>) -> Role {
+        let setup = fields.take_present("setup");
+        let teardown = fields.take_present("teardown");
+        let fail_run = fields.take_present("on_failure_fail_dagrun");
+        let is_setup = setup.and_then(|node| self.boolean(node, "`setup`")).unwrap_or(false);
+        let is_teardown = match teardown {
+            None => false,
+            Some(node) => match node.as_bool() {
+                Some(truth) => truth,
+                None => {
+                    let setups = self.references(node, "`teardown`", true);
+                    after.extend(setups);
+                    true
+                }
+            },
+        };
+        if let (true, true, Some(node)) = (is_setup, is_teardown, teardown) {
+            self.error(code::SETUP_TEARDOWN, "a task is a setup or a teardown, not both", node);
+        }
+        if let (false, Some(node)) = (is_teardown, fail_run) {
+            self.error(code::SETUP_TEARDOWN, "`on_failure_fail_dagrun` is a setting of teardowns", node);
+        }
+        let fails = fail_run.and_then(|node| self.boolean(node, "`on_failure_fail_dagrun`")).unwrap_or(false);
+        match (is_setup, is_teardown) {
+            (_, true) => Role::Teardown { on_failure_fail_dagrun: fails },
+            (true, false) => Role::Setup,
+            (false, false) => Role::Work,
+        }
+    }
+
+    fn trigger_rule(&mut self, role: Role, own: Option<TriggerRule>, all: Option<TriggerRule>, at: &Span) -> TriggerRule {
+        match role {
+            Role::Work | Role::Setup => all.unwrap_or_default(),
+            Role::Teardown { .. } => {
+                if own.is_some_and(|rule| rule != TriggerRule::AllDoneSetupSuccess) {
+                    let message = "a teardown's trigger rule is all_done_setup_success";
+                    let diagnostic = Diagnostic::error(code::SETUP_TEARDOWN, message, at.clone());
+                    self.diagnostics.push(diagnostic.hint("remove `trigger_rule`"));
+                }
+                TriggerRule::AllDoneSetupSuccess
+            }
+        }
+    }
+
+    fn for_each(&mut self, key: &Key, node: &Arc<Node>, connection: Option<&String>) -> Option<ForEach> {
+        match &node.value {
+            Value::List(_) => match self.json(node) {
+                serde_json::Value::Array(items) => Some(ForEach::List(items, node.source(&self.file))),
+                _ => None,
+            },
+            Value::Scalar { .. } => {
+                let template = self.template(node, "`for_each`")?;
+                if !crate::template::is_template(&template.text) {
+                    let hint = "write a list, a template such as `\"{{ params.regions }}\"`, or `{sql: SELECT ...}`";
+                    self.error_with_hint(code::WRONG_TYPE, "`for_each` is no list", node, hint);
+                    return None;
+                }
+                Some(ForEach::Expression(template))
+            }
+            Value::Map(entries) => {
+                let mut fields = Fields::new("ForEachRows", entries);
+                let sql = fields.take_present("sql").map(|node| self.sql(node, true));
+                let parameters = fields.take_present("parameters").map(|node| self.parameters(node, "`parameters`"));
+                let own = fields.take_present("connection").map(|node| self.connection_id(node));
+                fields.finish(&[], &self.file.clone(), &mut self.diagnostics);
+                let at = self.key_span(key);
+                let connection = match own {
+                    Some(own) => own?,
+                    None => match connection {
+                        Some(connection) => connection.clone(),
+                        None => {
+                            self.diagnostics.push(no_connection("`for_each` runs SQL, and has no connection", at));
+                            return None;
+                        }
+                    },
+                };
+                let Some(sql) = sql else {
+                    self.error(code::MISSING_KEY, "`for_each` needs `sql`", node);
+                    return None;
+                };
+                Some(ForEach::Rows { sql: sql?, connection, parameters: parameters.unwrap_or_default() })
+            }
+        }
+    }
+
+    fn needs_connection(&mut self, kind: &Kind, connection: Option<&String>, node: &Node) {
+        let needs = match kind {
+            Kind::Sql(_) | Kind::Check(_) => true,
+            Kind::Branch(branch) => matches!(branch.decide, BranchBy::Sql { .. }),
+            Kind::Sensor(sensor) => matches!(sensor.look, SensorBy::Sql { .. }),
+            Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Empty => false,
+        };
+        if needs && connection.is_none() {
+            self.diagnostics.push(no_connection("the task runs SQL, and has no connection", node.span(&self.file)));
+        }
+    }
+
+    fn callbacks_need_connections(&mut self, callbacks: &Callbacks) {
+        let all = callbacks.on_failure.iter().chain(&callbacks.on_retry).chain(&callbacks.on_success);
+        for callback in all.filter(|callback| matches!(callback.kind, Kind::Sql(_)) && callback.connection.is_none()) {
+            let source = &callback.source;
+            let at = Span { file: source.file.clone(), line: source.line, column: source.column, length: 1 };
+            let diagnostic = no_connection("the callback runs SQL, and has no connection", at);
+            if !self.diagnostics.contains(&diagnostic) {
+                self.diagnostics.push(diagnostic);
+            }
+        }
+    }
+
+    /// Callbacks of the run as a whole.
+    pub(crate) fn run_callbacks(&mut self, fields: &mut Fields<'_>, connection: Option<&String>) -> Callbacks {
+        let on_failure = fields.take("on_failure").map(|node| self.callbacks(node, "`on_failure`")).unwrap_or_default();
+        let on_success = fields.take("on_success").map(|node| self.callbacks(node, "`on_success`")).unwrap_or_default();
+        let callbacks = Callbacks {
+            on_failure: with_connection(&on_failure, connection),
+            on_retry: Vec::new(),
+            on_success: with_connection(&on_success, connection),
+        };
+        self.callbacks_need_connections(&callbacks);
+        callbacks
+    }
+}
+
+fn no_connection(message: &str, at: Span) -> Diagnostic {
+    Diagnostic::error(code::NO_CONNECTION, message, at)
+        .hint("add `connection: <id>` to the task or to the DAG; `backstop connections list` shows the ids")
+}
+
+fn core_settings(
+    settings: &Defaults,
+    trigger_rule: TriggerRule,
+    role: Role,
+    mapped: bool,
+    callbacks: &Callbacks,
+    group: Option<u32>,
+) -> TaskSettings {
+    // Airflow's default wait between tries.
+    const RETRY_DELAY: Duration = Duration::from_secs(300);
+    TaskSettings {
+        trigger_rule,
+        retry: RetryPolicy {
+            retries: settings.retries.unwrap_or(0),
+            retry_delay: settings.retry_delay.unwrap_or(RETRY_DELAY),
+            exponential: settings.retry_exponential_backoff.flatten(),
+            retry_delay_max: settings.max_retry_delay,
+        },
+        role,
+        mapped,
+        pool: settings.pool.unwrap_or(0),
+        pool_slots: settings.pool_slots.unwrap_or(1),
+        priority_weight: settings.priority_weight.unwrap_or(1),
+        weight_rule: settings.weight_rule.unwrap_or(WeightRule::Downstream),
+        delivery: settings.delivery.unwrap_or_default(),
+        hooks: hooks(callbacks),
+        group,
+    }
+}
+
+/// How many callbacks each occasion has.
+pub(crate) fn hooks(callbacks: &Callbacks) -> Hooks {
+    let count = |callbacks: &Vec<Callback>| u32::try_from(callbacks.len()).unwrap_or(u32::MAX);
+    Hooks {
+        on_failure: count(&callbacks.on_failure),
+        on_retry: count(&callbacks.on_retry),
+        on_success: count(&callbacks.on_success),
+    }
+}
