@@ -126,7 +126,7 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
     /// The run is over, not begun, or begun already.
-    #[error("the run is {state}")]
+    #[error("the state of the run is {state}")]
     Run {
         /// In a word.
         state: &'static str,
@@ -135,7 +135,7 @@ pub enum Rejected {
     #[error("there is no task instance `{0}` in this run")]
     UnknownInstance(InstanceId),
     /// The instance is in another state.
-    #[error("task instance `{instance}` is {state}")]
+    #[error("the state of task instance `{instance}` is {state}")]
     Instance {
         /// Which.
         instance: InstanceId,

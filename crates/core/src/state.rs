@@ -416,3 +416,15 @@ fn scope_states(dag: &Dag) -> Vec<ScopeState> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The promise of a few hundred bytes a task rests on these; the rest is names, edges and what tasks leave behind.
+    #[test]
+    fn a_task_is_small() {
+        assert!(size_of::<TaskState>() <= 208, "{}", size_of::<TaskState>());
+        assert!(size_of::<crate::dag::Task>() <= 232, "{}", size_of::<crate::dag::Task>());
+    }
+}

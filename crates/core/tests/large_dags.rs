@@ -2,6 +2,8 @@
 //!
 //! `cargo test --release -p backstop-core --test large_dags -- --nocapture` prints the rates.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and this one tells its rates")]
+
 mod fixture;
 
 use backstop_core::command::Command;

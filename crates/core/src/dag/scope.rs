@@ -18,7 +18,7 @@ pub(crate) struct Scopes {
 }
 
 impl Scopes {
-    /// `None` without setups. Costs one walk down from each setup and one walk up from each teardown.
+    /// `None` without setups. Costs two walks over the DAG for each setup and one for each of its teardowns.
     pub(super) fn of(tasks: &[Task]) -> Option<Self> {
         let places = || (0..tasks.len() as u32).map(TaskIx);
         let is_setup = |place: &TaskIx| matches!(tasks[place.get()].settings.role, Role::Setup);

@@ -1,5 +1,7 @@
 //! Random DAGs with everything in them: rules, mapped tasks, setups and teardowns, retries, pools, weights.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use backstop_core::dag::{DagSpec, Delivery, Hooks, Pool, Role, TaskSettings, TaskSpec, WeightRule};
 use backstop_core::event::FailureClass;
 use backstop_core::retry::RetryPolicy;

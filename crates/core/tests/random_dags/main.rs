@@ -2,6 +2,8 @@
 //!
 //! `BACKSTOP_SEEDS=100000 cargo test --release -p backstop-core --test random_dags` for a longer run; `BACKSTOP_SEED=n` for one.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod generate;
