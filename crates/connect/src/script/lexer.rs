@@ -9,6 +9,7 @@
 use super::Dialect;
 use super::fault::{Fault, FaultKind};
 use memchr::{memchr, memchr2, memmem};
+use std::borrow::Cow;
 
 /// How a dialect ends an identifier in brackets.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,21 +58,28 @@ const STANDARD: Rules = Rules {
     structural: b"",
 };
 
-fn rules(dialect: Dialect) -> &'static Rules {
+const POSTGRESQL: Rules = Rules { postgresql: true, nested_comments: true, structural: b"\\", ..STANDARD };
+const MYSQL: Rules = Rules { backslash: true, mysql: true, backtick: true, ..STANDARD };
+const SQLITE: Rules = Rules { backtick: true, brackets: Brackets::Plain, ..STANDARD };
+const SQL_SERVER: Rules = Rules {
+    nested_comments: true,
+    brackets: Brackets::Doubled,
+    word_bytes: b"$#@",
+    delimiter: b"",
+    structural: b"\n",
+    ..STANDARD
+};
+const ORACLE: Rules = Rules { q_quotes: true, word_bytes: b"$#", structural: b"\n", ..STANDARD };
+
+/// The rules of a dialect, with the classes of all bytes under its own delimiter.
+fn rules(dialect: Dialect) -> &'static (Rules, Classes) {
     match dialect {
-        Dialect::PostgreSql => &Rules { postgresql: true, nested_comments: true, structural: b"\\", ..STANDARD },
-        Dialect::MySql => &Rules { backslash: true, mysql: true, backtick: true, ..STANDARD },
-        Dialect::Sqlite => &Rules { backtick: true, brackets: Brackets::Plain, ..STANDARD },
-        Dialect::SqlServer => &Rules {
-            nested_comments: true,
-            brackets: Brackets::Doubled,
-            word_bytes: b"$#@",
-            delimiter: b"",
-            structural: b"\n",
-            ..STANDARD
-        },
-        Dialect::Oracle => &Rules { q_quotes: true, word_bytes: b"$#", structural: b"\n", ..STANDARD },
-        Dialect::Generic => &STANDARD,
+        Dialect::PostgreSql => const { &(POSTGRESQL, classes(&POSTGRESQL, b";")) },
+        Dialect::MySql => const { &(MYSQL, classes(&MYSQL, b";")) },
+        Dialect::Sqlite => const { &(SQLITE, classes(&SQLITE, b";")) },
+        Dialect::SqlServer => const { &(SQL_SERVER, classes(&SQL_SERVER, b"")) },
+        Dialect::Oracle => const { &(ORACLE, classes(&ORACLE, b";")) },
+        Dialect::Generic => const { &(STANDARD, classes(&STANDARD, b";")) },
     }
 }
 
@@ -83,6 +91,41 @@ const OPENER: u8 = 1;
 const STRUCTURAL: u8 = 2;
 /// The first byte of the delimiter, which may be an opener too.
 const DELIMITER: u8 = 3;
+
+/// What each byte may mean.
+type Classes = [u8; 256];
+
+const fn classes(rules: &Rules, delimiter: &[u8]) -> Classes {
+    let mut classes = [ORDINARY; 256];
+    mark(&mut classes, b"'\"-/", OPENER);
+    if rules.postgresql {
+        mark(&mut classes, b"$", OPENER);
+    }
+    if rules.mysql {
+        mark(&mut classes, b"#*", OPENER);
+    }
+    if rules.backtick {
+        mark(&mut classes, b"`", OPENER);
+    }
+    if !matches!(rules.brackets, Brackets::None) {
+        mark(&mut classes, b"[", OPENER);
+    }
+    mark(&mut classes, rules.structural, STRUCTURAL);
+    // With another delimiter a semicolon is still of interest: it may be what a forgotten `DELIMITER ;` line ends with.
+    mark(&mut classes, rules.delimiter, STRUCTURAL);
+    if let Some(first) = delimiter.first() {
+        classes[*first as usize] = DELIMITER;
+    }
+    classes
+}
+
+const fn mark(classes: &mut Classes, bytes: &[u8], class: u8) {
+    let mut at = 0;
+    while at < bytes.len() {
+        classes[bytes[at] as usize] = class;
+        at += 1;
+    }
+}
 
 /// A run of bytes that belong together, with where it ends.
 enum Piece {
@@ -131,35 +174,23 @@ pub(super) struct Standing {
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     rules: &'static Rules,
-    classes: [u8; 256],
+    /// Owned only under a delimiter that the script has set.
+    classes: Cow<'static, Classes>,
     delimiter: &'a [u8],
     standing: Standing,
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(dialect: Dialect, text: &'a str) -> Self {
-        let rules = rules(dialect);
+        let (rules, classes) = rules(dialect);
         let standing = Standing { at: 0, floor: 0, code_from: 0, token_end: 0, version_comment: None };
-        let mut cursor = Self { bytes: text.as_bytes(), rules, classes: [ORDINARY; 256], delimiter: rules.delimiter, standing };
-        cursor.set_delimiter(rules.delimiter);
-        cursor
+        Self { bytes: text.as_bytes(), rules, classes: Cow::Borrowed(classes), delimiter: rules.delimiter, standing }
     }
 
     /// Makes `delimiter` what ends a statement from here on.
     pub(super) fn set_delimiter(&mut self, delimiter: &'a [u8]) {
-        let rules = self.rules;
         self.delimiter = delimiter;
-        self.classes = [ORDINARY; 256];
-        let mut class = |bytes: &[u8], class: u8| bytes.iter().for_each(|byte| self.classes[usize::from(*byte)] = class);
-        class(b"'\"-/", OPENER);
-        class(if rules.postgresql { b"$" } else { b"" }, OPENER);
-        class(if rules.mysql { b"#*" } else { b"" }, OPENER);
-        class(if rules.backtick { b"`" } else { b"" }, OPENER);
-        class(if rules.brackets == Brackets::None { b"" } else { b"[" }, OPENER);
-        class(rules.structural, STRUCTURAL);
-        // With another delimiter a semicolon is still of interest: it may be what a forgotten `DELIMITER ;` line ends with.
-        class(rules.delimiter, STRUCTURAL);
-        class(delimiter.get(..1).unwrap_or_default(), DELIMITER);
+        self.classes = Cow::Owned(classes(self.rules, delimiter));
     }
 
     pub(super) fn delimiter(&self) -> &'a [u8] {
@@ -226,7 +257,8 @@ impl<'a> Cursor<'a> {
     /// Leaps to the next byte outside quotes and comments that may end a statement; the cursor stands on it.
     pub(super) fn next_structural(&mut self) -> Result<Option<u8>, Fault> {
         loop {
-            let ahead = self.rest().iter().position(|byte| self.classes[usize::from(*byte)] != ORDINARY);
+            let classes: &Classes = &self.classes;
+            let ahead = self.rest().iter().position(|byte| classes[usize::from(*byte)] != ORDINARY);
             let Some(ahead) = ahead else {
                 self.standing.at = self.bytes.len();
                 self.count_code(self.standing.at);

@@ -62,20 +62,19 @@ impl<'a> Words<'a> {
 
     /// True when one of the words is still to come.
     fn contain(&mut self, wanted: &[&str]) -> bool {
-        self.count_of(wanted, 1) == 1
+        self.any(|word| wanted.contains(&Keyword::new(word).as_str()))
     }
 
-    /// How many of the words are still to come, counted up to a bound.
-    fn count_of(&mut self, wanted: &[&str], bound: usize) -> usize {
-        let mut count = 0;
-        while count < bound {
+    /// True when a word is still to come that is so.
+    fn any(&mut self, is_so: impl Fn(&[u8]) -> bool) -> bool {
+        loop {
             let token = self.next();
-            if token.kind == TokenKind::End {
-                break;
+            match token.kind {
+                TokenKind::End => return false,
+                TokenKind::Word if is_so(self.cursor.bytes_of(token)) => return true,
+                TokenKind::Word | TokenKind::Number | TokenKind::Quoted | TokenKind::Byte(_) => {}
             }
-            count += usize::from(wanted.contains(&self.cursor.keyword(token).as_str()));
         }
-        count
     }
 }
 
@@ -353,64 +352,53 @@ fn standard(first: &str, words: &mut Words<'_>) -> Verb {
 
 /// A batch of Transact-SQL. Its statements need no separator, so every word of it counts.
 fn batch(first: &str, words: &mut Words<'_>) -> Verb {
-    const ENDINGS: [&str; 2] = ["COMMIT", "ROLLBACK"];
-    const WRITES: [&str; 27] = [
-        "INSERT",
-        "UPDATE",
-        "DELETE",
-        "MERGE",
-        "INTO",
-        "EXEC",
-        "EXECUTE",
-        "TRUNCATE",
-        "BULK",
-        "CREATE",
-        "ALTER",
-        "DROP",
-        "GRANT",
-        "REVOKE",
-        "DENY",
-        "DBCC",
-        "ENABLE",
-        "DISABLE",
-        "KILL",
-        "BACKUP",
-        "RESTORE",
-        "DECLARE",
-        "WRITETEXT",
-        "UPDATETEXT",
-        "RECONFIGURE",
-        "SHUTDOWN",
-        "BEGIN",
-    ];
     match first {
-        "BEGIN" if words.next_is(&["TRAN", "TRANSACTION"]) => transaction_control(words, Verb::Begin),
-        "SAVE" => transaction_control(words, Verb::Savepoint),
-        "COMMIT" => transaction_control(words, Verb::Commit),
-        "ROLLBACK" => transaction_control(words, Verb::Rollback),
-        "BACKUP" | "RESTORE" | "RECONFIGURE" => Verb::NoTransaction,
-        "CREATE" | "ALTER" | "DROP" => match words.next_word().as_str() {
-            "DATABASE" => Verb::NoTransaction,
-            "PROCEDURE" | "PROC" | "FUNCTION" | "TRIGGER" | "VIEW" | "OR" => Verb::Define,
-            _ if words.contain(&ENDINGS) => Verb::ImplicitCommit,
-            _ => Verb::Define,
+        "BEGIN" if words.next_is(&["TRAN", "TRANSACTION"]) => return transaction_control(words, Verb::Begin),
+        "SAVE" => return transaction_control(words, Verb::Savepoint),
+        "COMMIT" => return transaction_control(words, Verb::Commit),
+        "ROLLBACK" => return transaction_control(words, Verb::Rollback),
+        "BACKUP" | "RESTORE" | "RECONFIGURE" => return Verb::NoTransaction,
+        "CREATE" | "ALTER" | "DROP" => match words.cursor.peek_keyword().as_str() {
+            "DATABASE" => return Verb::NoTransaction,
+            // What a body commits is committed when it is called.
+            "PROCEDURE" | "PROC" | "FUNCTION" | "TRIGGER" | "VIEW" | "OR" => return Verb::Define,
+            _ => {}
         },
-        _ => {
-            let standing = words.cursor.standing();
-            if words.contain(&ENDINGS) {
-                return Verb::ImplicitCommit;
-            }
-            words.cursor.return_to(standing);
-            let writes = words.contain(&WRITES);
-            words.cursor.return_to(standing);
-            match first {
-                "SELECT" | "WITH" if !writes => Verb::Read,
-                "SET" | "USE" if !writes && words.contain(&["SELECT"]) => Verb::Read,
-                "SET" | "USE" if !writes => Verb::Session,
-                "GRANT" | "REVOKE" | "DENY" => Verb::Define,
-                _ => Verb::Write,
+        // What big scripts are made of: one question is left, and few words begin like an answer.
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" => {
+            let ends = words.any(|word| {
+                matches!(word.first(), Some(b'c' | b'C' | b'r' | b'R'))
+                    && matches!(Keyword::new(word).as_str(), "COMMIT" | "ROLLBACK")
+            });
+            return if ends { Verb::ImplicitCommit } else { Verb::Write };
+        }
+        _ => {}
+    }
+    let mut writes = false;
+    let mut selects = false;
+    loop {
+        let token = words.next();
+        match words.cursor.keyword(token).as_str() {
+            "COMMIT" | "ROLLBACK" => return Verb::ImplicitCommit,
+            "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "INTO" | "EXEC" | "EXECUTE" | "TRUNCATE" | "BULK" | "CREATE" | "ALTER"
+            | "DROP" | "GRANT" | "REVOKE" | "DENY" | "DBCC" | "ENABLE" | "DISABLE" | "KILL" | "BACKUP" | "RESTORE"
+            | "DECLARE" | "WRITETEXT" | "UPDATETEXT" | "RECONFIGURE" | "SHUTDOWN" | "BEGIN" => writes = true,
+            "SELECT" => selects = true,
+            _ if token.kind == TokenKind::End => break,
+            _ => {}
+        }
+    }
+    match first {
+        "CREATE" | "ALTER" | "DROP" | "GRANT" | "REVOKE" | "DENY" => Verb::Define,
+        "SELECT" | "WITH" if !writes => Verb::Read,
+        "SET" | "USE" if !writes => {
+            if selects {
+                Verb::Read
+            } else {
+                Verb::Session
             }
         }
+        _ => Verb::Write,
     }
 }
 
