@@ -1,0 +1,179 @@
+//! Whole batches: chains and fan-outs against psql and pgbench on the same server.
+
+use crate::measure::{Row, Spread, median_ratio, ms, pairs, spread, time};
+use crate::projects;
+use anyhow::{Context as _, Result, ensure};
+use backstop_testkit::servers::Postgres;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const ROUNDS: usize = 11;
+const CHAIN: usize = 40;
+const FAN_OUT: usize = 1000;
+const CLIENTS: usize = 16;
+
+/// A server, a database, and a folder for projects.
+pub(crate) struct Bench<'a> {
+    pub(crate) binary: &'a Path,
+    pub(crate) server: &'a Postgres,
+    pub(crate) database: String,
+    pub(crate) folder: TempDir,
+}
+
+impl<'a> Bench<'a> {
+    pub(crate) fn new(binary: &'a Path, server: &'a Postgres) -> Result<Self> {
+        let database = server.create_database();
+        server.sql(&database, "CREATE TABLE effect (n integer NOT NULL)")?;
+        Ok(Self { binary, server, database, folder: TempDir::new()? })
+    }
+
+    /// For `backstop.yaml`.
+    pub(crate) fn uri(&self) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/{}", self.server.port(), self.database)
+    }
+
+    /// Writes a project and returns its folder.
+    pub(crate) fn project(&self, dag: &str, text: &str) -> Result<PathBuf> {
+        let folder = self.folder.path().join(dag);
+        projects::write(&folder, &self.uri(), dag, text)?;
+        Ok(folder)
+    }
+
+    /// `backstop run DAG`.
+    pub(crate) fn run(&self, project: &Path, dag: &str) -> Command {
+        let mut command = Command::new(self.binary);
+        command.args(["run", dag, "--new", "--project"]).arg(project).env_remove("CI");
+        command
+    }
+
+    fn psql(&self, file: &Path) -> Result<Command> {
+        let mut command = Command::new(Postgres::program("psql").context("find psql")?);
+        command
+            .args(["-X", "-q", "-h", "127.0.0.1", "-U", "postgres", "-v", "ON_ERROR_STOP=1", "-p"])
+            .arg(self.server.port().to_string())
+            .arg("-d")
+            .arg(&self.database)
+            .arg("-o")
+            .arg("/dev/null")
+            .arg("-f")
+            .arg(file);
+        Ok(command)
+    }
+
+    fn clear(&self) -> Result<()> {
+        self.server.sql(&self.database, "TRUNCATE effect")?;
+        Ok(())
+    }
+
+    fn effects(&self) -> Result<usize> {
+        Ok(self.server.sql(&self.database, "SELECT count(*) FROM effect")?.trim().parse()?)
+    }
+
+    /// A chain of 40 statements, each committed, against psql with the same over one connection.
+    pub(crate) fn chains(&self) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        let kinds: [(&str, &str, bool); 2] =
+            [("chain_insert", "INSERT INTO effect VALUES", true), ("chain_select", "SELECT 1", false)];
+        for (dag, _, inserts) in kinds {
+            let sql = |n: usize| if inserts { format!("INSERT INTO effect VALUES ({n})") } else { "SELECT 1".into() };
+            let project = self.project(dag, &projects::chain(dag, CHAIN, sql))?;
+            let file = self.folder.path().join(format!("{dag}.sql"));
+            let mut script = String::new();
+            (0..CHAIN).for_each(|n| {
+                // Writing to a String cannot fail.
+                let _ = writeln!(script, "{};", sql(n));
+            });
+            std::fs::write(&file, script)?;
+            let timed = pairs(ROUNDS, || self.clear(), || time(&mut self.run(&project, dag)), || time(&mut self.psql(&file)?))?;
+            ensure!(!inserts || self.effects()? == CHAIN, "the chain did not insert every row once");
+            rows.push(self.compare(
+                &format!("chain of {CHAIN} tasks, {}, whole process", if inserts { "one INSERT each" } else { "SELECT 1" }),
+                "psql, same statements",
+                &timed,
+                if inserts { "< 100 ms, < 3x" } else { "" },
+            ));
+        }
+        Ok(rows)
+    }
+
+    fn compare(&self, what: &str, against: &str, timed: &[(Duration, Duration)], bar: &'static str) -> Row {
+        let ours: Spread = spread(timed.iter().map(|(ours, _)| *ours).collect());
+        let theirs: Spread = spread(timed.iter().map(|(_, theirs)| *theirs).collect());
+        Row {
+            what: what.into(),
+            figure: ours.to_string(),
+            against: format!("{against}: {theirs}"),
+            ratio: format!("{:.2}x the time", median_ratio(timed)),
+            bar,
+        }
+    }
+
+    /// 1,000 tasks, 16 at once, against pgbench with 16 clients.
+    pub(crate) fn fan_outs(&self) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for (dag, statement, bar) in
+            [("fan_select", "SELECT 1", ">= 15 %"), ("fan_insert", "INSERT INTO effect VALUES (1)", ">= 30 %, aim 40 %")]
+        {
+            let project = self.project(dag, &projects::fan_out(dag, FAN_OUT, |_| statement.into()))?;
+            let file = self.folder.path().join(format!("{dag}.sql"));
+            std::fs::write(&file, format!("{statement};\n"))?;
+            let each = FAN_OUT / CLIENTS * 8;
+            let total = each * CLIENTS;
+            // pgbench runs eight times as many, so that its start does not count.
+            let timed = pairs(
+                ROUNDS,
+                || self.clear(),
+                || time(&mut self.run(&project, dag)),
+                || Ok(self.pgbench(&file, each)?.div_f64(total as f64 / FAN_OUT as f64)),
+            )?;
+            let rate = |time: Duration| FAN_OUT as f64 / time.as_secs_f64();
+            let ours = spread(timed.iter().map(|(ours, _)| *ours).collect()).median;
+            let theirs = spread(timed.iter().map(|(_, theirs)| *theirs).collect()).median;
+            rows.push(Row {
+                what: format!("fan-out of {FAN_OUT} tasks, {statement}, {CLIENTS} at once, whole process"),
+                figure: format!("{:.0} tasks/s ({})", rate(ours), ms(ours)),
+                against: format!("pgbench -c {CLIENTS}: {:.0}/s", rate(theirs)),
+                ratio: format!("{:.0} % of its rate", 100.0 / median_ratio(&timed)),
+                bar,
+            });
+        }
+        Ok(rows)
+    }
+
+    /// The time pgbench itself tells for its transactions, connections excluded.
+    fn pgbench(&self, file: &Path, each: usize) -> Result<Duration> {
+        let output = Command::new(Postgres::program("pgbench").context("find pgbench")?)
+            .args(["-n", "-h", "127.0.0.1", "-U", "postgres", "-j", "2", "-c"])
+            .arg(CLIENTS.to_string())
+            .args(["-t", &each.to_string(), "-p", &self.server.port().to_string(), "-f"])
+            .arg(file)
+            .arg(&self.database)
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let rate: f64 = text
+            .lines()
+            .find_map(|line| line.strip_prefix("tps = "))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|number| number.parse().ok())
+            .with_context(|| format!("read pgbench's answer: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
+        Ok(Duration::from_secs_f64((each * CLIENTS) as f64 / rate))
+    }
+
+    /// 100,000 empty tasks, durable.
+    pub(crate) fn empty_tasks(&self) -> Result<Vec<Row>> {
+        const TASKS: usize = 100_000;
+        let project = self.project("empty", &projects::empty("empty", TASKS))?;
+        let times = (0..3).map(|_| time(&mut self.run(&project, "empty"))).collect::<Result<Vec<_>>>()?;
+        let took = spread(times);
+        Ok(vec![Row {
+            what: format!("DAG of {TASKS} empty tasks, from YAML to the last fsync, whole process"),
+            figure: took.to_string(),
+            against: String::new(),
+            ratio: format!("{:.0} tasks/s", TASKS as f64 / took.median.as_secs_f64()),
+            bar: "< 5 s",
+        }])
+    }
+}

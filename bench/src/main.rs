@@ -1,0 +1,51 @@
+//! `make bench`: measures the `backstop` binary against psql and pgbench on one private PostgreSQL, and parts of it against the machine,
+//! in one run, as ratios. Prints Markdown. Asserts nothing: whether a bar is met is for people to read.
+
+mod batches;
+mod core_alone;
+mod measure;
+mod memory;
+mod projects;
+mod splitter;
+
+use anyhow::{Context as _, Result};
+use backstop_testkit::servers::Postgres;
+use measure::Row;
+use std::path::PathBuf;
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let first = arguments.next().context("usage: backstop-bench BINARY [PART...]")?;
+    if first == measure::PEAK_OF {
+        return measure::peak_of(arguments.collect());
+    }
+    let binary = PathBuf::from(first).canonicalize().context("find the backstop binary")?;
+    let parts: Vec<String> = arguments.collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|name| name == part);
+    let mut rows: Vec<Row> = Vec::new();
+    if wanted("core") {
+        rows.extend(core_alone::run());
+    }
+    if wanted("splitter") {
+        rows.extend(splitter::run()?);
+    }
+    let server = Postgres::start().context("start PostgreSQL")?;
+    let bench = batches::Bench::new(&binary, &server)?;
+    if wanted("chain") {
+        rows.extend(bench.chains()?);
+    }
+    if wanted("fanout") {
+        rows.extend(bench.fan_outs()?);
+    }
+    if wanted("empty") {
+        rows.extend(bench.empty_tasks()?);
+    }
+    if wanted("start") {
+        rows.extend(memory::start_up(&bench)?);
+    }
+    if wanted("memory") {
+        rows.extend(memory::idle_and_streamed(&bench)?);
+    }
+    measure::print(&rows);
+    Ok(())
+}
