@@ -1,0 +1,284 @@
+//! Opening a store's file: what it must be before anything is read from it or written to it.
+
+use super::{Options, fault};
+use crate::{Error, ErrorKind};
+use refinery::{Migration, Runner};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+/// Marks a file as a Backstop store ("BSTO"), so that a user's own SQLite database is never taken for one and changed.
+const APPLICATION_ID: i32 = 0x4253_544F;
+
+/// All migrations, oldest first. A published one never changes.
+const MIGRATIONS: [(&str, &str); 1] = [("V1__initial", include_str!("../../migrations/V1__initial.sql"))];
+
+/// The newest schema this build knows.
+const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// The folder of lock files beside the store's file.
+pub(super) fn locks_folder(path: &Path) -> PathBuf {
+    path.with_file_name("locks")
+}
+
+/// Opens the connection of the writer; makes the file, its folder and its tables where they are missing.
+pub(super) fn open_writer(path: &Path, options: &Options) -> Result<Connection, Error> {
+    refuse_folder(path)?;
+    let locks = locks_folder(path);
+    make_folder(path)?;
+    make_one_folder(&locks).map_err(|cause| fault::from_io(&format!("create the folder {}", locks.display()), &locks, cause))?;
+    // Held while the file is made ready: two processes that start together must not both create the tables. The wait is bounded by the
+    // work of whoever has it, and the kernel frees it when that process ends.
+    let _alone = lock_opening(path, &locks)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection =
+        Connection::open_with_flags(path, flags).map_err(|cause| fault::from_sqlite("open the store", path, cause))?;
+    let failed = |cause| fault::from_sqlite("open the store", path, cause);
+    connection.busy_timeout(options.busy_timeout).map_err(failed)?;
+    // SQLite opens a file that it may not write for reading, without a word.
+    if connection.is_readonly("main").map_err(failed)? {
+        return Err(read_only(path));
+    }
+    claim(&connection, path, options)?;
+    configure_writer(&connection, options).map_err(failed)?;
+    migrate(&mut connection, path)?;
+    Ok(connection)
+}
+
+/// Opens a connection that only reads. The file must be there and be ready.
+pub(super) fn open_reader(path: &Path, options: &Options) -> Result<Connection, Error> {
+    refuse_folder(path)?;
+    if !path.exists() {
+        return Err(Error::new(ErrorKind::Open, format!("open the store {}: there is no such file", path.display()))
+            .hint("nothing has run here yet, or the store is elsewhere: name it with --store"));
+    }
+    let failed = |cause| fault::from_sqlite("open the store", path, cause);
+    let connection = match connect_reader(path, options) {
+        Err(cause) if is_cannot_open(&cause) && !has_write_ahead_log(path) => connect_immutable(path, options).map_err(failed)?,
+        other => other.map_err(failed)?,
+    };
+    match identify(&connection).map_err(failed)? {
+        Identity::Store => {}
+        Identity::Empty | Identity::Foreign => return Err(foreign(path)),
+    }
+    let schema = schema_version(&connection).map_err(failed)?;
+    refuse_newer_schema(schema, path)?;
+    if schema < SCHEMA_VERSION {
+        return Err(Error::new(
+            ErrorKind::Open,
+            format!("open the store {}: its schema is {schema}, and reading wants {SCHEMA_VERSION}", path.display()),
+        )
+        .hint("run any `backstop` command that writes, once: it brings the store up to date"));
+    }
+    Ok(connection)
+}
+
+fn connect_reader(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(options.busy_timeout)?;
+    // Touches the file and its log: a connection that can do that can do the rest.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    configure_reader(&connection)?;
+    Ok(connection)
+}
+
+/// For a store on a medium that cannot be written: reading wants a file of shared memory beside the store, which cannot be made there.
+/// Only right when nobody else writes, which is so: nobody can, and there is no log that would have to be read.
+fn connect_immutable(path: &Path, options: &Options) -> rusqlite::Result<Connection> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut address = String::from("file:");
+    for byte in absolute.to_string_lossy().bytes() {
+        use std::fmt::Write as _;
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => address.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => address.push(char::from(byte)),
+            _ => write!(address, "%{byte:02X}").expect("writing to a String does not fail"),
+        }
+    }
+    address.push_str("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(address, flags)?;
+    connection.busy_timeout(options.busy_timeout)?;
+    configure_reader(&connection)?;
+    Ok(connection)
+}
+
+fn is_cannot_open(cause: &rusqlite::Error) -> bool {
+    matches!(cause.sqlite_error_code(), Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly))
+}
+
+fn has_write_ahead_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(PathBuf::from(log)).is_ok_and(|log| log.len() > 0)
+}
+
+fn configure_writer(connection: &Connection, options: &Options) -> rusqlite::Result<()> {
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    debug_assert_eq!(mode, "wal");
+    // FULL syncs the log at every commit: without it a commit could be lost to a power failure after it was acknowledged.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Does something on macOS only, where a plain fsync does not reach the disk.
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", options.checkpoint_pages)?;
+    connection.pragma_update(None, "journal_size_limit", i64::from(options.checkpoint_pages) * 4096 * 4)?;
+    connection.pragma_update(None, "cache_size", -8192)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+fn configure_reader(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -2048)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(16);
+    Ok(())
+}
+
+/// What a SQLite file is to us.
+enum Identity {
+    Store,
+    Empty,
+    Foreign,
+}
+
+fn identify(connection: &Connection) -> rusqlite::Result<Identity> {
+    let application_id: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    if application_id == APPLICATION_ID {
+        return Ok(Identity::Store);
+    }
+    let things: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(if things == 0 && application_id == 0 { Identity::Empty } else { Identity::Foreign })
+}
+
+/// Marks an empty file as ours before anything else is written, so that a process killed in between leaves a file that can be opened.
+fn claim(connection: &Connection, path: &Path, options: &Options) -> Result<(), Error> {
+    let failed = |cause| fault::from_sqlite("open the store", path, cause);
+    match identify(connection).map_err(failed)? {
+        Identity::Store => Ok(()),
+        Identity::Foreign => Err(foreign(path)),
+        Identity::Empty => {
+            connection.pragma_update(None, "page_size", options.page_bytes).map_err(failed)?;
+            connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)
+        }
+    }
+}
+
+fn foreign(path: &Path) -> Error {
+    Error::new(ErrorKind::Open, format!("open the store {}: it is an SQLite database, but not a Backstop store", path.display()))
+        .hint("name the store's own file with --store: Backstop does not put its tables into other databases")
+}
+
+fn read_only(path: &Path) -> Error {
+    Error::new(ErrorKind::ReadOnly, format!("open the store {}: this user may not write the file", path.display()))
+        .hint("give this user the right to write the store's file and folder, or name another store with --store")
+}
+
+fn refuse_folder(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Err(Error::new(ErrorKind::Open, format!("open the store {}: it is a folder, not a file", path.display()))
+            .hint("name a file in it, such as `store.db`"));
+    }
+    Ok(())
+}
+
+/// Makes the folder of the store, not those above it: a mistyped path should not grow a tree.
+fn make_folder(path: &Path) -> Result<(), Error> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    make_one_folder(folder).map_err(|cause| {
+        fault::from_io(&format!("open the store {}: create its folder {}", path.display(), folder.display()), folder, cause)
+    })
+}
+
+fn make_one_folder(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    match std::fs::create_dir(folder) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => return Ok(()),
+        other => other?,
+    }
+    // The new folder must survive a power failure as surely as what is acknowledged in it; where folders cannot be synced, it does.
+    if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty())
+        && let Ok(above) = File::open(above)
+    {
+        drop(above.sync_all());
+    }
+    Ok(())
+}
+
+fn lock_opening(path: &Path, locks: &Path) -> Result<File, Error> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".opening");
+    let lock_path = locks.join(name);
+    let failed = |cause| fault::from_io(&format!("open the store {}: lock {}", path.display(), lock_path.display()), path, cause);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
+}
+
+/// 0 when nothing was migrated yet.
+fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+    let history = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'refinery_schema_history'";
+    if connection.query_row(history, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(0);
+    }
+    connection.query_row("SELECT coalesce(max(version), 0) FROM refinery_schema_history", [], |row| row.get(0))
+}
+
+fn refuse_newer_schema(found: i64, path: &Path) -> Result<(), Error> {
+    if found <= SCHEMA_VERSION {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::TooNew,
+        format!(
+            "open the store {}: its schema is {found}, and this Backstop knows schemas up to {SCHEMA_VERSION}",
+            path.display()
+        ),
+    )
+    .hint("a newer Backstop wrote it: use that one, or name another store with --store"))
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Error> {
+    let found = schema_version(connection).map_err(|cause| fault::from_sqlite("open the store", path, cause))?;
+    refuse_newer_schema(found, path)?;
+    if found == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|(name, sql)| Migration::unapplied(name, sql).expect("the names of our own migrations are well formed"))
+        .collect::<Vec<_>>();
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
+    // Grouped: a migration and the note that it was done are one transaction.
+    let done = Runner::new(&migrations).set_grouped(true).run(connection);
+    connection.set_transaction_behavior(TransactionBehavior::Deferred);
+    done.map(drop).map_err(|cause| migration_failed(path, cause))
+}
+
+fn migration_failed(path: &Path, cause: refinery::Error) -> Error {
+    use refinery::error::Kind;
+    match cause.kind() {
+        Kind::Connection(_, inner) => match inner.downcast_ref::<rusqlite::Error>() {
+            Some(rusqlite::Error::SqliteFailure(code, text)) => {
+                fault::from_sqlite("create the tables of the store", path, rusqlite::Error::SqliteFailure(*code, text.clone()))
+            }
+            Some(_) | None => migration_unclear(path, cause),
+        },
+        Kind::DivergentVersion(..) | Kind::MissingVersion(_) => Error::new(
+            ErrorKind::Corrupt,
+            format!("open the store {}: its tables were made by other migrations than this Backstop's", path.display()),
+        )
+        .hint("use the Backstop that made the store, or name another store with --store")
+        .caused_by(cause),
+        _ => migration_unclear(path, cause),
+    }
+}
+
+fn migration_unclear(path: &Path, cause: refinery::Error) -> Error {
+    Error::new(ErrorKind::Other, format!("create the tables of the store {}", path.display())).caused_by(cause)
+}

@@ -1,0 +1,174 @@
+//! The writer: one thread that owns the only connection that writes, and commits whatever is queued together.
+//!
+//! A batch is one transaction. Refusals (a conflict, a fenced epoch) are found by looking, before anything of that append is written, so
+//! they cost the others nothing. A failure of SQLite itself ends the batch: it is rolled back, and everything in it and everything that is
+//! queued by then is answered with that error. The next request starts afresh, so the store works again when the disk has room again.
+//!
+//! One leak, confessed: when the sync of a commit fails, its callers are told so, but the commit may already be in the file, and may be
+//! found there after the process has ended. It is whole or absent, never half; whoever resumes a run reads the log first.
+
+use super::batch::Batch;
+use super::fault::{self, Fault};
+use super::{Options, Place};
+use crate::reply::Reply;
+use crate::{Append, AppendError, Error, Version};
+use backstop_core::RunId;
+use rusqlite::Connection;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Asked of the writer.
+pub(super) enum Request {
+    Append(Append, Reply<(), AppendError>),
+    Flush(Reply<(), Error>),
+    TakeOver(RunId, Reply<u64, Error>),
+    KeepVersion(Version, Reply<(), Error>),
+    /// For the test of what happens when the thread dies.
+    #[cfg(test)]
+    Panic,
+    /// For the test of a full disk where nothing can be mounted.
+    #[cfg(test)]
+    LimitPages(u32),
+}
+
+/// An answer that is given once the batch is committed. It is not given, but replaced by the fault, when that fails.
+pub(super) enum Answer {
+    Append(Reply<(), AppendError>, Result<(), AppendError>),
+    Done(Reply<(), Error>, Result<(), Error>),
+    TakenOver(Reply<u64, Error>, Result<u64, Error>),
+}
+
+impl Answer {
+    fn give(self) {
+        match self {
+            Self::Append(reply, result) => reply.send(result),
+            Self::Done(reply, result) => reply.send(result),
+            Self::TakenOver(reply, result) => reply.send(result),
+        }
+    }
+
+    fn fail(self, fault: &Fault) {
+        match self {
+            Self::Append(reply, _) => reply.send(Err(fault.to_error().into())),
+            Self::Done(reply, _) => reply.send(Err(fault.to_error())),
+            Self::TakenOver(reply, _) => reply.send(Err(fault.to_error())),
+        }
+    }
+}
+
+impl Request {
+    fn fail(self, fault: &Fault) {
+        match self {
+            Self::Append(_, reply) => reply.send(Err(fault.to_error().into())),
+            Self::Flush(reply) | Self::KeepVersion(_, reply) => reply.send(Err(fault.to_error())),
+            Self::TakeOver(_, reply) => reply.send(Err(fault.to_error())),
+            #[cfg(test)]
+            Self::Panic | Self::LimitPages(_) => {}
+        }
+    }
+}
+
+pub(super) struct Writer {
+    connection: Connection,
+    place: Arc<Place>,
+    options: Options,
+    /// Where events are written before they go to SQLite; kept from batch to batch.
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection, place: Arc<Place>, options: Options) -> Self {
+        Self { connection, place, options, buffer: Vec::new() }
+    }
+
+    /// Works until the store is dropped and the queue is empty.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        while let Some(first) = queue.blocking_recv() {
+            if let Err(fault) = self.write_batch(first, &mut queue) {
+                // Whatever is queued was decided in the belief that the lost appends were kept.
+                while let Ok(request) = queue.try_recv() {
+                    request.fail(&fault);
+                }
+            }
+        }
+    }
+
+    /// Carries out `first` and what is queued behind it, commits, answers.
+    fn write_batch(&mut self, first: Request, queue: &mut mpsc::Receiver<Request>) -> Result<(), Fault> {
+        let mut answers = Vec::new();
+        let written = self.write(first, queue, &mut answers);
+        match written {
+            Ok(()) => {
+                answers.into_iter().for_each(Answer::give);
+                Ok(())
+            }
+            Err(error) => {
+                self.roll_back();
+                let fault = Fault::from(error);
+                answers.into_iter().for_each(|answer| answer.fail(&fault));
+                Err(fault)
+            }
+        }
+    }
+
+    fn write(&mut self, first: Request, queue: &mut mpsc::Receiver<Request>, answers: &mut Vec<Answer>) -> Result<(), Error> {
+        self.buffer.clear();
+        let mut batch = Batch::new(&self.connection, &self.place, &self.options, &mut self.buffer);
+        let mut next = Some(first);
+        while let Some(request) = next {
+            match request {
+                Request::Append(append, reply) => {
+                    answered(batch.append(append), answers, |result| Answer::Append(reply, result))?
+                }
+                Request::TakeOver(run, reply) => {
+                    answered(batch.take_over(&run), answers, |result| Answer::TakenOver(reply, result))?
+                }
+                Request::KeepVersion(version, reply) => {
+                    answered(batch.keep_version(&version), answers, |result| Answer::Done(reply, result))?;
+                }
+                Request::Flush(reply) => answers.push(Answer::Done(reply, Ok(()))),
+                #[cfg(test)]
+                Request::Panic => panic!("the writer was told to die"),
+                #[cfg(test)]
+                Request::LimitPages(pages) => {
+                    self.connection
+                        .pragma_update(None, "max_page_count", pages)
+                        .map_err(|cause| fault::from_sqlite("limit the store", &self.place.path, cause))?;
+                }
+            }
+            next = if batch.is_full() { None } else { queue.try_recv().ok() };
+        }
+        batch.commit()
+    }
+
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit()
+            && let Err(cause) = self.connection.execute_batch("ROLLBACK")
+        {
+            // The next BEGIN fails too, and says so to its callers: there is nobody to tell here.
+            drop(fault::from_sqlite("roll back in the store", &self.place.path, cause));
+        }
+    }
+}
+
+/// Keeps the answer to a request that was carried out or refused; one that broke the batch is answered with the batch's fault.
+fn answered<T, E>(
+    outcome: Result<Result<T, E>, Error>,
+    answers: &mut Vec<Answer>,
+    answer: impl FnOnce(Result<T, E>) -> Answer,
+) -> Result<(), Error>
+where
+    E: From<Error>,
+{
+    match outcome {
+        Ok(result) => {
+            answers.push(answer(result));
+            Ok(())
+        }
+        Err(broken) => {
+            // The result put in here is replaced: the batch fails as a whole.
+            answers.push(answer(Err(Error::new(broken.kind, broken.message.clone()).into())));
+            Err(broken)
+        }
+    }
+}
