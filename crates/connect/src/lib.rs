@@ -37,6 +37,10 @@ pub fn connector(config: &Config) -> Result<Arc<dyn Connector>, Error> {
     match config.conn_type.as_str() {
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => Ok(Arc::new(postgres::PostgresConnector::new(config)?)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(sqlite::SqliteConnector::new(config)?)),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Arc::new(mysql::MySqlConnector::new(config)?)),
         other => Err(unknown_type(config, other)),
     }
 }

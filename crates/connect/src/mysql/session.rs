@@ -1,0 +1,381 @@
+//! One session: running statements, and the seam's calls that are not about units.
+
+use super::Shared;
+use super::error::classified;
+use super::settings::{SslMode, quoted};
+use super::value::{column, decode, encode};
+use crate::error::{Error, ErrorKind};
+use crate::marker::{MarkerKey, MarkerTable, Probe};
+use crate::session::{Call, Canceller, Observer, Session, StatementOutcome, Unit, UnitError, UnitOutcome};
+use crate::value::{Column, Value};
+use async_trait::async_trait;
+use mysql_async::consts::StatusFlags;
+use mysql_async::prelude::{Protocol, Queryable};
+use mysql_async::{Conn, DriverError, Params, QueryResult};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How many warnings of one statement are fetched.
+const WARNINGS_MAX: usize = 64;
+
+/// Why a statement did not end well.
+pub(super) enum Failure {
+    /// The server refused; the session goes on.
+    Refused(Error),
+    /// The observer stopped it.
+    Stopped(Error),
+    /// The link is gone.
+    Lost(Error),
+}
+
+impl Failure {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Self::Refused(error) | Self::Stopped(error) | Self::Lost(error) => error,
+        }
+    }
+}
+
+/// One open link to a MySQL or MariaDB database.
+pub(super) struct MySqlSession {
+    pub(super) shared: Arc<Shared>,
+    conn: Conn,
+    is_lost: bool,
+    /// Something is going on. A caller that goes away in the middle leaves it set, which is right: half an answer is still on its way.
+    is_engaged: bool,
+    operation: String,
+}
+
+/// Opens the driver's connection within the connect time-out, with TLS as far as the settings want it.
+async fn connect(shared: &Shared) -> Result<Conn, Error> {
+    let settings = &shared.settings;
+    let wants_tls = match settings.ssl_mode {
+        SslMode::Disabled => false,
+        SslMode::Preferred => !shared.lacks_tls.load(Ordering::Relaxed),
+        SslMode::Required | SslMode::VerifyCa | SslMode::VerifyIdentity => true,
+    };
+    if wants_tls {
+        // The driver takes the process's default; a composition root that chose one before keeps its choice.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let opening = async {
+        match Conn::new(settings.options(wants_tls)).await {
+            Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer))
+                if settings.ssl_mode == SslMode::Preferred =>
+            {
+                shared.lacks_tls.store(true, Ordering::Relaxed);
+                Conn::new(settings.options(false)).await
+            }
+            opened => opened,
+        }
+    };
+    match tokio::time::timeout(settings.connect_timeout, opening).await {
+        Ok(opened) => opened.map_err(|source| refused(shared, source)),
+        Err(_) => {
+            let message =
+                format!("no answer from {} port {} within {:?}", settings.host, settings.port, settings.connect_timeout);
+            let mut error = Error::new(ErrorKind::Unreachable, settings.connecting(), message);
+            error.hint = Some("check host, port and firewall, or raise `connect_timeout`".to_owned());
+            Err(error)
+        }
+    }
+}
+
+fn refused(shared: &Shared, source: mysql_async::Error) -> Error {
+    let settings = &shared.settings;
+    let mut error = classified(&settings.connecting(), "", source);
+    match error.native_code.as_deref() {
+        Some("1044" | "1045" | "1698") => {
+            error.kind = ErrorKind::Refused;
+            error.hint = Some(format!("check the user and the password of connection `{}`", settings.id));
+        }
+        Some("1049") => {
+            error.kind = ErrorKind::Refused;
+            error.hint = Some("create the database, or correct the connection's database".to_owned());
+        }
+        Some(_) => {}
+        None => {
+            error.kind = ErrorKind::Unreachable;
+            error.hint = Some("check host and port, that the server is running, and `ssl_mode`".to_owned());
+        }
+    }
+    error
+}
+
+impl MySqlSession {
+    pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
+        let conn = connect(&shared).await?;
+        let operation = format!("run a statement on {}", shared.settings.id);
+        Ok(Self { shared, conn, is_lost: false, is_engaged: false, operation })
+    }
+
+    fn failed(&mut self, sql: &str, source: mysql_async::Error) -> Failure {
+        let error = classified(&self.operation, sql, source);
+        if error.kind == ErrorKind::Lost {
+            self.is_lost = true;
+            return Failure::Lost(error);
+        }
+        Failure::Refused(error)
+    }
+
+    /// True while the server has a transaction open, by its last answer.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.conn.last_ok_packet().is_some_and(|answer| answer.status_flags().contains(StatusFlags::SERVER_STATUS_IN_TRANS))
+    }
+
+    /// Runs our own text and returns the rows of its first result.
+    pub(super) async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Value>>, Failure> {
+        self.query_parts(sql).await.map_err(|(_, failure)| failure)
+    }
+
+    /// The same, telling which of several statements in the text failed: 0 for the first.
+    pub(super) async fn query_parts(&mut self, sql: &str) -> Result<Vec<Vec<Value>>, (usize, Failure)> {
+        let mut rows = Vec::new();
+        let mut part = 0;
+        let ran: Result<(), mysql_async::Error> = async {
+            let mut result = self.conn.query_iter(sql).await?;
+            loop {
+                let columns = result.columns();
+                part += 1;
+                while let Some(row) = result.next().await? {
+                    if part == 1
+                        && let Some(columns) = &columns
+                    {
+                        let values = row.unwrap_raw().into_iter().zip(columns.iter());
+                        rows.push(
+                            values.map(|(value, column)| value.map_or(Value::Null, |value| decode(column, value))).collect(),
+                        );
+                    }
+                }
+                if result.is_empty() {
+                    return Ok(());
+                }
+            }
+        }
+        .await;
+        match ran {
+            Ok(()) => Ok(rows),
+            Err(source) => Err((part, self.failed(sql, source))),
+        }
+    }
+
+    /// Runs one statement of the user.
+    pub(super) async fn run(
+        &mut self,
+        call: &Call<'_>,
+        place: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<StatementOutcome, Failure> {
+        let sent = Instant::now();
+        observer.started(place);
+        let canceller = self.canceller();
+        let ran = if call.parameters.is_empty() {
+            match self.conn.query_iter(call.sql).await {
+                Ok(result) => deliver(result, place, observer, &*canceller).await,
+                Err(source) => Err(source),
+            }
+        } else {
+            let parameters = Params::Positional(call.parameters.iter().map(encode).collect());
+            match self.conn.exec_iter(call.sql, parameters).await {
+                Ok(result) => deliver(result, place, observer, &*canceller).await,
+                Err(source) => Err(source),
+            }
+        };
+        let delivered = ran.map_err(|source| self.failed(call.sql, source))?;
+        if let Some(why) = delivered.stopped {
+            return Err(Failure::Stopped(Error::new(ErrorKind::Stopped, &self.operation, why)));
+        }
+        let duration = sent.elapsed();
+        if self.conn.get_warnings() > 0 {
+            self.tell_warnings(place, observer).await?;
+        }
+        let outcome =
+            StatementOutcome { rows_affected: delivered.rows_affected, rows_returned: delivered.rows_returned, duration };
+        observer.finished(place, &outcome);
+        Ok(outcome)
+    }
+
+    async fn tell_warnings(&mut self, place: usize, observer: &mut dyn Observer) -> Result<(), Failure> {
+        let rows = self.query(&format!("SHOW WARNINGS LIMIT {WARNINGS_MAX}")).await?;
+        for row in rows {
+            if let [Value::Text(level), code, Value::Text(message)] = row.as_slice() {
+                let code = if let Value::Int(code) = code { code.to_string() } else { String::new() };
+                observer.notice(place, &format!("{level} {code}: {message}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn roll_back(&mut self) {
+        // Where it fails, the link is lost, and the server rolls back by itself.
+        let _ = self.query("ROLLBACK").await;
+    }
+
+    pub(super) async fn engaged(&mut self) -> Result<(), Error> {
+        if !self.is_usable() {
+            let message = "the session was left in the middle of something and cannot be used";
+            return Err(Error::new(ErrorKind::Lost, &self.operation, message));
+        }
+        self.is_engaged = true;
+        Ok(())
+    }
+
+    async fn simple(&mut self, sql: &str) -> Result<(), Error> {
+        self.engaged().await?;
+        let done = self.query(sql).await;
+        self.is_engaged = false;
+        done.map(|_| ()).map_err(Failure::into_error)
+    }
+}
+
+struct Delivered {
+    rows_affected: Option<u64>,
+    rows_returned: u64,
+    stopped: Option<String>,
+}
+
+/// Streams every result set of a statement to the observer, at the observer's pace.
+async fn deliver<P: Protocol>(
+    mut result: QueryResult<'_, 'static, P>,
+    place: usize,
+    observer: &mut dyn Observer,
+    canceller: &dyn Canceller,
+) -> Result<Delivered, mysql_async::Error> {
+    let mut delivered = Delivered { rows_affected: None, rows_returned: 0, stopped: None };
+    loop {
+        let columns = result.columns().filter(|columns| !columns.is_empty());
+        if let Some(columns) = &columns {
+            let described: Vec<Column> = columns.iter().map(column).collect();
+            observer.columns(place, &described);
+        }
+        delivered.rows_affected = if columns.is_none() { Some(result.affected_rows()) } else { None };
+        loop {
+            let row = match result.next().await {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                // The cancel request did its work.
+                Err(mysql_async::Error::Server(said)) if delivered.stopped.is_some() && said.code == 1317 => {
+                    return Ok(delivered);
+                }
+                Err(error) => return Err(error),
+            };
+            delivered.rows_returned += 1;
+            let (None, Some(columns)) = (&delivered.stopped, &columns) else { continue };
+            let values = row.unwrap_raw().into_iter().zip(columns.iter());
+            let values: Vec<_> = values.map(|(value, column)| value.map_or(Value::Null, |value| decode(column, value))).collect();
+            if let Err(why) = observer.row(place, &values) {
+                // When the server cannot be asked, the rows are read to their end: slower, and as right.
+                let _ = canceller.cancel().await;
+                delivered.stopped = Some(why);
+            }
+        }
+        if result.is_empty() {
+            return Ok(delivered);
+        }
+    }
+}
+
+/// Kills the statement over a connection of its own.
+struct MySqlCanceller {
+    shared: Arc<Shared>,
+    thread: u32,
+}
+
+#[async_trait]
+impl Canceller for MySqlCanceller {
+    async fn cancel(&self) -> Result<(), Error> {
+        let mut conn = connect(&self.shared).await?;
+        let operation = format!("cancel a statement on {}", self.shared.settings.id);
+        let sql = format!("KILL QUERY {}", self.thread);
+        match conn.query_drop(&sql).await {
+            Ok(()) => {}
+            // No such thread: the session is gone, and its statement with it.
+            Err(mysql_async::Error::Server(said)) if said.code == 1094 => {}
+            Err(source) => return Err(classified(&operation, &sql, source)),
+        }
+        let _ = conn.disconnect().await;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Session for MySqlSession {
+    fn canceller(&self) -> Arc<dyn Canceller> {
+        Arc::new(MySqlCanceller { shared: self.shared.clone(), thread: self.conn.id() })
+    }
+
+    fn server_id(&self) -> String {
+        self.conn.id().to_string()
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.is_lost && !self.is_engaged
+    }
+
+    async fn execute(&mut self, call: &Call<'_>, place: usize, observer: &mut dyn Observer) -> Result<StatementOutcome, Error> {
+        self.engaged().await?;
+        let done = self.run(call, place, observer).await;
+        self.is_engaged = false;
+        done.map_err(Failure::into_error)
+    }
+
+    async fn begin(&mut self, begin: Option<&str>) -> Result<(), Error> {
+        self.simple(begin.unwrap_or("START TRANSACTION")).await
+    }
+
+    async fn commit(&mut self) -> Result<(), Error> {
+        self.simple("COMMIT").await
+    }
+
+    async fn rollback(&mut self) -> Result<(), Error> {
+        self.simple("ROLLBACK").await
+    }
+
+    async fn savepoint(&mut self, name: &str) -> Result<(), Error> {
+        self.simple(&format!("SAVEPOINT {}", quoted(name))).await
+    }
+
+    async fn rollback_to(&mut self, name: &str) -> Result<(), Error> {
+        self.simple(&format!("ROLLBACK TO SAVEPOINT {}", quoted(name))).await
+    }
+
+    async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
+        self.engaged().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        let ended = self.run_wrapped(unit, observer).await;
+        self.is_engaged = false;
+        ended
+    }
+
+    async fn probe(&mut self, table: &MarkerTable, key: &MarkerKey, wait: Duration) -> Result<Probe, Error> {
+        self.engaged().await?;
+        let answer = self.probe_marker(table, key, wait).await;
+        self.is_engaged = false;
+        answer
+    }
+
+    async fn reset(&mut self) -> Result<(), Error> {
+        self.engaged().await?;
+        let done = self.conn.reset().await;
+        self.is_engaged = false;
+        let operation = format!("reset a session of {}", self.shared.settings.id);
+        match done {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.is_lost = true;
+                Err(Error::new(ErrorKind::Lost, operation, "the server is too old to reset a session: open another"))
+            }
+            Err(source) => {
+                self.is_lost = true;
+                let mut error = classified(&operation, "", source);
+                error.kind = ErrorKind::Lost;
+                Err(error)
+            }
+        }
+    }
+
+    async fn close(self: Box<Self>) {
+        // Whether the server hears the goodbye makes no difference any more.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.conn.disconnect()).await;
+    }
+}
