@@ -37,7 +37,7 @@ impl Random {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound.max(1) as u64).unwrap()
+        usize::try_from(self.next() % bound.max(1) as u64).expect("it is below a usize")
     }
 
     fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
@@ -60,12 +60,15 @@ fn mutate(script: &mut String, random: &mut Random) {
     match random.below(7) {
         0 => script.truncate(from),
         1 => script.replace_range(from..to, ""),
-        2 => script.insert_str(from, &script[from..to].to_owned()),
+        2 => {
+            let copied = script[from..to].to_owned();
+            script.insert_str(from, &copied);
+        }
         3 => script.insert_str(from, random.pick(CORPUS)),
         4 => script.replace_range(from..to, random.pick(PIECES)),
         _ => script.insert_str(from, random.pick(PIECES)),
     }
-    let end = (0..=script.len().min(4096)).rev().find(|at| script.is_char_boundary(*at)).unwrap();
+    let end = (0..=script.len().min(4096)).rev().find(|at| script.is_char_boundary(*at)).expect("0 is one");
     script.truncate(end);
 }
 

@@ -55,7 +55,8 @@ fn place(script: &str, offset: usize) -> (u32, u32) {
     let before = script[..offset].trim_start_matches('\u{feff}');
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    (u32::try_from(line).unwrap(), u32::try_from(column).unwrap())
+    let narrow = |number| u32::try_from(number).expect("scripts here are short");
+    (narrow(line), narrow(column))
 }
 
 fn separator(dialect: Dialect, semicolons: usize) -> String {

@@ -143,11 +143,17 @@ pub(super) fn mysql(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
 
 /// True when CREATE is followed by a routine, trigger or event; the cursor is after that word then.
 fn creates_routine(cursor: &mut Cursor<'_>) -> Result<bool, Fault> {
+    let mut in_call = false;
     loop {
         let token = cursor.next_token()?;
-        if matches!(token.kind, TokenKind::End | TokenKind::Byte(b';' | b'(')) {
-            return Ok(token.kind == TokenKind::Byte(b'(') && skip_parentheses(cursor)? && creates_routine(cursor)?);
+        match token.kind {
+            TokenKind::End | TokenKind::Byte(b';') => return Ok(false),
+            // `CURRENT_USER()` is the one thing in parentheses before the kind of the object.
+            TokenKind::Byte(b')') if in_call => {}
+            _ if in_call => return Ok(false),
+            TokenKind::Word | TokenKind::Number | TokenKind::Quoted | TokenKind::Byte(_) => {}
         }
+        in_call = token.kind == TokenKind::Byte(b'(');
         match cursor.keyword(token).as_str() {
             "PROCEDURE" | "FUNCTION" | "TRIGGER" | "EVENT" => return Ok(true),
             "TABLE" | "VIEW" | "INDEX" | "DATABASE" | "SCHEMA" | "USER" | "ROLE" | "SERVER" | "SEQUENCE" | "TABLESPACE"
@@ -155,11 +161,6 @@ fn creates_routine(cursor: &mut Cursor<'_>) -> Result<bool, Fault> {
             _ => {}
         }
     }
-}
-
-/// Goes past `CURRENT_USER()`, the one thing in parentheses before the kind of the object.
-fn skip_parentheses(cursor: &mut Cursor<'_>) -> Result<bool, Fault> {
-    Ok(cursor.next_token()?.kind == TokenKind::Byte(b')'))
 }
 
 /// What is open inside a body.

@@ -64,9 +64,9 @@ impl<'a> Splitter<'a> {
                 },
                 Dialect::Sqlite => {
                     compound::sqlite(&mut self.cursor)?;
-                    self.to_delimiter()?
+                    self.pass_statement()?
                 }
-                Dialect::Generic => self.to_delimiter()?,
+                Dialect::Generic => self.pass_statement()?,
                 Dialect::SqlServer => batch::sql_server(&mut self.cursor, self.text)?,
                 Dialect::Oracle => batch::oracle(&mut self.cursor, self.text)?,
             };
@@ -91,8 +91,8 @@ impl<'a> Splitter<'a> {
         });
     }
 
-    /// Goes to the delimiter, or to the end of the text.
-    fn to_delimiter(&mut self) -> Result<Cut, Fault> {
+    /// Goes on to the delimiter, or to the end of the text.
+    fn pass_statement(&mut self) -> Result<Cut, Fault> {
         while let Some(byte) = self.cursor.next_structural()? {
             let at = self.cursor.at();
             if self.cursor.at_delimiter() {
@@ -124,7 +124,7 @@ impl<'a> Splitter<'a> {
             }
             _ => false,
         };
-        let mut cut = self.to_delimiter()?;
+        let mut cut = self.pass_statement()?;
         if copies {
             if self.cursor.at() == self.text.len() {
                 return Err(Fault { at: start, kind: FaultKind::CopyWithoutData });
@@ -166,7 +166,7 @@ impl<'a> Splitter<'a> {
         if self.cursor.delimiter() == b";" {
             compound::mysql(&mut self.cursor)?;
         }
-        self.to_delimiter()
+        self.pass_statement()
     }
 
     /// Obeys a DELIMITER line under the cursor; tells where the line ends.

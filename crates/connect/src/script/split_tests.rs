@@ -597,3 +597,35 @@ fn sqlite_verbs() {
     20 1:466 Define ANALYZE
     ");
 }
+
+#[test]
+fn deep_and_long_scripts_take_no_stack() {
+    let deep = |head: &str, piece: &str, count: usize| format!("{head}{}", piece.repeat(count));
+    for (head, piece) in [
+        ("CREATE ", "()"),
+        ("CREATE PROCEDURE p() ", "BEGIN "),
+        ("CREATE PROCEDURE p() SELECT ", "CASE "),
+        ("CREATE RULE r DO ", "("),
+        ("CREATE FUNCTION f() BEGIN ATOMIC ", "CASE "),
+        ("", "/*"),
+        ("", "("),
+        ("", "/* */ "),
+        ("SELECT ", "1$1$"),
+        ("SELECT ", "a$$ "),
+        ("SELECT E''", "\n''"),
+        ("XA START 'x';", "SET a = 1;XA END 'x';"),
+        ("", "SET a = 1; VACUUM;"),
+        ("", "BEGIN;COMMIT AND CHAIN;"),
+    ] {
+        for dialect in ALL {
+            let script = deep(head, piece, 100_000);
+            if let Ok(statements) = split(dialect, &script) {
+                assert!(
+                    crate::script::plan(dialect, &script, &statements, false)
+                        .is_ok_and(|segments| segments.len() <= statements.len())
+                        || piece.contains("BEGIN")
+                );
+            }
+        }
+    }
+}

@@ -6,12 +6,12 @@ use backstop_connect::script::{
     summary,
 };
 
-pub const DIALECTS: [Dialect; 6] =
+pub(crate) const DIALECTS: [Dialect; 6] =
     [Dialect::PostgreSql, Dialect::MySql, Dialect::Sqlite, Dialect::SqlServer, Dialect::Oracle, Dialect::Generic];
 
 /// What scripts break at.
 #[allow(dead_code, reason = "not every user of this module mutates")]
-pub const PIECES: &[&str] = &[
+pub(crate) const PIECES: &[&str] = &[
     "'",
     "\"",
     "`",
@@ -111,7 +111,7 @@ pub const PIECES: &[&str] = &[
 ];
 
 /// Splits, plans and binds, and panics where a promise of the splitter is broken.
-pub fn check_invariants(dialect: Dialect, script: &str) {
+pub(crate) fn check_invariants(dialect: Dialect, script: &str) {
     let _ = summary(script);
     let bound = bind_names(dialect, script, &|name| name == "a");
     let unbound = bind_names(dialect, script, &|_| false);
@@ -185,8 +185,9 @@ fn check_gap(dialect: Dialect, gap: &str, delimiter: &mut String) {
         } else if rest.starts_with("/*") {
             comment_length(rest, matches!(dialect, Dialect::PostgreSql | Dialect::SqlServer))
         } else if dialect == Dialect::MySql && begins("delimiter") {
-            let argument = rest[9..line].split([' ', '\t', '\r', '\u{b}', '\u{c}']).find(|field| !field.is_empty()).unwrap();
-            let quote = argument.chars().next().unwrap();
+            let argument =
+                rest[9..line].split([' ', '\t', '\r', '\u{b}', '\u{c}']).find(|field| !field.is_empty()).expect("it names one");
+            let quote = argument.chars().next().expect("it is not empty");
             let quoted = argument.len() > 1 && matches!(quote, '\'' | '"' | '`') && argument.ends_with(quote);
             *delimiter = if quoted { &argument[1..argument.len() - 1] } else { argument }.to_owned();
             line
