@@ -30,7 +30,9 @@ impl SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let elapsed = jiff::SignedDuration::try_from(self.monotonic.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
-        self.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+        let now = self.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX);
+        // To the microsecond, as the store keeps it: what is replayed must equal what was decided.
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }
 }
 
