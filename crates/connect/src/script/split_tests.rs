@@ -1,6 +1,7 @@
 //! Each rule of each dialect, script in and statements out.
 
 use super::*;
+use crate::script::plan;
 
 /// `number line:column verb text`, a line a statement; line ends inside a text show as `⏎`.
 fn show(dialect: Dialect, script: &str) -> String {
@@ -569,6 +570,34 @@ fn mysql_verbs() {
 }
 
 #[test]
+fn mysql_what_commits_in_hiding() {
+    let script = "\
+        SET STATEMENT max_statement_time=1 FOR DELETE FROM t; SET STATEMENT max_statement_time=1 FOR SELECT 1; SET DEFAULT ROLE NONE; SET autocommit = 1;\
+        SET @old=@@autocommit, autocommit=OFF; SET @x = 1, @@session.autocommit := ON; EXECUTE IMMEDIATE 'create table t (a int)'; EXECUTE IMMEDIATE 'delete from t';\
+        EXECUTE IMMEDIATE @x; EXECUTE IMMEDIATE 'COMMIT'; SET STATEMENT a=1 FOR ROLLBACK; EXECUTE p; BEGIN NOT ATOMIC SET a = TRUNCATE(1.5, 1); CREATE TEMPORARY TABLE t (a int); END; BEGIN NOT ATOMIC DROP TABLE t; END";
+    check!(MySql, script, @r"
+    1 1:1 Write SET STATEMENT max_statement_time=1 FOR DELETE FROM t
+    2 1:55 Read SET STATEMENT max_statement_time=1 FOR SELECT 1
+    3 1:104 ImplicitCommit SET DEFAULT ROLE NONE
+    4 1:127 ImplicitCommit SET autocommit = 1
+    5 1:146 Session SET @old=@@autocommit, autocommit=OFF
+    6 1:185 ImplicitCommit SET @x = 1, @@session.autocommit := ON
+    7 1:225 ImplicitCommit EXECUTE IMMEDIATE 'create table t (a int)'
+    8 1:269 Write EXECUTE IMMEDIATE 'delete from t'
+    9 1:303 Write EXECUTE IMMEDIATE @x
+    10 1:325 ImplicitCommit EXECUTE IMMEDIATE 'COMMIT'
+    11 1:353 ImplicitCommit SET STATEMENT a=1 FOR ROLLBACK
+    12 1:385 Write EXECUTE p
+    13 1:396 Write BEGIN NOT ATOMIC SET a = TRUNCATE(1.5, 1); CREATE TEMPORARY TABLE t (a int); END
+    14 1:478 ImplicitCommit BEGIN NOT ATOMIC DROP TABLE t; END
+    ");
+    check!(Oracle, "BEGIN EXECUTE IMMEDIATE 'TRUNCATE TABLE t'; END;\n/\nBEGIN EXECUTE IMMEDIATE 'DELETE FROM t' || x; END;\n/", @r"
+    1 1:1 ImplicitCommit BEGIN EXECUTE IMMEDIATE 'TRUNCATE TABLE t'; END;
+    2 3:1 Write BEGIN EXECUTE IMMEDIATE 'DELETE FROM t' || x; END;
+    ");
+}
+
+#[test]
 fn sqlite_verbs() {
     let script = "\
         SELECT 1; WITH a AS (SELECT 1) SELECT replace('a', 'b', 'c') FROM a; WITH a AS (SELECT 1) REPLACE INTO t SELECT 1; REPLACE INTO t VALUES (1);\
@@ -613,6 +642,8 @@ fn deep_and_long_scripts_take_no_stack() {
         ("SELECT ", "1$1$"),
         ("SELECT ", "a$$ "),
         ("SELECT E''", "\n''"),
+        ("", "SET STATEMENT a=1 FOR "),
+        ("", "BEGIN NOT ATOMIC EXECUTE IMMEDIATE 'BEGIN NOT ATOMIC EXECUTE IMMEDIATE \""),
         ("XA START 'x';", "SET a = 1;XA END 'x';"),
         ("", "SET a = 1; VACUUM;"),
         ("", "BEGIN;COMMIT AND CHAIN;"),
@@ -621,8 +652,7 @@ fn deep_and_long_scripts_take_no_stack() {
             let script = deep(head, piece, 100_000);
             if let Ok(statements) = split(dialect, &script) {
                 assert!(
-                    crate::script::plan(dialect, &script, &statements, false)
-                        .is_ok_and(|segments| segments.len() <= statements.len())
+                    plan(dialect, &script, &statements, false).is_ok_and(|segments| segments.len() <= statements.len())
                         || piece.contains("BEGIN")
                 );
             }

@@ -105,20 +105,29 @@ fn explain(dialect: Dialect, words: &mut Words<'_>) -> Verb {
 /// BEGIN is a transaction, or a block of a language that Oracle and MariaDB have in place of statements.
 fn begin(dialect: Dialect, words: &mut Words<'_>) -> Verb {
     match dialect {
-        Dialect::Oracle => block(words),
-        Dialect::MySql if words.cursor.peek_keyword().as_str() == "NOT" => block(words),
+        Dialect::Oracle => block(dialect, words),
+        Dialect::MySql if words.cursor.peek_keyword().as_str() == "NOT" => block(dialect, words),
         Dialect::PostgreSql | Dialect::MySql | Dialect::Sqlite | Dialect::SqlServer | Dialect::Generic => Verb::Begin,
     }
 }
 
-/// A block that ends transactions by itself cannot be a part of one.
-fn block(words: &mut Words<'_>) -> Verb {
+/// A block that ends transactions by itself, or runs what does, cannot be a part of one.
+fn block(dialect: Dialect, words: &mut Words<'_>) -> Verb {
     loop {
         let token = words.next();
         match words.cursor.keyword(token).as_str() {
             "COMMIT" => return Verb::ImplicitCommit,
             "ROLLBACK" if words.cursor.peek_keyword().as_str() != "TO" => return Verb::ImplicitCommit,
             "START" if words.cursor.peek_keyword().as_str() == "TRANSACTION" => return Verb::ImplicitCommit,
+            "IMMEDIATE" if immediate(dialect, words) == Verb::ImplicitCommit => return Verb::ImplicitCommit,
+            // TRUNCATE is a function too, before a parenthesis.
+            "CREATE" | "ALTER" | "DROP" | "TRUNCATE" | "RENAME" | "GRANT" | "REVOKE" | "LOCK" | "FLUSH"
+                if dialect == Dialect::MySql
+                    && words.cursor.peek_keyword().as_str() != "TEMPORARY"
+                    && !words.cursor.rest().trim_ascii_start().starts_with(b"(") =>
+            {
+                return Verb::ImplicitCommit;
+            }
             _ if token.kind == TokenKind::End => return Verb::Write,
             _ => {}
         }
@@ -241,13 +250,8 @@ fn mysql(first: &str, words: &mut Words<'_>) -> Verb {
                 Verb::ImplicitCommit
             }
         }
-        "SET" => {
-            if words.next_is(&["PASSWORD"]) {
-                Verb::ImplicitCommit
-            } else {
-                Verb::Session
-            }
-        }
+        "SET" => mysql_set(words),
+        "EXECUTE" if words.next_is(&["IMMEDIATE"]) => immediate(Dialect::MySql, words),
         "XA" => Verb::NoTransaction,
         "USE" | "PREPARE" | "DEALLOCATE" => Verb::Session,
         "HELP" | "CHECKSUM" => Verb::Read,
@@ -270,9 +274,56 @@ fn mysql(first: &str, words: &mut Words<'_>) -> Verb {
         | "FLUSH" | "RESET" | "INSTALL" | "UNINSTALL" | "CHANGE" | "STOP" | "BACKUP" | "SHUTDOWN" | "PURGE" | "IMPORT"
         | "CLONE" | "RESTART" => Verb::ImplicitCommit,
         // MariaDB runs blocks outside routines; so does a label before one.
-        "IF" | "CASE" | "LOOP" | "WHILE" | "REPEAT" | "FOR" => block(words),
-        _ if words.cursor.rest().trim_ascii_start().starts_with(b":") => block(words),
+        "IF" | "CASE" | "LOOP" | "WHILE" | "REPEAT" | "FOR" => block(Dialect::MySql, words),
+        _ if words.cursor.rest().trim_ascii_start().starts_with(b":") => block(Dialect::MySql, words),
         _ => Verb::Write,
+    }
+}
+
+/// SET STATEMENT runs the statement after its FOR, and turning autocommit on commits what is open.
+fn mysql_set(words: &mut Words<'_>) -> Verb {
+    match words.cursor.peek_keyword().as_str() {
+        "PASSWORD" | "DEFAULT" => return Verb::ImplicitCommit,
+        // Another SET inside is not looked into, so that no text can nest without end.
+        "STATEMENT" if words.contain(&["FOR"]) => {
+            let inner = std::str::from_utf8(words.cursor.rest()).unwrap_or_default();
+            let sets = words.cursor.peek_keyword().as_str() == "SET";
+            return if sets { Verb::Write } else { inside(Dialect::MySql, inner) };
+        }
+        _ => {}
+    }
+    while words.contain(&["AUTOCOMMIT"]) {
+        let mut value = words.next();
+        if !matches!(value.kind, TokenKind::Byte(b'=' | b':')) {
+            continue;
+        }
+        while matches!(value.kind, TokenKind::Byte(b'=' | b':')) {
+            value = words.next();
+        }
+        let is_off = words.cursor.bytes_of(value) == b"0" || matches!(words.cursor.keyword(value).as_str(), "OFF" | "FALSE");
+        if !is_off {
+            return Verb::ImplicitCommit;
+        }
+    }
+    Verb::Session
+}
+
+/// The verb of EXECUTE IMMEDIATE with a string; what is in a variable is not known.
+fn immediate(dialect: Dialect, words: &mut Words<'_>) -> Verb {
+    let token = words.next();
+    let text = std::str::from_utf8(words.cursor.bytes_of(token)).unwrap_or_default();
+    let inner = text.strip_prefix(['\'', '"']).unwrap_or_default();
+    // One string inside the other is as deep as this looks.
+    let nests = inner.trim_ascii_start().get(..7).is_some_and(|word| word.eq_ignore_ascii_case("EXECUTE"));
+    if nests { Verb::Write } else { inside(dialect, inner) }
+}
+
+/// The verb of a statement that runs another. A transaction's boundary inside of it is out of the planner's hands.
+fn inside(dialect: Dialect, sql: &str) -> Verb {
+    match classify(dialect, sql) {
+        Verb::Begin | Verb::Commit | Verb::Rollback | Verb::ImplicitCommit => Verb::ImplicitCommit,
+        Verb::Read => Verb::Read,
+        Verb::Write | Verb::Define | Verb::NoTransaction | Verb::Session | Verb::Savepoint => Verb::Write,
     }
 }
 
@@ -323,8 +374,8 @@ fn pragma(words: &mut Words<'_>) -> Verb {
 
 fn oracle(first: &str, words: &mut Words<'_>) -> Verb {
     match first {
-        "DECLARE" => block(words),
-        "" if words.cursor.token_end() > 0 => block(words),
+        "DECLARE" => block(Dialect::Oracle, words),
+        "" if words.cursor.token_end() > 0 => block(Dialect::Oracle, words),
         "SET" => Verb::Session,
         "ALTER" if words.next_is(&["SESSION"]) => Verb::Session,
         "CREATE" if words.next_is(&["PRIVATE"]) => Verb::Define,
@@ -417,7 +468,7 @@ fn transaction_control(words: &mut Words<'_>, verb: Verb) -> Verb {
 
 /// The name of a statement for people, in capitals: its first word, and what it is about (`CREATE TABLE`, `XA PREPARE`).
 pub(super) fn name(dialect: Dialect, sql: &str) -> String {
-    const OBJECTS: [&str; 28] = [
+    const OBJECTS: [&str; 29] = [
         "TABLE",
         "TABLES",
         "VIEW",
@@ -441,6 +492,7 @@ pub(super) fn name(dialect: Dialect, sql: &str) -> String {
         "PASSWORD",
         "PREPARED",
         "PLUGIN",
+        "AUTOCOMMIT",
         "MASTER",
         "REPLICA",
         "SLAVE",
