@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     burst(&store).await?;
     drop(store);
     let bytes = file_bytes(&path)? - before;
-    println!("bytes an event, with projection:{:>10.1}", bytes as f64 / (3 * TASKS) as f64);
+    println!("bytes an event, with projection:{:>10.1}", bytes as f64 / (6 * TASKS) as f64);
     let opening = Instant::now();
     drop(SqliteStore::open(&path, Options::default())?);
     println!("open and close it again:        {:>10.1} ms", opening.elapsed().as_secs_f64() * 1e3);

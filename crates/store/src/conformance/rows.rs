@@ -79,10 +79,8 @@ pub async fn no_such_run(subject: &mut dyn Subject) {
 pub async fn a_scripted_run_projects(subject: &mut dyn Subject) {
     let (store, run) = (subject.store(), RunId::new("r"));
     make_run(&*store, &run, "d", vec![run_started()]).await;
-    let mut version = 2;
-    for event in scripted_events() {
+    for (version, event) in (2..).zip(scripted_events()) {
         do_append(&*store, append(&run, version, vec![event])).await.unwrap();
-        version += 1;
     }
     let row = |instance, state: &str, try_number, started: Option<u64>, ended: Option<u64>, error: Option<&str>| InstanceRow {
         instance,

@@ -84,29 +84,23 @@ impl Writer {
     /// Works until the store is dropped and the queue is empty.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(first) = queue.blocking_recv() {
-            if let Err(fault) = self.write_batch(first, &mut queue) {
-                // Whatever is queued was decided in the belief that the lost appends were kept.
-                while let Ok(request) = queue.try_recv() {
-                    request.fail(&fault);
-                }
-            }
+            self.write_batch(first, &mut queue);
         }
     }
 
     /// Carries out `first` and what is queued behind it, commits, answers.
-    fn write_batch(&mut self, first: Request, queue: &mut mpsc::Receiver<Request>) -> Result<(), Fault> {
+    fn write_batch(&mut self, first: Request, queue: &mut mpsc::Receiver<Request>) {
         let mut answers = Vec::new();
-        let written = self.write(first, queue, &mut answers);
-        match written {
-            Ok(()) => {
-                answers.into_iter().for_each(Answer::give);
-                Ok(())
-            }
+        match self.write(first, queue, &mut answers) {
+            Ok(()) => answers.into_iter().for_each(Answer::give),
             Err(error) => {
                 self.roll_back();
+                // Whatever is queued was decided in the belief that the lost appends were kept. It is taken out before anybody is told:
+                // what a caller asks after that is asked in full knowledge, and is carried out.
+                let behind: Vec<Request> = (0..queue.len()).map_while(|_| queue.try_recv().ok()).collect();
                 let fault = Fault::from(error);
                 answers.into_iter().for_each(|answer| answer.fail(&fault));
-                Err(fault)
+                behind.into_iter().for_each(|request| request.fail(&fault));
             }
         }
     }

@@ -11,7 +11,7 @@ fn shown(error: &Error, folder: &Path) -> String {
 }
 
 fn open_error(path: &Path) -> Error {
-    SqliteStore::open(path, Options::default()).err().expect("it should not open")
+    SqliteStore::open(path, Options::default()).expect_err("it should not open")
 }
 
 fn store_error(refused: AppendError) -> Error {
@@ -352,4 +352,32 @@ async fn events_that_cannot_be_read_are_told_apart() {
     Corrupt: read event 2 of run r in the store [FOLDER]/store.db: it is damaged
     hint: the file was changed by other means than Backstop, or its disk is failing: restore it from a backup
     ");
+}
+
+/// A process may be killed while it makes a new store: what it left beside the store's place is no store, and is replaced.
+#[tokio::test]
+async fn an_unfinished_new_store_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["store.db.new", "store.db.new-journal"] {
+        std::fs::write(folder.path().join(name), "half").unwrap();
+    }
+    let store = open_in(&folder);
+    make_run(&store, &run(), "d", vec![]).await;
+    assert!(!folder.path().join("store.db.new").exists());
+    assert!(!folder.path().join("store.db.new-journal").exists());
+}
+
+/// Who was told of a failure and asks again must not be given the old answer, however fast it asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_after_a_failure_is_carried_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_in(&folder);
+    make_run(&store, &run(), "d", vec![]).await;
+    let aside = folder.path().join("aside.db");
+    for version in 1..=200 {
+        std::fs::rename(store.path(), &aside).unwrap();
+        do_append(&store, append(&run(), version, vec![run_started()])).await.unwrap_err();
+        std::fs::rename(&aside, store.path()).unwrap();
+        do_append(&store, append(&run(), version, vec![run_started()])).await.unwrap();
+    }
 }
