@@ -145,8 +145,12 @@ pub fn render(diagnostic: &Diagnostic, files: &dyn Files, colour: bool) -> Strin
     rendered
 }
 
-/// The line of a place, and the place's range of bytes in it. Control characters are shown as blanks: a source must not drive the terminal.
+/// The line of a place, and the place's range of bytes in it. Control characters are shown as blanks: a source must not drive the terminal. Lines
+/// of backstop.yaml that may hold a secret are not shown.
 fn excerpt(text: &str, span: &Span) -> Option<(String, Range<usize>)> {
+    if &*span.file == crate::read::project::FILE && may_hold_secret(text, span.line) {
+        return None;
+    }
     let line = text.split('\n').nth(span.line as usize - 1)?.trim_end_matches('\r');
     let first = span.column as usize - 1;
     let window = first.saturating_sub(LINE_LENGTH_MAX / 2);
@@ -157,6 +161,21 @@ fn excerpt(text: &str, span: &Span) -> Option<(String, Range<usize>)> {
     let last = (first + span.length as usize).min(shown.len()).max(first);
     let bytes = |until: usize| shown[..until].iter().map(|c| c.len_utf8()).sum::<usize>();
     Some((shown.iter().collect(), bytes(first)..bytes(last)))
+}
+
+/// Whether a line of backstop.yaml may stand in `connections:` or `variables:`. It goes by the lines alone, as the file may be no YAML, and takes
+/// for safe only what follows a key that is.
+fn may_hold_secret(text: &str, line: u32) -> bool {
+    const SAFE: &[&str] = &["name:", "pools:", "notifiers:", "defaults:"];
+    let mut secret = false;
+    for text in text.split('\n').take(line as usize) {
+        if SAFE.iter().any(|key| text.starts_with(key)) {
+            secret = false;
+        } else if !text.is_empty() && !text.starts_with([' ', '\t', '#', '\r']) {
+            secret = true;
+        }
+    }
+    secret
 }
 
 /// The known name that was probably meant.

@@ -31,3 +31,6 @@ pub use environment::Environment;
 pub use files::{Bundle, Disk, Files};
 pub use load::{Loaded, load, load_definition, load_only};
 pub use template::{Renderer, TemplateError};
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,8 @@ impl Loaded {
 }
 
 /// Loads a project: backstop.yaml and every YAML file below `dags/`. It never fails: a DAG with errors is absent from the project, and everything
-/// wrong is reported at once.
+/// wrong is reported at once. Where an error of backstop.yaml concerns all DAGs (its syntax, its keys, its pools and defaults), all are absent: a
+/// DAG never runs with other settings than those written.
 pub fn load(files: &dyn Files, environment: &Environment) -> Loaded {
     let mut diagnostics = Vec::new();
     let listed = files.list("dags", &[".yaml", ".yml"]).unwrap_or_else(|error| {
@@ -62,7 +63,7 @@ pub fn load_only(files: &dyn Files, environment: &Environment, dag_files: &[&str
             }
             None => {
                 places.insert(id.clone(), at);
-                dags.extend(read.definition.map(|definition| (id, definition)));
+                dags.extend(read.definition.filter(|_| !shared.flawed).map(|definition| (id, definition)));
             }
         }
     }
@@ -107,6 +108,8 @@ struct Shared {
     /// backstop.yaml as bundles keep it.
     kept_yaml: Option<Vec<u8>>,
     root: Option<Arc<Node>>,
+    /// backstop.yaml has errors that concern all DAGs.
+    flawed: bool,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -123,6 +126,7 @@ fn load_shared(files: &dyn Files, environment: &Environment, checker: &mut Check
             Err(error) => diagnostics.push(*error),
         }
     }
+    let flawed = !diagnostics.is_empty();
     let kept_yaml = text.as_ref().map(|text| read::without_secrets(text, root.as_ref()));
     let mut scope = Scope::empty();
     let mut reading = Reading::new(files, file, &scope, checker);
@@ -133,7 +137,7 @@ fn load_shared(files: &dyn Files, environment: &Environment, checker: &mut Check
     scope.connections = read.connections.keys().map(|id| (id.clone(), true)).collect();
     scope.connections.extend(read.broken.into_iter().map(|id| (id, false)));
     scope.variables = read.variables.keys().cloned().collect();
-    share(files, root.as_ref(), &mut scope, checker, &mut diagnostics);
+    let flawed = share(files, root.as_ref(), &mut scope, checker, &mut diagnostics) || flawed || read.flawed;
     let folder = files.root().file_name().and_then(|name| name.to_str()).unwrap_or("project");
     let project = Project {
         name: read.name.unwrap_or_else(|| folder.to_owned()),
@@ -142,36 +146,39 @@ fn load_shared(files: &dyn Files, environment: &Environment, checker: &mut Check
         variables: read.variables,
         dags: BTreeMap::new(),
     };
-    Shared { project, scope, kept_yaml, root, diagnostics }
+    Shared { project, scope, kept_yaml, root, flawed, diagnostics }
 }
 
-/// Pools, notifiers and defaults: what names connections, and is named by DAGs.
+/// Pools, notifiers and defaults: what names connections, and is named by DAGs. True when pools or defaults have errors; a notifier with errors is
+/// told again where it is named.
 fn share(
     files: &dyn Files,
     root: Option<&Arc<Node>>,
     scope: &mut Scope,
     checker: &mut Checker,
     diagnostics: &mut Vec<Diagnostic>,
-) {
+) -> bool {
     let file: Arc<str> = project::FILE.into();
     // A notifier serves DAGs with all kinds of parameters.
     checker.forget_params();
     let mut reading = Reading::new(files, file.clone(), scope, checker);
     let pools = read::read_pools(&mut reading, root);
-    let mut found = reading.diagnostics;
+    let mut flawed = !reading.diagnostics.is_empty();
+    diagnostics.extend(reading.diagnostics);
     scope.pools = pools;
     let mut reading = Reading::new(files, file.clone(), scope, checker);
     let notifiers = read::read_notifiers(&mut reading, root);
-    found.extend(reading.diagnostics);
+    diagnostics.extend(reading.diagnostics);
     let mut used = reading.used;
     scope.notifiers = notifiers;
     let mut reading = Reading::new(files, file, scope, checker);
     let defaults = read::read_defaults(&mut reading, root);
-    found.extend(reading.diagnostics);
+    flawed |= !reading.diagnostics.is_empty();
+    diagnostics.extend(reading.diagnostics);
     used.extend(reading.used);
     scope.defaults = defaults;
     scope.used = used;
-    diagnostics.extend(found);
+    flawed
 }
 
 fn read_yaml(files: &dyn Files, path: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<String> {

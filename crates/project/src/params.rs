@@ -123,6 +123,11 @@ mod tests {
         ];
         let errors = resolve(&params, &given(json!({"region": "asia", "n": "1.5", "dya": "2025-05-01"}))).unwrap_err();
         let told: Vec<String> = errors.iter().map(|error| format!("{error} ({})", error.hint.as_deref().unwrap_or(""))).collect();
-        insta::assert_snapshot!(told.join("\n"), @"");
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        parameter `region`: "asia" is not allowed (one of "eu", "us")
+        parameter `day`: it is required, and not given ()
+        parameter `n`: "1.5" is not a whole number of 64 bits ()
+        parameter `dya`: the DAG has no such parameter (did you mean `day`?)
+        "#);
     }
 }

@@ -70,10 +70,8 @@ codes! {
     SETUP_TEARDOWN = "B0406";
     /// A DAG or group without tasks.
     NO_TASKS = "B0407";
-    /// Two tasks, or a task and a group, have one id.
-    DUPLICATE_TASK = "B0408";
     /// The state machine refuses the DAG for a reason that no other check found.
-    REFUSED_BY_CORE = "B0409";
+    REFUSED_BY_CORE = "B0408";
     /// A connection that is not there.
     UNKNOWN_CONNECTION = "B0501";
     /// A type of connection that Backstop does not know.

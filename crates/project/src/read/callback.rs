@@ -30,7 +30,10 @@ impl Reading<'_> {
             Value::Scalar { .. } | Value::List(_) => {
                 let name = self.text(node, what)?;
                 if let Some(notifier) = self.scope.notifiers.get(&*name) {
-                    // A notifier with errors is reported where it stands.
+                    if notifier.0.is_none() {
+                        let hint = "mend the notifier first: it is reported on its own";
+                        self.error_with_hint(code::UNKNOWN_NOTIFIER, format!("notifier `{name}` is wrong itself"), node, hint);
+                    }
                     return notifier.0.clone();
                 }
                 let near = crate::diagnostic::did_you_mean(&name, self.scope.notifiers.keys().map(String::as_str));
@@ -49,13 +52,9 @@ impl Reading<'_> {
         let entries = self.map(node, "a callback")?;
         let mut fields = Fields::new("Callback", entries);
         let kind = self.kind(&mut fields, &["sql", "shell", "python", "http"], node);
-        let connection_node = fields.take_present("connection");
-        let connection = connection_node.and_then(|node| self.connection_id(node));
+        let connection = fields.take_present("connection").and_then(|node| self.connection_id(node));
         let timeout = fields.take_present("timeout").and_then(|node| self.duration_above_zero(node, "`timeout`"));
         fields.finish(&[], &self.file.clone(), &mut self.diagnostics);
-        if connection_node.is_some() && connection.is_none() {
-            return None;
-        }
         Some(Callback {
             name: None,
             kind: kind?.kind,

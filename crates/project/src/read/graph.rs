@@ -148,14 +148,17 @@ impl Reading<'_> {
         let mut waiting: Vec<usize> = edges.upstream.iter().map(BTreeSet::len).collect();
         let mut removed = vec![false; graph.tasks.len()];
         let mut ready: Vec<usize> = (0..graph.tasks.len()).filter(|task| waiting[*task] == 0).collect();
+        for task in &ready {
+            removed[*task] = true;
+        }
         let mut cycles = 0;
         loop {
             while let Some(task) = ready.pop() {
-                removed[task] = true;
                 for down in &downstream[task] {
                     let down = *down as usize;
                     waiting[down] = waiting[down].saturating_sub(1);
                     if waiting[down] == 0 && !removed[down] {
+                        removed[down] = true;
                         ready.push(down);
                     }
                 }
@@ -167,6 +170,9 @@ impl Reading<'_> {
             cycles += 1;
             let cycle = cycle_upstream_of(start, edges, &removed);
             self.report_cycle(graph, &cycle);
+            for task in &cycle {
+                removed[*task] = true;
+            }
             ready.extend(&cycle);
         }
     }

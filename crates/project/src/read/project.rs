@@ -28,6 +28,8 @@ pub(crate) struct ProjectFile {
     /// Connections whose definition is wrong.
     pub(crate) broken: BTreeSet<String>,
     pub(crate) variables: BTreeMap<String, serde_json::Value>,
+    /// A key is wrong that may have been meant for all DAGs.
+    pub(crate) flawed: bool,
 }
 
 impl Scope {
@@ -50,7 +52,10 @@ impl Scope {
 pub(crate) fn read_project(reading: &mut Reading<'_>, root: Option<&Arc<Node>>, environment: &Environment) -> ProjectFile {
     let mut file = ProjectFile::default();
     let Some(root) = root.filter(|root| !root.is_null()) else { return file };
-    let Some(entries) = reading.map(root, "backstop.yaml") else { return file };
+    let Some(entries) = reading.map(root, "backstop.yaml") else {
+        file.flawed = true;
+        return file;
+    };
     let mut fields = Fields::new("Project", entries);
     file.name = fields.take_present("name").and_then(|node| reading.text(node, "`name`")).map(|name| name.to_string());
     if let Some(node) = fields.take_present("connections") {
@@ -65,7 +70,9 @@ pub(crate) fn read_project(reading: &mut Reading<'_>, root: Option<&Arc<Node>>, 
     for key in ["pools", "notifiers", "defaults"] {
         fields.take(key);
     }
+    let before = reading.diagnostics.len();
     fields.finish(LATER, &reading.file.clone(), &mut reading.diagnostics);
+    file.flawed = reading.diagnostics.len() > before;
     file
 }
 

@@ -167,11 +167,11 @@ impl Reading<'_> {
         None
     }
 
-    /// The id of a connection that is there and can be used.
+    /// The id of a connection. One that is not there, or cannot be used, is reported, and given nonetheless: the task has a connection, if a wrong one.
     pub(crate) fn connection_id(&mut self, node: &Node) -> Option<String> {
         let id = self.text(node, "`connection`")?.to_lowercase();
         match self.scope.connections.get(&id) {
-            Some(true) => return Some(id),
+            Some(true) => {}
             Some(false) => {
                 let hint = "mend the connection first: it is reported on its own";
                 self.error_with_hint(code::UNKNOWN_CONNECTION, format!("connection `{id}` is wrong itself"), node, hint);
@@ -188,6 +188,6 @@ impl Reading<'_> {
                 self.error_with_hint(code::UNKNOWN_CONNECTION, format!("there is no connection `{id}`"), node, hint);
             }
         }
-        None
+        Some(id)
     }
 }

@@ -282,20 +282,40 @@ impl Reading<'_> {
             Kind::Sensor(sensor) => matches!(sensor.look, SensorBy::Sql { .. }),
             Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Empty => false,
         };
-        if needs && connection.is_none() {
-            self.diagnostics.push(no_connection("the task runs SQL, and has no connection", node.span(&self.file)));
+        if needs {
+            self.usable(connection, "the task", node.span(&self.file));
+        }
+    }
+
+    /// Reports a connection that is missing, or that cannot be used and was inherited; one given in this file was reported where it stands.
+    fn usable(&mut self, connection: Option<&String>, what: &str, at: Span) {
+        let diagnostic = match connection {
+            None => no_connection(&format!("{what} runs SQL, and has no connection"), at),
+            Some(id) if self.scope.connections.get(id) == Some(&true) => return,
+            Some(id) => {
+                let reported = |d: &Diagnostic| d.code == code::UNKNOWN_CONNECTION && d.message.contains(&format!("`{id}`"));
+                if self.diagnostics.iter().any(reported) {
+                    return;
+                }
+                Diagnostic::error(
+                    code::UNKNOWN_CONNECTION,
+                    format!("{what} inherits connection `{id}`, which cannot be used"),
+                    at,
+                )
+                .hint("mend the connection first: it is reported on its own")
+            }
+        };
+        if !self.diagnostics.contains(&diagnostic) {
+            self.diagnostics.push(diagnostic);
         }
     }
 
     fn callbacks_need_connections(&mut self, callbacks: &Callbacks) {
         let all = callbacks.on_failure.iter().chain(&callbacks.on_retry).chain(&callbacks.on_success);
-        for callback in all.filter(|callback| matches!(callback.kind, Kind::Sql(_)) && callback.connection.is_none()) {
+        for callback in all.filter(|callback| matches!(callback.kind, Kind::Sql(_))) {
             let source = &callback.source;
             let at = Span { file: source.file.clone(), line: source.line, column: source.column, length: 1 };
-            let diagnostic = no_connection("the callback runs SQL, and has no connection", at);
-            if !self.diagnostics.contains(&diagnostic) {
-                self.diagnostics.push(diagnostic);
-            }
+            self.usable(callback.connection.as_ref(), "the callback", at);
         }
     }
 

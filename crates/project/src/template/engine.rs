@@ -1,7 +1,7 @@
 //! The engine: strict, without clock, randomness and files, and with a bound on what one rendering may cost.
 
 use super::datetime::DateTime;
-use super::methods;
+use super::{methods, values};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
@@ -26,6 +26,9 @@ pub(super) fn new() -> Environment<'static> {
             let message = "the value is none, and `none` in a text is hardly what is meant; add `| default('...', true)`";
             return Err(Error::new(ErrorKind::InvalidOperation, message));
         }
+        if value.kind() == ValueKind::Invalid {
+            return Err(values::error_in(value));
+        }
         minijinja::escape_formatter(output, state, value)
     });
     engine.remove_global("debug");
@@ -36,6 +39,11 @@ pub(super) fn new() -> Environment<'static> {
     engine.add_filter("ts_nodash", |value: Value| DateTime::of(&value).map(|date| date.ts_nodash()));
     engine.add_filter("ts_nodash_with_tz", |value: Value| DateTime::of(&value).map(|date| date.ts_nodash_with_tz()));
     engine.add_filter("identifier", identifier);
+    // The engine's own filter lets a refused attribute through as a text that tells of the refusal.
+    engine.add_filter("attr", |value: Value, name: &str| {
+        let found = value.get_attr(name)?;
+        if found.kind() == ValueKind::Invalid { Err(values::error_in(&found)) } else { Ok(found) }
+    });
     engine
 }
 

@@ -160,3 +160,9 @@ impl io::Write for Output {
         Ok(())
     }
 }
+
+/// Every name that templates may use.
+#[cfg(test)]
+pub(crate) fn names() -> &'static [&'static str] {
+    names::NAMES
+}

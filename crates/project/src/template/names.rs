@@ -86,7 +86,7 @@ impl Names {
     fn needed(&self, name: &str, date: Option<Timestamp>) -> Result<DateTime, Error> {
         date.map(DateTime::utc).ok_or_else(|| {
             let message = format!("`{name}` needs a logical date, and this run has none; start it with --logical-date");
-            Error::new(ErrorKind::UndefinedError, message).with_source(NotThere)
+            refused(message)
         })
     }
 
@@ -131,10 +131,6 @@ impl Names {
 fn params(context: &Context) -> Value {
     Value::from_pairs(context.params.iter().map(|(key, value)| (key.clone(), from_json(value))))
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("there is no logical date")]
-struct NotThere;
 
 impl Object for Names {
     fn repr(self: &Arc<Self>) -> ObjectRepr {

@@ -54,10 +54,18 @@ fn nested(value: &Value, depth: usize) -> Result<Json, Error> {
             items.map(Json::Array)
         }
         ValueKind::Bytes => Err(Error::new(ErrorKind::InvalidOperation, "bytes are no JSON")),
-        ValueKind::Invalid => Err(value.get_attr("").err().unwrap_or_else(|| Error::from(ErrorKind::InvalidOperation))),
+        ValueKind::Invalid => Err(error_in(value)),
         // The kinds are an open set; a text and a plain object are what they print as.
         _ => Ok(Json::String(value.as_str().map_or_else(|| value.to_string(), str::to_owned))),
     }
+}
+
+/// The error that an invalid value carries, which the engine gives out only as text.
+pub(super) fn error_in(value: &Value) -> Error {
+    let text = value.to_string();
+    let inner = text.strip_prefix("<invalid value: ").and_then(|inner| inner.strip_suffix('>')).unwrap_or(&text);
+    let inner = inner.strip_prefix("invalid operation: ").unwrap_or(inner);
+    Error::new(ErrorKind::InvalidOperation, inner.to_owned())
 }
 
 fn number(value: &Value) -> Result<Json, Error> {

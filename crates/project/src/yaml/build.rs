@@ -22,6 +22,7 @@ pub(crate) fn parse(
     file: &Arc<str>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Result<Option<Arc<Node>>, Box<Diagnostic>> {
+    let before = diagnostics.len();
     let mut options = granit_parser::Options::default();
     options.flow_nesting_limit = DEPTH_MAX;
     options.block_nesting_limit = DEPTH_MAX;
@@ -38,7 +39,11 @@ pub(crate) fn parse(
     for event in Parser::new_from_str_with_options(text, options) {
         match event {
             Ok((event, span)) => builder.event(event, span)?,
-            Err(error) => return Err(Box::new(syntax_error(&error, file, text))),
+            Err(error) => {
+                // What was found before a syntax error is mostly its echo.
+                builder.diagnostics.truncate(before);
+                return Err(Box::new(syntax_error(&error, file, text)));
+            }
         }
     }
     Ok(builder.root)
@@ -163,7 +168,8 @@ impl Builder<'_> {
                 let Some(key) = key.take() else { return Ok(()) };
                 let Some(text) = key.as_scalar().cloned() else {
                     let message = "a key must be a text".to_owned();
-                    self.diagnostics.push(Diagnostic::error(code::WRONG_TYPE, message, key.span(self.file)));
+                    let diagnostic = Diagnostic::error(code::WRONG_TYPE, message, key.span(self.file));
+                    self.diagnostics.push(diagnostic.hint("put a value that begins with `{{` in quotes"));
                     return Ok(());
                 };
                 if &*text == "<<" && matches!(key.value, Value::Scalar { plain: true, .. }) {
@@ -239,7 +245,11 @@ impl Builder<'_> {
         let text_place = match style {
             ScalarStyle::Plain => (line, column),
             ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => (line, column + 1),
-            ScalarStyle::Literal | ScalarStyle::Folded => (line + 1, self.lines.block_column(self.text, line, text)),
+            // The parser places a block at its first line that is not blank; blank lines before it belong to the text.
+            ScalarStyle::Literal | ScalarStyle::Folded => {
+                let blank = text.chars().take_while(|c| *c == '\n').count();
+                (line.saturating_sub(number(blank)).max(1), column)
+            }
         };
         Node { value: Value::Scalar { text: text.into(), plain }, line, column, length: length.max(1), text_place, weight: 1 }
     }
@@ -283,14 +293,6 @@ impl Lines {
     fn rest(&self, text: &str, line: usize, column: usize) -> u32 {
         let line = self.line(text, line).trim_end();
         number(line.chars().count().saturating_sub(column)).max(1)
-    }
-
-    /// The column of a block's text: what its first line that is not blank is indented by in the file, less what it is in the text.
-    fn block_column(&self, text: &str, header: u32, content: &str) -> u32 {
-        let spaces = |line: &str| line.chars().take_while(|c| *c == ' ').count();
-        let Some((at, first)) = content.split('\n').enumerate().find(|(_, line)| !line.trim().is_empty()) else { return 1 };
-        let written = self.line(text, header as usize + 1 + at);
-        number(spaces(written).saturating_sub(spaces(first))) + 1
     }
 }
 

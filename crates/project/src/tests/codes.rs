@@ -1,0 +1,173 @@
+//! One test for each code, as people see it; and that every code is documented and tried.
+
+use super::{project, report};
+use crate::diagnostic::code;
+use crate::{Bundle, Disk, Environment, load, render};
+
+/// A DAG of one task, with these lines under the task.
+fn task(lines: &str) -> String {
+    let mut text = "dag: d\ntasks:\n  a:\n".to_owned();
+    for line in lines.lines() {
+        text.push_str("    ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+/// A DAG with these lines, and one task.
+fn header(lines: &str) -> String {
+    format!("dag: d\n{lines}\ntasks:\n  a: {{empty: true}}\n")
+}
+
+macro_rules! cases {
+    ($($name:ident: $code:ident, $text:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            let report = report(&$text);
+            assert!(report.contains(code::$code), "{report}");
+            insta::assert_snapshot!(stringify!($name), report);
+        })*
+
+        const TRIED: &[&str] = &[$(code::$code),*];
+    };
+}
+
+cases! {
+    b0104_path_outside: OUTSIDE, task("sql: ../../etc/secrets.sql\nconnection: db");
+    b0105_missing_file: MISSING_FILE, format!("{}//- sql/capture.sql\nSELECT 1\n", task("sql: sql/captrue.sql\nconnection: db"));
+    b0201_yaml_syntax: YAML_SYNTAX, task("sql: {{ ds }} and: more\nconnection: db");
+    b0201_yaml_tab: YAML_SYNTAX, "dag: d\ntasks:\n\ta: {empty: true}\n";
+    b0202_duplicate_key: DUPLICATE_KEY, "dag: d\ntasks:\n  load:\n    empty: true\n  load:\n    empty: true\n";
+    b0203_yaml_bomb: YAML_TOO_LARGE, bomb();
+    b0203_deep_nesting: YAML_TOO_LARGE, format!("dag: {}", "[".repeat(5000));
+    b0204_wrong_type: WRONG_TYPE, task("sql: [SELECT 1]\nconnection: db\nautocommit: \"yes\"\nretries: many");
+    b0205_unknown_key: UNKNOWN_KEY, task("sql: SELECT 1\nconnection: db\nretires: 3\nfrobnicate: 1");
+    b0206_missing_key: MISSING_KEY, task("retries: 3");
+    b0207_not_available: NOT_AVAILABLE, task("sql: SELECT 1\nconnection: db\ncompensate: {sql: SELECT 2}");
+    b0207_transfer: NOT_AVAILABLE, task("transfer: {from: db, to: lite}");
+    b0207_assets: NOT_AVAILABLE, header("schedule: {assets: [sales]}");
+    b0208_two_documents: YAML_DOCUMENTS, "dag: d\ntasks: {a: {empty: true}}\n---\ndag: e\n";
+    b0208_empty_file: YAML_DOCUMENTS, "# nothing yet\n";
+    b0209_two_kinds: CONFLICT, task("sql: SELECT 1\nshell: ls\nconnection: db");
+    b0209_setting_of_another_kind: CONFLICT, task("shell: ls\nparameters: {a: 1}");
+    b0209_check: CONFLICT, task("check: {sql: SELECT 1, equals: 1, min: 3}\nconnection: db");
+    b0210_tag: YAML_TAG, task("sql: !!python/object:os.system ls");
+    b0301_bad_duration: BAD_DURATION, task("empty: true\nretry_delay: 10 parsecs");
+    b0302_bad_size: BAD_SIZE, task("sql: SELECT 1\nconnection: db\nresult_max: lots");
+    b0303_bad_cron: BAD_SCHEDULE, header("schedule: \"61 2 * * *\"");
+    b0303_bad_preset: BAD_SCHEDULE, header("schedule: \"@dayly\"");
+    b0304_bad_timezone: BAD_TIMEZONE, header("timezone: Europe/Pari");
+    b0305_bad_date: BAD_DATE, header("start_date: 2025-02-30");
+    b0306_bad_id: BAD_ID, "dag: d\ntasks:\n  load sales: {empty: true}\n";
+    b0307_bad_value: BAD_VALUE, task("empty: true\ntrigger_rule: all_sucess\npool_slots: 0");
+    b0308_bad_param: BAD_PARAM, header("params: {region: {enum: [eu, us], default: asia}, n: {type: integer, default: 1.5}}");
+    b0401_duplicate_dag: DUPLICATE_DAG, format!("//- dags/one.yaml\n{0}//- dags/two.yaml\n{0}", header(""));
+    b0402_unknown_upstream: UNKNOWN_UPSTREAM, "dag: d\ntasks:\n  capture: {empty: true}\n  apply: {empty: true, after: [captrue]}\n";
+    b0403_cycle: CYCLE, "dag: d\ntasks:\n  a: {empty: true, after: [c]}\n  b: {empty: true, after: [a]}\n  c:\n    empty: true\n    after:\n      - b\n";
+    b0403_itself: CYCLE, "dag: d\ntasks:\n  a: {empty: true, after: [a]}\n";
+    b0404_never_followed: UNREACHABLE, branch("  c: {empty: true, after: [choose]}\n");
+    b0404_both_sides: UNREACHABLE, branch("  join: {empty: true, after: [yes, no]}\n");
+    b0405_branch_target: BRANCH_TARGET, branch("").replace("if_true: [yes]", "if_true: [yse]");
+    b0406_teardown: SETUP_TEARDOWN, "dag: d\ntasks:\n  a: {empty: true}\n  b: {empty: true, teardown: [a], trigger_rule: always}\n";
+    b0407_no_tasks: NO_TASKS, "dag: d\ntasks: {}\n";
+    b0501_unknown_connection: UNKNOWN_CONNECTION, task("sql: SELECT 1\nconnection: lita");
+    b0502_unknown_connection_type: UNKNOWN_CONNECTION_TYPE, "//- backstop.yaml\nconnections:\n  a: {conn_type: postgre}\n  b: snowflake://x\n";
+    b0503_no_connection: NO_CONNECTION, task("sql: SELECT 1");
+    b0504_unknown_pool: UNKNOWN_POOL, task("empty: true\npool: defualt_pool");
+    b0505_unknown_notifier: UNKNOWN_NOTIFIER, task("empty: true\non_failure: [ops]");
+    b0506_bad_connection: BAD_CONNECTION, "//- backstop.yaml\nconnections:\n  a: postgres://ann:s3cret@host:port/db\n";
+    b0507_missing_environment: MISSING_ENVIRONMENT, "//- backstop.yaml\nconnections:\n  a: {conn_type: postgres, password: \"${NO_SUCH}\"}\n";
+    b0601_template_syntax: TEMPLATE_SYNTAX, task("sql: |\n  SELECT 1;\n  SELECT {{ ds | }};\nconnection: db");
+    b0602_template_name: TEMPLATE_NAME, task("sql: SELECT '{{ dss }}', {{ params.regoin }}, {{ var.value.x }}, '{{ execution_date }}'\nconnection: db");
+    b0603_template_refused: TEMPLATE_REFUSED, task("sql: SELECT '{{ conn.db.password }}', {{ macros.random() }}\nconnection: db");
+}
+
+fn branch(more: &str) -> String {
+    format!(
+        "dag: d\nconnection: db\ntasks:\n  choose:\n    branch: {{sql: SELECT true, if_true: [yes], if_false: [no]}}\n  \
+         yes: {{empty: true, after: [choose]}}\n  no: {{empty: true, after: [choose]}}\n{more}"
+    )
+}
+
+/// Nine aliases of nine aliases of ...: a billion values in a few lines.
+fn bomb() -> String {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..10 {
+        let aliases = vec![format!("*a{}", level - 1); 9].join(", ");
+        text.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+    }
+    text
+}
+
+#[test]
+fn b0101_unreadable() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("dags/d.yaml")).unwrap();
+    std::fs::create_dir_all(folder.path().join("backstop.yaml")).unwrap();
+    let disk = Disk::new(folder.path());
+    let diagnostics = load(&disk, &Environment::new()).diagnostics;
+    assert_eq!(diagnostics[0].code, code::UNREADABLE);
+    insta::assert_snapshot!(render(&diagnostics[0], &disk, false));
+}
+
+#[test]
+fn b0102_latin_1() {
+    let mut bundle = project("dag: d\nconnection: db\ntasks:\n  a: {sql: sql/a.sql}\n");
+    bundle.files.insert("sql/a.sql".to_owned(), b"SELECT 1;\nSELECT 'caf\xe9';\n".to_vec());
+    bundle.files.insert("dags/e.yaml".to_owned(), b"dag: e\ndescription: caf\xe9\n".to_vec());
+    let rendered = rendered(&bundle);
+    assert!(rendered.contains(code::NOT_UTF8), "{rendered}");
+    insta::assert_snapshot!(rendered);
+}
+
+#[test]
+fn b0103_too_large() {
+    let mut bundle = project("dag: d\nconnection: db\ntasks:\n  a: {sql: sql/a.sql}\n");
+    bundle.files.insert("dags/e.yaml".to_owned(), vec![b'#'; (64 << 20) + 1]);
+    bundle.files.insert("sql/a.sql".to_owned(), vec![b'-'; (256 << 20) + 1]);
+    let diagnostics = load(&bundle, &environment()).diagnostics;
+    let told: Vec<String> = diagnostics.iter().map(|d| format!("{} {}", d.code, d.message)).collect();
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+fn environment() -> Environment {
+    Environment::from([("BACKSTOP_CONN_DB".to_owned(), "postgres://pg.example/shop".to_owned())])
+}
+
+fn rendered(bundle: &Bundle) -> String {
+    let diagnostics = load(bundle, &environment()).diagnostics;
+    diagnostics.iter().map(|diagnostic| render(diagnostic, bundle, false)).collect::<Vec<_>>().join("\n")
+}
+
+/// Codes with tests of their own above, and one that no source can reach as the other checks come first.
+const TRIED_APART: &[&str] = &[code::UNREADABLE, code::NOT_UTF8, code::TOO_LARGE, code::REFUSED_BY_CORE];
+
+#[test]
+fn every_code_is_tried_and_documented() {
+    let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/diagnostics.md")).unwrap();
+    for code in code::ALL {
+        assert!(TRIED.contains(code) || TRIED_APART.contains(code), "{code} is not tried");
+        assert!(documented.contains(&format!("## {code}")), "{code} is not in docs/diagnostics.md");
+    }
+    let mut sorted = code::ALL.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(sorted.len(), code::ALL.len(), "a code is there twice");
+}
+
+#[test]
+fn no_secret_is_in_a_diagnostic() {
+    for yaml in [
+        "connections:\n  a: postgres://ann:hunter2@host:port/db\n  b: {uri: \"ann:hunter2\"}\n  c: {conn_type: x, password: hunter2}\n",
+        "connections:\n  a:\n    password: \"hunter2\n",
+        "connections:\n  a:\n    password: {hunter2: 1}\n    unknown: hunter2\n    port: hunter2\n    sessions: hunter2\n",
+        "{connections: {a: {pasword: hunter2}}}\n",
+        "\"connections\":\n  a: [hunter2]\nvariables: {a: \"${hunter1}hunter2\"}\n",
+        "name: x\nconnections:\n# hunter2\n  a: {password: [hunter2], conn_type: postgres\n",
+    ] {
+        let report = report(&format!("//- backstop.yaml\n{yaml}"));
+        assert!(report.contains("error["), "{yaml}");
+        assert!(!report.contains("hunter2"), "{report}");
+    }
+}
