@@ -84,7 +84,9 @@ impl MariaDb {
         }
         if let Some(password) = server.options.password.clone() {
             server.options.password = None;
-            server.sql("mysql", &format!("ALTER USER root@localhost IDENTIFIED BY '{password}'"))?;
+            // Without name resolution, the socket's localhost and the two loopback addresses are three users.
+            let users = ["localhost", "127.0.0.1", "::1"].map(|host| format!("root@'{host}' IDENTIFIED BY '{password}'"));
+            server.sql("mysql", &format!("ALTER USER IF EXISTS {}", users.join(", ")))?;
             server.options.password = Some(password);
         }
         Ok(server)

@@ -1,0 +1,38 @@
+//! Thousands of seeded runs through faults and crashes: see `backstop_testkit::simulator`.
+//!
+//! `BACKSTOP_SEEDS` says how many (3,000 by default), `BACKSTOP_FIRST_SEED` where to begin.
+
+use backstop_testkit::simulator::{Broken, Simulation, run_seed};
+
+/// Seeds with a violation that are told beside the first.
+const OTHERS_TOLD: usize = 9;
+
+fn number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")),
+        Err(_) => default,
+    }
+}
+
+#[test]
+fn every_seed_keeps_the_invariants() {
+    let first = number("BACKSTOP_FIRST_SEED", 0);
+    let seeds = number("BACKSTOP_SEEDS", 3_000);
+    let mut violations = (first..first + seeds).filter_map(|seed| run_seed(seed).err());
+    let Some(violation) = violations.next() else { return };
+    let others: Vec<String> = violations.take(OTHERS_TOLD).map(|other| format!("  seed {}: {}", other.seed, other.what)).collect();
+    panic!(
+        "{violation}\nalso:\n{}\nrun it again:\n  BACKSTOP_FIRST_SEED={} BACKSTOP_SEEDS=1 cargo test -p backstop-runtime --test simulation every_seed",
+        others.join("\n"),
+        violation.seed
+    );
+}
+
+#[test]
+fn a_seed_tells_the_same_story_twice() {
+    for seed in 0..number("BACKSTOP_SEEDS", 3_000) / 10 {
+        let simulation = Simulation { seed, broken: Broken::Nothing, keeps_history: true };
+        let (once, twice) = (simulation.run(), simulation.run());
+        assert_eq!(once, twice, "seed {seed}");
+    }
+}

@@ -1,0 +1,415 @@
+//! The simulator: one seed, one random DAG, one run of it through faults and crashes, driven by the real runtime.
+//!
+//! What is real: the core, the engine, the journal, attempts, the resolver, the splitter and planner of scripts, the renderer. What is
+//! fake: time (virtual, so that hours cost nothing), databases (a model with markers and transactions that outlive their clients), the
+//! disk (what was not made durable is lost with the process). Everything happens on one thread and follows from the seed.
+//!
+//! A process dies with its Tokio runtime, so that nothing it spawned lives on; the next one resumes the run. In the end the faults
+//! stop, the run must finish, and the log must tell what the databases have.
+//!
+//! Where to go next: `scenario` for what is run, `world` for the faults, `server` for the model of a database, `inspector` for what is
+//! checked after every event, `verdict` for what is checked at the end.
+
+mod dice;
+mod disk;
+mod inspector;
+mod scenario;
+mod server;
+mod session;
+mod verdict;
+mod world;
+
+use backstop_connect::{Connector, Dialect};
+use backstop_core::event::Event;
+use backstop_core::{RunId, RunPhase, RunState};
+use backstop_runtime::run::Decision;
+use backstop_runtime::{Connect, Control, Launch, Limits, LogFolder, Report, Request};
+use backstop_store::{MemoryStore, Store};
+use dice::Dice;
+use disk::Disk;
+use inspector::Inspector;
+use scenario::{SERVERS, Scenario, Segment, effect};
+use server::Server;
+use session::FakeConnector;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use world::{FakeClock, World};
+
+/// A rule that the simulator breaks on purpose, to prove that it would notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Broken {
+    /// None: the product as it is.
+    #[default]
+    Nothing,
+    /// A probe answers `Fenced` without looking.
+    ProbeAlwaysFences,
+    /// The marker table has no unique key.
+    MarkerNotUnique,
+    /// The store says that an append is durable before it is.
+    StoreLies,
+}
+
+/// What to simulate.
+#[derive(Clone, Copy, Debug)]
+pub struct Simulation {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// What is broken on purpose.
+    pub broken: Broken,
+    /// True: keep lines of what happened.
+    pub keeps_history: bool,
+}
+
+/// How a seed ended well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How the run ended.
+    pub phase: RunPhase,
+    /// Processes that it took.
+    pub processes: u32,
+    /// How often a person had to decide.
+    pub decisions: u32,
+    /// Events decided, also those that were lost.
+    pub events: u64,
+    /// Operations asked of the databases.
+    pub operations: u64,
+    /// Virtual milliseconds from the beginning to the end.
+    pub elapsed_ms: u64,
+    /// The durable log: one line an event.
+    pub log: Vec<String>,
+    /// What happened, when it was kept.
+    pub history: Vec<String>,
+}
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The seed.
+    pub seed: u64,
+    /// Which, and how.
+    pub what: String,
+    /// The last lines of what happened.
+    pub history: Vec<String>,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "seed {}: {}", self.seed, self.what)?;
+        self.history.iter().try_for_each(|line| writeln!(f, "  {line}"))
+    }
+}
+
+/// Simulates a seed. A violation is simulated once more, for its history.
+///
+/// # Errors
+/// The first invariant that does not hold.
+pub fn run_seed(seed: u64) -> Result<Outcome, Violation> {
+    let simulation = Simulation { seed, broken: Broken::Nothing, keeps_history: false };
+    simulation.run().or_else(|violation| match (Simulation { keeps_history: true, ..simulation }).run() {
+        Err(told) => Err(told),
+        Ok(_) => Err(Violation { what: format!("{} (and not again: the simulation is not deterministic)", violation.what), ..violation }),
+    })
+}
+
+/// A process that goes on for longer than this, in virtual time, hangs.
+const PROCESS_MAX: Duration = Duration::from_secs(5 * 24 * 60 * 60);
+/// A run that takes more processes than this never ends.
+const PROCESSES_MAX: u32 = 40;
+
+/// How a process ended.
+enum Ended {
+    /// It died, or was killed.
+    Crashed,
+    /// It did not end by itself.
+    Hung,
+    /// The runtime gave the run back.
+    Over(Box<Report>),
+    /// The runtime gave up, because its store did.
+    GaveUp(String),
+}
+
+/// One run, over all its processes.
+struct Life {
+    world: Arc<World>,
+    scenario: Arc<Scenario>,
+    servers: Vec<Arc<Server>>,
+    connectors: Vec<Arc<dyn Connector>>,
+    store: MemoryStore,
+    dice: Dice,
+    crashes_left: u32,
+    disk_delay_ms_max: u64,
+    cancels_after: Option<u64>,
+    processes: u32,
+    decisions: u32,
+    run: RunId,
+}
+
+impl Simulation {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn run(self) -> Result<Outcome, Violation> {
+        let mut life = Life::new(self);
+        let ended = life.live();
+        let world = life.world.clone();
+        let violated = |what: String| Violation { seed: self.seed, what, history: world.history() };
+        if let Some(what) = world.violation() {
+            return Err(violated(what));
+        }
+        let (report, log) = ended.map_err(violated)?;
+        let (events, operations) = world.counts();
+        Ok(Outcome {
+            phase: report.state.phase(),
+            processes: life.processes,
+            decisions: life.decisions,
+            events,
+            operations,
+            elapsed_ms: world.now(),
+            log,
+            history: world.history(),
+        })
+    }
+}
+
+impl Life {
+    fn new(simulation: Simulation) -> Self {
+        let seed = simulation.seed;
+        let mut dice = Dice::for_purpose(seed, 3);
+        let fault_percent = *dice.pick(&[0, 5, 15, 30, 60]);
+        let faults_left = dice.below(16) as u32;
+        let world = Arc::new(World::new(seed, simulation.broken, fault_percent, faults_left, simulation.keeps_history));
+        let scenario = Arc::new(Scenario::draw(seed));
+        let servers: Vec<Arc<Server>> = SERVERS.iter().map(|name| Arc::new(Server::new(name, world.clone()))).collect();
+        let connectors = servers
+            .iter()
+            .zip([Dialect::PostgreSql, Dialect::Sqlite])
+            .map(|(server, dialect)| Arc::new(FakeConnector { server: server.clone(), dialect }) as Arc<dyn Connector>)
+            .collect();
+        Self {
+            crashes_left: *dice.pick(&[0, 1, 1, 2, 3, 5]),
+            disk_delay_ms_max: *dice.pick(&[0, 3, 20, 100, 2_000]),
+            cancels_after: dice.chance(8).then(|| dice.below(120_000)),
+            world,
+            scenario,
+            servers,
+            connectors,
+            store: MemoryStore::with_manual_durability(),
+            dice,
+            processes: 0,
+            decisions: 0,
+            run: RunId::new("simulated-run"),
+        }
+    }
+
+    /// Process after process, until the run is over. Gives its end and its durable log.
+    fn live(&mut self) -> Result<(Report, Vec<String>), String> {
+        let mut decisions = Vec::new();
+        while self.processes < PROCESSES_MAX {
+            self.processes += 1;
+            let ended = self.process(std::mem::take(&mut decisions));
+            if let Some(what) = self.world.violation() {
+                return Err(what);
+            }
+            match ended? {
+                Ended::Hung => return Err(format!("the run did not end within {PROCESS_MAX:?} of virtual time")),
+                Ended::Crashed => {}
+                Ended::GaveUp(why) => self.world.say(|| format!("the process gives up: {why}")),
+                Ended::Over(report) if report.state.is_finished() => {
+                    let log = self.judge(&report)?;
+                    return Ok((*report, log));
+                }
+                Ended::Over(report) => decisions = self.decide(&report),
+            }
+        }
+        Err(format!("the run did not end within {PROCESSES_MAX} processes"))
+    }
+
+    /// One process, from its start to its death.
+    fn process(&mut self, decisions: Vec<Decision>) -> Result<Ended, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .map_err(|error| format!("start a Tokio runtime: {error}"))?;
+        let disk = Disk::new(self.store.clone(), self.world.clone(), self.disk_delay_ms_max);
+        let pause = if self.processes == 1 { 0 } else { world::later(&mut self.dice) };
+        let death = self.draw_death();
+        let world = self.world.clone();
+        let lingers = self.dice.chance(30).then(|| self.dice.below(5_000));
+        let ended = runtime.block_on(async {
+            world.begin_process(pause, death.event, death.operation);
+            let ended = self.process_inside(disk, decisions, death.after).await;
+            // Attempts of a run that was given up go on until the process ends.
+            if let (Ok(Ended::GaveUp(_)), Some(milliseconds)) = (&ended, lingers) {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            }
+            world.end_process();
+            ended
+        });
+        drop(runtime);
+        // A permit that was left by the death itself must not kill the next process.
+        self.world.forget_crash();
+        match &ended {
+            Ok(Ended::Over(_)) => self.store.sync_all(),
+            Ok(Ended::Crashed | Ended::Hung | Ended::GaveUp(_)) | Err(_) => {
+                self.store.sync_some(self.dice.below(4) as usize);
+                let lost = self.store.queued();
+                self.world.say(|| format!("the process is gone; {lost} requests to its store are lost"));
+                self.store = self.store.crash();
+            }
+        }
+        ended
+    }
+
+    /// When and how this process dies.
+    fn draw_death(&mut self) -> Death {
+        let mut death = Death::default();
+        if self.crashes_left == 0 {
+            return death;
+        }
+        self.crashes_left -= 1;
+        match self.dice.below(4) {
+            0 | 1 => death.event = Some(self.dice.between(1, 60)),
+            2 => death.operation = Some(self.dice.between(1, 40)),
+            _ => death.after = Some(self.dice.below(200)),
+        }
+        death
+    }
+
+    async fn process_inside(&self, disk: Disk, decisions: Vec<Decision>, dies_after: Option<u64>) -> Result<Ended, String> {
+        let found = disk.events(&self.run, 0, usize::MAX).await.map_err(|error| error.to_string())?;
+        if found.is_empty() && self.servers.iter().any(|server| !server.effects().is_empty()) {
+            return Err("something took effect before the run's first event was durable".into());
+        }
+        let inspector = Arc::new(Inspector::new(self.world.clone(), self.servers.clone(), self.scenario.clone(), &found));
+        tokio::spawn(disk.clone().turn());
+        let control = Control::default();
+        if let Some(milliseconds) = self.cancels_after {
+            let control = control.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                control.cancel("somebody asked for it");
+            });
+        }
+        let launch = self.launch(disk, inspector);
+        let run = async {
+            if found.is_empty() {
+                backstop_runtime::start(launch, self.request(), control).await
+            } else {
+                backstop_runtime::resume(launch, &self.run, &decisions, control).await
+            }
+        };
+        let dies = async {
+            match dies_after {
+                Some(milliseconds) => tokio::time::sleep(Duration::from_millis(milliseconds)).await,
+                None => std::future::pending().await,
+            }
+        };
+        Ok(tokio::select! {
+            biased;
+            () = self.world.crash.notified() => Ended::Crashed,
+            () = dies => Ended::Crashed,
+            ended = run => match ended {
+                Ok(report) => Ended::Over(Box::new(report)),
+                Err(backstop_runtime::Error::Append(error)) => Ended::GaveUp(error.to_string()),
+                // The end of the run was durable, but the process died before it could say so.
+                Err(error @ backstop_runtime::Error::Over { .. }) => self.over(&found).ok_or_else(|| error.to_string())?,
+                Err(error) => return Err(format!("the runtime failed: {error}")),
+            },
+            () = tokio::time::sleep(PROCESS_MAX) => Ended::Hung,
+        })
+    }
+
+    fn over(&self, found: &[backstop_store::Recorded]) -> Option<Ended> {
+        let state = RunState::replay(self.scenario.definition.dag.clone(), found.iter().map(|recorded| &recorded.event));
+        state.is_finished().then(|| Ended::Over(Box::new(Report { state, undecided: Default::default() })))
+    }
+
+    fn launch(&self, disk: Disk, inspector: Arc<Inspector>) -> Launch {
+        let connectors = self.connectors.clone();
+        let connect: Connect = Arc::new(move |config| {
+            let place = SERVERS.iter().position(|name| *name == config.id);
+            place
+                .map(|place| connectors[place].clone())
+                .ok_or_else(|| backstop_connect::Error::config(format!("there is no server `{}`", config.id)))
+        });
+        Launch {
+            project: self.scenario.project.clone(),
+            definition: self.scenario.definition.clone(),
+            store: Arc::new(disk),
+            logs: LogFolder { root: None },
+            scratch: PathBuf::from("/nowhere"),
+            clock: Arc::new(FakeClock(self.world.clone())),
+            watcher: inspector,
+            connect,
+            limits: Limits::default(),
+        }
+    }
+
+    fn request(&self) -> Request {
+        Request {
+            run_id: self.run.clone(),
+            logical_date: None,
+            data_interval: None,
+            params: serde_json::Map::new(),
+            only_tasks: Vec::new(),
+            dry_run: self.scenario.dry_run,
+        }
+    }
+
+    /// Everything that dead clients left open on the servers has ended.
+    fn settle(&self) {
+        while let Some(last) = self.servers.iter().filter_map(|server| server.last_end()).max() {
+            self.world.wait_until(last);
+        }
+    }
+
+    /// A person looks at the databases, and says what is true.
+    fn decide(&mut self, report: &Report) -> Vec<Decision> {
+        self.settle();
+        let decisions: Vec<Decision> = report.undecided.keys().filter_map(|instance| {
+            let view = report.state.instance(instance)?;
+            let shape = self.scenario.shape(instance.task.as_str())?;
+            let number = view.segments.len();
+            // Other doubts come from a server that did not answer for long: it does by now.
+            if *shape.segments.get(number)? != Segment::Bare {
+                return None;
+            }
+            let took_effect = self.servers[shape.server].count(&effect(&shape.id, instance.map_index, number, 0)) > 0;
+            self.world.say(|| format!("a person says that segment {number} of `{instance}` took effect: {took_effect}"));
+            Some(Decision { instance: instance.clone(), took_effect, who: "somebody".into(), why: "looked".into() })
+        }).collect();
+        self.decisions += decisions.len() as u32;
+        decisions
+    }
+
+    /// The end: what is durable, what is in the databases, and what the runtime said are one story.
+    fn judge(&self, report: &Report) -> Result<Vec<String>, String> {
+        self.settle();
+        let events = self.durable_events()?;
+        verdict::check(&self.scenario, &self.servers, &events, &report.state)?;
+        Ok(events.iter().map(|event| format!("{event:?}")).collect())
+    }
+
+    fn durable_events(&self) -> Result<Vec<Event>, String> {
+        // Reads of the memory store are ready at once.
+        let read = self.store.events(&self.run, 0, usize::MAX);
+        let mut read = std::pin::pin!(read);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match read.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(Ok(events)) => Ok(events.into_iter().map(|recorded| recorded.event).collect()),
+            std::task::Poll::Ready(Err(error)) => Err(error.to_string()),
+            std::task::Poll::Pending => Err("the memory store did not answer at once".into()),
+        }
+    }
+}
+
+/// When a process dies: behind so many events, in an operation of a database, or after so many milliseconds.
+#[derive(Default)]
+struct Death {
+    event: Option<u64>,
+    operation: Option<u64>,
+    after: Option<u64>,
+}

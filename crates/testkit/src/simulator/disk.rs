@@ -1,0 +1,111 @@
+//! The store behind a slow disk: the memory store of `backstop_store`, made durable bit by bit.
+
+use super::Broken;
+use super::world::World;
+use async_trait::async_trait;
+use backstop_core::RunId;
+use backstop_store::{
+    Append, AppendError, Durable, Error, ErrorKind, InstanceRow, MemoryStore, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store,
+    Version,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+
+/// What one process sees of the store.
+#[derive(Clone)]
+pub(crate) struct Disk {
+    pub(crate) kept: MemoryStore,
+    pub(crate) world: Arc<World>,
+    /// Most milliseconds that something waits to become durable.
+    pub(crate) delay_ms_max: u64,
+    queued: Arc<Notify>,
+}
+
+impl Disk {
+    pub(crate) fn new(kept: MemoryStore, world: Arc<World>, delay_ms_max: u64) -> Self {
+        Self { kept, world, delay_ms_max, queued: Arc::new(Notify::new()) }
+    }
+
+    /// Makes things durable for as long as the process lives.
+    pub(crate) async fn turn(self) {
+        loop {
+            while self.kept.queued() == 0 {
+                self.queued.notified().await;
+            }
+            tokio::time::sleep(Duration::from_millis(self.world.below(self.delay_ms_max + 1))).await;
+            let count = match self.world.below(3) {
+                0 => 1 + self.world.below(3) as usize,
+                _ => usize::MAX,
+            };
+            self.kept.sync_some(count);
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Disk {
+    async fn append(&self, append: Append) -> Durable {
+        self.queued.notify_one();
+        if self.world.other_fault(3) {
+            self.world.say(|| "the disk refuses an append".into());
+            let error = Error { message: "write: no space".into(), kind: ErrorKind::Full, hint: None, source: None };
+            self.kept.fail_next_append(AppendError::Store(error));
+        }
+        let durable = self.kept.append(append).await;
+        if self.world.broken == Broken::StoreLies {
+            let (sender, receiver) = oneshot::channel();
+            // Nobody who asks is ever gone here: the receiver is the answer.
+            let _ = sender.send(Ok(()));
+            return receiver;
+        }
+        durable
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        self.queued.notify_one();
+        self.kept.flush().await
+    }
+
+    async fn take_over(&self, run: &RunId) -> Result<u64, Error> {
+        self.queued.notify_one();
+        self.kept.take_over(run).await
+    }
+
+    fn lock_run(&self, run: &RunId) -> Result<RunLock, Error> {
+        self.kept.lock_run(run)
+    }
+
+    async fn events(&self, run: &RunId, after_seq: u64, limit: usize) -> Result<Vec<Recorded>, Error> {
+        self.kept.events(run, after_seq, limit).await
+    }
+
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>, Error> {
+        self.kept.runs(filter).await
+    }
+
+    async fn run(&self, run: &RunId) -> Result<Option<RunRow>, Error> {
+        self.kept.run(run).await
+    }
+
+    async fn find_runs(&self, prefix: &str) -> Result<Vec<RunId>, Error> {
+        self.kept.find_runs(prefix).await
+    }
+
+    async fn instances(&self, run: &RunId) -> Result<Vec<InstanceRow>, Error> {
+        self.kept.instances(run).await
+    }
+
+    async fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error> {
+        self.kept.statements(run, task).await
+    }
+
+    async fn keep_version(&self, version: Version) -> Result<(), Error> {
+        self.queued.notify_one();
+        self.kept.keep_version(version).await
+    }
+
+    async fn version(&self, digest: &str) -> Result<Option<Version>, Error> {
+        self.kept.version(digest).await
+    }
+}

@@ -1,0 +1,298 @@
+//! A database server as the protocol sees it: effects, markers with a unique key, transactions that outlive their clients.
+
+use super::Broken;
+use super::dice::Dice;
+use super::world::{Moment, World, later};
+use backstop_connect::{MarkerKey, MarkerRow};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Names a transaction on its server.
+pub(crate) type TransactionId = u64;
+
+/// What a transaction does when it commits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Work {
+    /// Each effect is one text; see `scenario` for how it is put together.
+    pub(crate) effects: Vec<String>,
+    pub(crate) marker: Option<(MarkerKey, MarkerRow)>,
+    /// Sent in one go with its commit: the server can end it without hearing from the client again.
+    pub(crate) is_pipelined: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Transaction {
+    work: Work,
+    holds_key: bool,
+    /// `None` while its client lives.
+    fate: Option<Fate>,
+}
+
+/// How a transaction ends whose client is gone.
+#[derive(Clone, Copy, Debug)]
+struct Fate {
+    at: Moment,
+    commits: bool,
+}
+
+/// What is found under a marker's key.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Found {
+    /// It is ours now.
+    Free,
+    Committed(MarkerRow),
+    Tombstone,
+    /// An open transaction holds it.
+    Taken,
+}
+
+#[derive(Clone, Debug)]
+enum Marker {
+    Committed(MarkerRow),
+    Tombstone,
+}
+
+#[derive(Default)]
+struct State {
+    effects: BTreeMap<String, u32>,
+    markers: HashMap<MarkerKey, Marker>,
+    open: BTreeMap<TransactionId, Transaction>,
+    begun: u64,
+    restarts: u64,
+}
+
+/// One server. It goes on when the process that uses it dies.
+pub(crate) struct Server {
+    pub(crate) name: &'static str,
+    pub(crate) world: Arc<World>,
+    state: Mutex<State>,
+    /// A transaction ended.
+    pub(crate) ended: Notify,
+}
+
+impl Server {
+    pub(crate) fn new(name: &'static str, world: Arc<World>) -> Self {
+        Self { name, world, state: Mutex::default(), ended: Notify::new() }
+    }
+
+    /// The state as it is now: with all ends that have come since somebody looked.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let now = self.world.now();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((at, id)) = state.next_end().filter(|(at, _)| *at <= now) {
+            let commits = state.open.get(&id).and_then(|open| open.fate).is_some_and(|fate| fate.commits);
+            self.world.say(|| format!("{}: transaction {id}, left alone, ends (commits: {commits}) since {at}", self.name));
+            if commits && state.take_key(id, &self.world.broken) == Found::Free {
+                self.apply(&mut state, id);
+            } else {
+                state.open.remove(&id);
+            }
+            self.ended.notify_waiters();
+        }
+        state
+    }
+
+    pub(crate) fn begin(&self, work: Work) -> TransactionId {
+        let mut state = self.state();
+        state.begun += 1;
+        let id = state.begun;
+        state.open.insert(id, Transaction { work, holds_key: false, fate: None });
+        id
+    }
+
+    /// Looks under a key without changing anything.
+    pub(crate) fn look(&self, key: &MarkerKey) -> Found {
+        self.state().look(key)
+    }
+
+    /// Inserts the transaction's marker. `Taken` means: wait for [`Self::ended`] and ask again.
+    pub(crate) fn take_key(&self, id: TransactionId) -> Found {
+        self.state().take_key(id, &self.world.broken)
+    }
+
+    /// Leaves a tombstone under a key that is free, in a transaction of its own.
+    pub(crate) fn fence(&self, key: &MarkerKey) -> Found {
+        let mut state = self.state();
+        let found = state.look(key);
+        if found == Found::Free {
+            state.markers.insert(key.clone(), Marker::Tombstone);
+        }
+        found
+    }
+
+    /// False when the server has forgotten the transaction.
+    pub(crate) fn commit(&self, id: TransactionId) -> bool {
+        let mut state = self.state();
+        let is_there = state.open.contains_key(&id);
+        if is_there {
+            self.apply(&mut state, id);
+        }
+        drop(state);
+        self.ended.notify_waiters();
+        is_there
+    }
+
+    pub(crate) fn rollback(&self, id: TransactionId) {
+        self.state().open.remove(&id);
+        self.ended.notify_waiters();
+    }
+
+    /// The client is gone, and the transaction ends so many milliseconds from now.
+    pub(crate) fn leave(&self, id: TransactionId, holds_key: bool, commits: bool, after: u64) {
+        let at = self.world.now() + after;
+        let mut state = self.state();
+        // A key that somebody else holds is taken when the transaction ends, or makes it fail.
+        let holds_key = holds_key && state.take_key(id, &self.world.broken) == Found::Free;
+        if let Some(open) = state.open.get_mut(&id) {
+            open.holds_key = holds_key;
+            open.fate = Some(Fate { at, commits });
+        }
+    }
+
+    /// As [`Self::leave`], for a client that died at some moment: what becomes of the transaction follows from the seed and its
+    /// number alone, because the order in which a dead process's tasks are dropped does not.
+    pub(crate) fn abandon(&self, id: TransactionId, is_pipelined: bool) {
+        let server = u64::from(self.name.as_bytes()[0]);
+        let mut dice = Dice::for_purpose(self.world.seed, 1000 + id * 256 + server);
+        let commits = is_pipelined && dice.chance(60);
+        let after = if dice.chance(30) { 0 } else { later(&mut dice) };
+        self.leave(id, dice.chance(50), commits, after);
+    }
+
+    /// Rolls back all that is open and breaks all links.
+    pub(crate) fn restart(&self) {
+        self.world.say(|| format!("{} restarts", self.name));
+        let mut state = self.state();
+        state.open.clear();
+        state.restarts += 1;
+        drop(state);
+        self.ended.notify_waiters();
+    }
+
+    pub(crate) fn restarts(&self) -> u64 {
+        self.state().restarts
+    }
+
+    /// When the next transaction of a dead client ends.
+    pub(crate) fn next_end(&self) -> Option<Moment> {
+        self.state().next_end().map(|(at, _)| at)
+    }
+
+    /// When the last of them has ended.
+    pub(crate) fn last_end(&self) -> Option<Moment> {
+        self.state().open.values().filter_map(|open| open.fate).map(|fate| fate.at).max()
+    }
+
+    /// How often an effect was applied.
+    pub(crate) fn count(&self, effect: &str) -> u32 {
+        self.state().effects.get(effect).copied().unwrap_or(0)
+    }
+
+    /// Every effect that was applied.
+    pub(crate) fn effects(&self) -> BTreeMap<String, u32> {
+        self.state().effects.clone()
+    }
+
+    /// Commits, with the checks that hold at every commit.
+    fn apply(&self, state: &mut State, id: TransactionId) {
+        let Some(open) = state.open.remove(&id) else { return };
+        if let Some((key, row)) = open.work.marker {
+            state.markers.insert(key, Marker::Committed(row));
+        }
+        for effect in open.work.effects {
+            let count = state.effects.entry(effect.clone()).or_insert(0);
+            *count += 1;
+            if *count > 1 && !effect.starts_with(super::scenario::REPEATABLE) {
+                self.world.violated(|| format!("effect `{effect}` was applied {count} times"));
+            }
+            if effect.starts_with(super::scenario::CALL) && !self.world.is_allowed_call(&effect) {
+                self.world.violated(|| format!("callback `{effect}` ran before the log said durably that it must"));
+            }
+        }
+    }
+}
+
+impl State {
+    fn next_end(&self) -> Option<(Moment, TransactionId)> {
+        self.open.iter().filter_map(|(id, open)| Some((open.fate?.at, *id))).min()
+    }
+
+    fn look(&self, key: &MarkerKey) -> Found {
+        match self.markers.get(key) {
+            Some(Marker::Committed(row)) => Found::Committed(row.clone()),
+            Some(Marker::Tombstone) => Found::Tombstone,
+            None if self.is_held(key, None) => Found::Taken,
+            None => Found::Free,
+        }
+    }
+
+    fn is_held(&self, key: &MarkerKey, except: Option<TransactionId>) -> bool {
+        self.open.iter().any(|(id, open)| {
+            Some(*id) != except && open.holds_key && open.work.marker.as_ref().is_some_and(|(held, _)| held == key)
+        })
+    }
+
+    fn take_key(&mut self, id: TransactionId, broken: &Broken) -> Found {
+        let Some((key, _)) = self.open.get(&id).and_then(|open| open.work.marker.clone()) else { return Found::Free };
+        if *broken == Broken::MarkerNotUnique {
+            return Found::Free;
+        }
+        let found = match self.markers.get(&key) {
+            Some(Marker::Committed(row)) => Found::Committed(row.clone()),
+            Some(Marker::Tombstone) => Found::Tombstone,
+            None if self.is_held(&key, Some(id)) => Found::Taken,
+            None => Found::Free,
+        };
+        if found == Found::Free
+            && let Some(open) = self.open.get_mut(&id)
+        {
+            open.holds_key = true;
+        }
+        found
+    }
+}
+
+/// An open transaction of a living client. Dropped without an end, it is left alone on the server.
+pub(crate) struct OpenTransaction {
+    server: Arc<Server>,
+    pub(crate) id: TransactionId,
+    is_pipelined: bool,
+    is_over: bool,
+}
+
+impl OpenTransaction {
+    pub(crate) fn begin(server: Arc<Server>, work: Work) -> Self {
+        let is_pipelined = work.is_pipelined;
+        let id = server.begin(work);
+        Self { server, id, is_pipelined, is_over: false }
+    }
+
+    pub(crate) fn commit(mut self) -> bool {
+        self.is_over = true;
+        self.server.commit(self.id)
+    }
+
+    pub(crate) fn rollback(mut self) {
+        self.is_over = true;
+        self.server.rollback(self.id);
+    }
+
+    pub(crate) fn leave(mut self, holds_key: bool, commits: bool, after: u64) {
+        self.is_over = true;
+        self.server.leave(self.id, holds_key, commits, after);
+    }
+
+    /// The commit was sent: from now on the server can end it alone.
+    pub(crate) fn commit_is_sent(&mut self) {
+        self.is_pipelined = true;
+    }
+}
+
+impl Drop for OpenTransaction {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.server.abandon(self.id, self.is_pipelined);
+        }
+    }
+}

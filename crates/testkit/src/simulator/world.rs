@@ -1,0 +1,285 @@
+//! What outlives a process: time, the faults that are still to come, the first violation, the history.
+
+use super::Broken;
+use super::dice::Dice;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// More than this in one run is a hang that keeps busy.
+const OPERATIONS_MAX: u64 = 40_000;
+/// Lines of history kept.
+const HISTORY_LINES: usize = 400;
+
+/// Milliseconds of virtual time since the world began.
+pub(crate) type Moment = u64;
+
+/// The world of one seed. Everything in it happens on one thread; the mutex is there because the seams ask for `Sync`.
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) broken: Broken,
+    inner: Mutex<Inner>,
+    /// Asks the process to die.
+    pub(crate) crash: Notify,
+}
+
+struct Inner {
+    /// Virtual time when this process began.
+    begun: Moment,
+    origin: Option<Instant>,
+    last: Moment,
+    faults: Dice,
+    fault_percent: u64,
+    faults_left: u32,
+    operations: u64,
+    events: u64,
+    /// Of this process: the event, or the operation of a database, with which it dies.
+    dies_at_event: Option<u64>,
+    dies_at_operation: Option<u64>,
+    /// Effects of callbacks that the log allows.
+    allowed_calls: BTreeSet<String>,
+    violation: Option<String>,
+    history: Option<VecDeque<String>>,
+}
+
+/// How a unit of statements goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The server takes so many milliseconds.
+    Slow(u64),
+    /// The transaction is not begun.
+    Begin,
+    /// The victim of a deadlock: the whole transaction is rolled back.
+    Deadlock,
+    /// A constraint: the whole transaction is rolled back.
+    Constraint,
+    /// The link breaks before anything that commits was sent. The server notices so many milliseconds later.
+    LostBeforeCommit(u64),
+    /// It commits, and the answer is lost.
+    LostCommitted,
+    /// It does not commit, and the answer is lost.
+    LostRolledBack,
+    /// The answer is lost, and the server ends the transaction later, in one way or the other.
+    LostOpen {
+        /// False: what was sent has not even reached the server.
+        holds_key: bool,
+        commits: bool,
+        after: u64,
+    },
+    /// The server restarts: open transactions are rolled back, all links break.
+    Restart,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, broken: Broken, fault_percent: u64, faults_left: u32, keeps_history: bool) -> Self {
+        Self {
+            seed,
+            broken,
+            crash: Notify::new(),
+            inner: Mutex::new(Inner {
+                begun: 0,
+                origin: None,
+                last: 0,
+                faults: Dice::for_purpose(seed, 2),
+                fault_percent,
+                faults_left,
+                operations: 0,
+                events: 0,
+                dies_at_event: None,
+                dies_at_operation: None,
+                allowed_calls: BTreeSet::new(),
+                violation: None,
+                history: keeps_history.then(VecDeque::new),
+            }),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A process begins, so many milliseconds after the last one ended. Called inside its runtime.
+    pub(crate) fn begin_process(&self, pause: u64, dies_at_event: Option<u64>, dies_at_operation: Option<u64>) {
+        let mut inner = self.inner();
+        inner.last += pause;
+        inner.begun = inner.last;
+        inner.origin = Some(Instant::now());
+        inner.dies_at_event = dies_at_event.map(|events| inner.events + events);
+        inner.dies_at_operation = dies_at_operation.map(|operations| inner.operations + operations);
+    }
+
+    /// The process is gone; what is dropped with it asks for the time outside of any runtime.
+    pub(crate) fn end_process(&self) {
+        let now = self.now();
+        let mut inner = self.inner();
+        inner.last = now;
+        inner.origin = None;
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        let mut inner = self.inner();
+        if let Some(origin) = inner.origin {
+            inner.last = inner.begun + origin.elapsed().as_millis() as u64;
+        }
+        inner.last
+    }
+
+    /// Time passes while no process lives.
+    pub(crate) fn wait_until(&self, moment: Moment) {
+        let mut inner = self.inner();
+        inner.last = inner.last.max(moment);
+    }
+
+    /// Counts something asked of a database, and lets the process die of it.
+    pub(crate) fn operation(&self, what: impl FnOnce() -> String) {
+        self.say(what);
+        let mut inner = self.inner();
+        inner.operations += 1;
+        let dies = inner.dies_at_operation == Some(inner.operations);
+        let is_endless = inner.operations > OPERATIONS_MAX;
+        drop(inner);
+        if is_endless {
+            self.violated(|| format!("the run asked more than {OPERATIONS_MAX} operations of its databases"));
+        }
+        if dies {
+            self.say(|| "the process dies in an operation of a database".into());
+            self.crash.notify_one();
+        }
+    }
+
+    /// Counts decided events, and lets the process die of them.
+    pub(crate) fn events(&self, count: u64) {
+        let mut inner = self.inner();
+        let before = inner.events;
+        inner.events += count;
+        let dies = inner.dies_at_event.is_some_and(|at| before < at && at <= inner.events);
+        drop(inner);
+        if dies {
+            self.say(|| "the process dies behind an event".into());
+            self.crash.notify_one();
+        }
+    }
+
+    /// Takes back a wish to die that nobody heard.
+    pub(crate) fn forget_crash(&self) {
+        let mut heard = std::pin::pin!(self.crash.notified());
+        // Taking the permit is all that is wanted.
+        let _ = heard.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    }
+
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let inner = self.inner();
+        (inner.events, inner.operations)
+    }
+
+    /// The fault of the next unit, if it has one.
+    pub(crate) fn unit_fault(&self) -> Option<Fault> {
+        let mut inner = self.inner();
+        inner.draw(100)?;
+        let dice = &mut inner.faults;
+        Some(match dice.below(13) {
+            0 | 1 => Fault::Slow(dice.between(1, 60_000)),
+            2 => Fault::Begin,
+            3 | 4 => Fault::Deadlock,
+            5 => Fault::Constraint,
+            6 => Fault::LostBeforeCommit(later(dice)),
+            7 | 8 => Fault::LostCommitted,
+            9 => Fault::LostRolledBack,
+            10 | 11 => Fault::LostOpen { holds_key: dice.chance(60), commits: dice.chance(50), after: later(dice) },
+            _ => Fault::Restart,
+        })
+    }
+
+    /// True when something else than a unit goes wrong: opening a link, a probe, a cancel, a reset, the disk. Units are the interesting
+    /// part, so `weight` of a hundred thins the others out.
+    pub(crate) fn other_fault(&self, weight: u64) -> bool {
+        self.inner().draw(weight).is_some()
+    }
+
+    /// A number for something that is no fault, such as how long an answer takes.
+    pub(crate) fn below(&self, bound: u64) -> u64 {
+        self.inner().faults.below(bound)
+    }
+
+    /// A callback of which the log durably says that it must run.
+    pub(crate) fn allow_call(&self, effect: String) {
+        self.inner().allowed_calls.insert(effect);
+    }
+
+    pub(crate) fn is_allowed_call(&self, effect: &str) -> bool {
+        self.inner().allowed_calls.contains(effect)
+    }
+
+    /// Keeps the first violation, and ends the process.
+    pub(crate) fn violated(&self, what: impl FnOnce() -> String) {
+        let mut inner = self.inner();
+        if inner.violation.is_none() {
+            let text = what();
+            if let Some(history) = &mut inner.history {
+                history.push_back(format!("VIOLATION: {text}"));
+            }
+            inner.violation = Some(text);
+        }
+        drop(inner);
+        self.crash.notify_one();
+    }
+
+    pub(crate) fn violation(&self) -> Option<String> {
+        self.inner().violation.clone()
+    }
+
+    /// A line of history; costs nothing when none is kept.
+    pub(crate) fn say(&self, what: impl FnOnce() -> String) {
+        if self.inner().history.is_none() {
+            return;
+        }
+        let line = format!("{:>10} {}", self.now(), what());
+        let mut inner = self.inner();
+        if let Some(history) = &mut inner.history {
+            if history.len() == HISTORY_LINES {
+                history.pop_front();
+            }
+            history.push_back(line);
+        }
+    }
+
+    pub(crate) fn history(&self) -> Vec<String> {
+        self.inner().history.iter().flatten().cloned().collect()
+    }
+}
+
+impl Inner {
+    /// True in `fault_percent` of `weight` cases of a hundred, while faults are left.
+    fn draw(&mut self, weight: u64) -> Option<()> {
+        let hit = self.faults_left > 0 && self.faults.chance(self.fault_percent) && self.faults.chance(weight);
+        hit.then(|| self.faults_left -= 1)
+    }
+}
+
+/// How much later a server notices that a client is gone: mostly soon, now and then later than anybody waits.
+pub(crate) fn later(dice: &mut Dice) -> u64 {
+    match dice.below(10) {
+        0..=4 => dice.between(1, 500),
+        5..=7 => dice.between(500, 30_000),
+        8 => dice.between(30_000, 600_000),
+        _ => dice.between(600_000, 2_400_000),
+    }
+}
+
+/// The fake clock: virtual time from a fixed date.
+pub(crate) struct FakeClock(pub(crate) std::sync::Arc<World>);
+
+/// The virtual time as the runtime knows time.
+pub(crate) fn timestamp(moment: Moment) -> Timestamp {
+    const BEGINNING: i64 = 1_746_057_600;
+    let beginning = Timestamp::from_second(BEGINNING).unwrap_or(Timestamp::UNIX_EPOCH);
+    beginning.checked_add(SignedDuration::from_millis(moment as i64)).unwrap_or(Timestamp::MAX)
+}
+
+impl backstop_runtime::Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        timestamp(self.0.now())
+    }
+}
