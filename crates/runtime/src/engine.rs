@@ -51,9 +51,10 @@ pub(crate) struct Engine {
     mailbox: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
     running: HashMap<(InstanceId, u32), watch::Sender<Stop>>,
-    resolving: HashSet<InstanceId>,
-    /// Kept so that resolvers can be told to hurry.
-    resolver_stop: watch::Sender<Stop>,
+    /// Each with a way to tell it to hurry. One channel each, and in order, so that they are woken in the same order every time.
+    resolving: BTreeMap<InstanceId, watch::Sender<Stop>>,
+    /// What resolvers that begin now are told.
+    resolver_stop: Stop,
     callbacks: HashSet<CallbackId>,
     undecided: BTreeMap<InstanceId, String>,
     wake_at: Option<Timestamp>,
@@ -62,7 +63,6 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(shared: Arc<Shared>, state: RunState, journal: Journal, control: Control, limits: Limits) -> Self {
         let (mailbox, answers) = mpsc::channel(MAILBOX);
-        let (resolver_stop, _) = watch::channel(Stop::Run);
         Self {
             shared,
             state,
@@ -72,8 +72,8 @@ impl Engine {
             mailbox,
             answers,
             running: HashMap::new(),
-            resolving: HashSet::new(),
-            resolver_stop,
+            resolving: BTreeMap::new(),
+            resolver_stop: Stop::Run,
             callbacks: HashSet::new(),
             undecided: BTreeMap::new(),
             wake_at: None,
@@ -248,10 +248,12 @@ impl Engine {
     }
 
     fn resolve(&mut self, instance: InstanceId, try_number: u32) {
-        if self.undecided.contains_key(&instance) || !self.resolving.insert(instance.clone()) {
+        if self.undecided.contains_key(&instance) || self.resolving.contains_key(&instance) {
             return;
         }
         let Some(place) = self.place(&instance) else { return };
+        let (stop, signal) = watch::channel(self.resolver_stop.clone());
+        self.resolving.insert(instance.clone(), stop);
         let body = self.shared.definition.body(place);
         let doubt = Doubt {
             shared: self.shared.clone(),
@@ -262,7 +264,7 @@ impl Engine {
             instance,
             try_number,
             mailbox: self.mailbox.clone(),
-            stopper: Stopper::new(self.resolver_stop.subscribe(), None),
+            stopper: Stopper::new(signal, None),
         };
         tokio::spawn(doubt.resolve());
     }
@@ -347,7 +349,10 @@ impl Engine {
         tokio::select! {
             biased;
             reason = self.control.cancelled() => {
-                self.resolver_stop.send_replace(Stop::Cancel(reason.clone()));
+                self.resolver_stop = Stop::Cancel(reason.clone());
+                for stop in self.resolving.values() {
+                    stop.send_replace(self.resolver_stop.clone());
+                }
                 self.command(Command::Cancel { reason }).await?;
             }
             answer = self.answers.recv() => {

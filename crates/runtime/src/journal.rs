@@ -9,24 +9,43 @@ use backstop_store::{Append, AppendError, Durable, Recorded, Store};
 use jiff::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// Events that may be decided but not yet durable.
 const EVENTS_AHEAD_MAX: u64 = 20_000;
 /// The longest that an event may wait to become durable before the run waits for it.
 const AHEAD_MAX: Duration = Duration::from_millis(250);
 
+/// How far the log is durable. No watch channel: that wakes its receivers in random order, and the simulator wants the same order again.
+#[derive(Debug)]
+struct Level {
+    durable: AtomicU64,
+    has_ended: AtomicBool,
+    changed: Notify,
+}
+
 /// Lets others wait until the log is durable up to a version.
 #[derive(Clone, Debug)]
-pub(crate) struct Gate {
-    durable: watch::Receiver<u64>,
-}
+pub(crate) struct Gate(Arc<Level>);
 
 impl Gate {
     /// Waits until the run's first `version` events are durable. False when the journal has ended before.
-    pub(crate) async fn wait(&mut self, version: u64) -> bool {
-        self.durable.wait_for(|durable| *durable >= version).await.is_ok()
+    pub(crate) async fn wait(&self, version: u64) -> bool {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            if self.0.durable.load(Ordering::Acquire) >= version {
+                return true;
+            }
+            if self.0.has_ended.load(Ordering::Acquire) {
+                return false;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -44,15 +63,16 @@ pub(crate) struct Journal {
     epoch: u64,
     version: u64,
     pending: VecDeque<Pending>,
-    durable: watch::Sender<u64>,
+    level: Arc<Level>,
     watcher: Arc<dyn Watcher>,
 }
 
 impl Journal {
     /// A journal of a run that has `version` durable events.
     pub(crate) fn new(store: Arc<dyn Store>, run: RunId, epoch: u64, version: u64, watcher: Arc<dyn Watcher>) -> Self {
-        let (durable, _) = watch::channel(version);
-        Self { store, run, epoch, version, pending: VecDeque::new(), durable, watcher }
+        let level =
+            Level { durable: AtomicU64::new(version), has_ended: AtomicBool::new(false), changed: Notify::new() };
+        Self { store, run, epoch, version, pending: VecDeque::new(), level: Arc::new(level), watcher }
     }
 
     /// How many events the run has, durable or not.
@@ -62,7 +82,7 @@ impl Journal {
 
     /// For those that wait.
     pub(crate) fn gate(&self) -> Gate {
-        Gate { durable: self.durable.subscribe() }
+        Gate(self.level.clone())
     }
 
     /// Queues events. Returns them with their places.
@@ -91,7 +111,7 @@ impl Journal {
     /// True when the run must wait for the log before it decides more.
     pub(crate) fn is_too_far_ahead(&self) -> bool {
         let Some(oldest) = self.pending.front() else { return false };
-        self.version - *self.durable.borrow() > EVENTS_AHEAD_MAX || oldest.queued.elapsed() > AHEAD_MAX
+        self.version - self.level.durable.load(Ordering::Acquire) > EVENTS_AHEAD_MAX || oldest.queued.elapsed() > AHEAD_MAX
     }
 
     /// Waits for the oldest append that is not durable; for ever when there is none. Safe to drop while it waits.
@@ -112,7 +132,8 @@ impl Journal {
         answer?;
         if let Some(done) = done {
             self.watcher.durable(&done.events);
-            self.durable.send_replace(done.version);
+            self.level.durable.store(done.version, Ordering::Release);
+            self.level.changed.notify_waiters();
         }
         Ok(())
     }
@@ -126,5 +147,12 @@ impl Journal {
             self.next_durable().await?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.level.has_ended.store(true, Ordering::Release);
+        self.level.changed.notify_waiters();
     }
 }

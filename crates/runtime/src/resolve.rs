@@ -114,6 +114,7 @@ impl Doubt {
             self.shared.watcher.note(Some(&self.instance), &format!("in doubt: {last}; asks again"));
             let wait = Duration::from_millis(100).saturating_mul(1 << round.min(10)).min(ROUND_WAIT_MAX);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 // A cancelled run still wants to know, but does not wait for long.
                 _ = stopper.wait(), if round > 3 => return Verdict::Undecided(last),

@@ -233,6 +233,7 @@ impl Attempt {
     pub(crate) async fn wait_for_log(&mut self) -> bool {
         let version = self.started_version;
         tokio::select! {
+            biased;
             durable = self.gate.wait(version) => durable,
             _ = self.stopper.wait() => true,
         }

@@ -114,6 +114,7 @@ pub(crate) async fn text_rows(
     let calls: Vec<Call<'_>> = bound.iter().map(|(sql, values)| Call { sql, parameters: values, copy_data: None }).collect();
     let mut stopper = attempt.stopper.clone();
     let mut lease = tokio::select! {
+        biased;
         lease = attempt.shared.sessions.get(&connection) => lease.map_err(|error| failed(&error))?,
         reason = stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
     };
@@ -121,6 +122,7 @@ pub(crate) async fn text_rows(
     let unit = Unit { calls: &calls, begin: None, wrap: Wrap::ReadOnly, keeps_result: false };
     let mut answer = Rows { rows_max, ..Rows::default() };
     let ended = tokio::select! {
+        biased;
         ended = lease.session().run_unit(&unit, &mut answer) => ended,
         reason = stopper.wait() => {
             // Nothing can have been changed: the session is dropped while the server is told to stop.

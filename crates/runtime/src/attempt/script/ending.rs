@@ -117,6 +117,7 @@ pub(super) async fn kill<F: Future + Unpin>(running: &mut F, canceller: &dyn Can
         let _ = tokio::time::timeout(Duration::from_secs(5), canceller.cancel()).await;
         let again = tokio::time::Instant::now() + Duration::from_millis(500);
         tokio::select! {
+            biased;
             ended = &mut *running => return Some(ended),
             () = tokio::time::sleep_until(again.min(give_up)) => {}
         }

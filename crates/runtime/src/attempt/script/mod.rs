@@ -136,6 +136,7 @@ impl Runner<'_> {
 
     async fn open(&mut self) -> Result<Lease, Outcome> {
         let opened = tokio::select! {
+            biased;
             opened = self.shared.sessions.get(self.connection) => opened,
             reason = self.stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
         };
@@ -300,6 +301,7 @@ impl Runner<'_> {
             let running = lease.session().run_unit(&unit, &mut watching);
             tokio::pin!(running);
             tokio::select! {
+                biased;
                 ended = &mut running => Some(ended),
                 why = stopper.wait() => {
                     reason = Some(why);
