@@ -166,6 +166,8 @@ impl std::fmt::Debug for SqliteStore {
 impl Drop for SqliteStore {
     /// Waits until what is queued is written, so that a process that ends in good order loses nothing.
     fn drop(&mut self) {
+        // First, so that the writer's connection is the last: only one that may write can move the log to the file and remove it.
+        self.readers.close_idle();
         if let Some(mut writer) = self.writer.take() {
             drop(writer.queue.take());
             if let Some(thread) = writer.thread.take() {

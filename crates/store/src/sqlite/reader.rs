@@ -48,6 +48,11 @@ impl Readers {
         .unwrap_or_else(|_| Err(self.interrupted()))
     }
 
+    /// Closes the connections that nobody uses.
+    pub(super) fn close_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn interrupted(&self) -> Error {
         Error::new(ErrorKind::Other, format!("read the store {}: the read was interrupted", self.place.name))
     }

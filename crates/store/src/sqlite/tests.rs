@@ -174,6 +174,19 @@ async fn dropping_the_store_writes_what_is_queued() {
     assert_eq!(read_all(&open_in(&folder), &run()).await.len(), 1000);
 }
 
+/// So that a store can be copied or put on a medium that cannot be written, as one file.
+#[tokio::test]
+async fn dropping_the_store_leaves_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_in(&folder);
+    make_run(&store, &run(), "d", vec![]).await;
+    assert_eq!(read_all(&store, &run()).await.len(), 1);
+    drop(store);
+    let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["locks", "store.db"]);
+}
+
 #[tokio::test]
 async fn two_stores_on_one_file_see_each_other() {
     let folder = tempfile::tempdir().unwrap();
