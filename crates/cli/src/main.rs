@@ -1,1 +1,58 @@
-fn main() {}
+//! The `backstop` binary: the composition root. It reads arguments, wires the rooms together, and shows what comes of it.
+//!
+//! Data goes to standard output, everything else to standard error. Exit codes: 0 success, 1 the run failed, 2 a mistake in the project or
+//! in the arguments, 3 stuck or in doubt, 130 interrupted.
+//!
+//! Where to go next: `args` for the command line, `run` for running, `explain` for how errors leave, `wire` for what machines read.
+
+mod args;
+mod check;
+mod connections;
+mod explain;
+mod graph;
+mod init;
+mod logs;
+mod narrate;
+mod output;
+mod paths;
+mod progress;
+mod render;
+mod run;
+mod runs;
+mod schema;
+mod sources;
+mod wire;
+mod words;
+
+use args::{Cli, Command};
+use clap::Parser as _;
+use explain::{Exit, Problem};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let exit = match dispatch(cli) {
+        Ok(exit) => exit,
+        Err(problem) => {
+            explain::print(&problem);
+            problem.exit
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+fn dispatch(cli: Cli) -> Result<Exit, Problem> {
+    let place = cli.place;
+    match cli.command {
+        Command::Run(arguments) => run::run(arguments, &place),
+        Command::Check(arguments) => check::check(&arguments, &place),
+        Command::Init(arguments) => init::init(&arguments),
+        Command::Runs(arguments) => runs::runs(arguments, &place),
+        Command::Logs(arguments) => logs::logs(&arguments, &place),
+        Command::Connections(arguments) => connections::connections(arguments, &place),
+        Command::Render(arguments) => render::render(&arguments, &place),
+        Command::Graph(arguments) => graph::graph(&arguments, &place),
+        Command::Schema(arguments) => schema::schema(&arguments),
+        Command::Completions(arguments) => schema::completions(&arguments),
+    }
+}

@@ -1,0 +1,70 @@
+//! `backstop init`: a small project that runs at once.
+
+use crate::args::InitArgs;
+use crate::explain::{Exit, Problem};
+use crate::output::{self, Painter};
+use crate::paths::shell_word;
+use backstop_project::format;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+
+/// Path and text of each file.
+const FILES: &[(&str, &str)] = &[
+    ("backstop.yaml", include_str!("../templates/init/backstop.yaml")),
+    ("dags/hello.yaml", include_str!("../templates/init/hello.yaml")),
+    ("sql/setup.sql", include_str!("../templates/init/setup.sql")),
+    ("sql/load.sql", include_str!("../templates/init/load.sql")),
+    (".gitignore", include_str!("../templates/init/gitignore")),
+];
+
+/// Writes a project.
+pub(crate) fn init(arguments: &InitArgs) -> Result<Exit, Problem> {
+    let folder = &arguments.folder;
+    refuse_full(folder, arguments.force)?;
+    let mut kept = Vec::new();
+    let schemas = [("backstop.schema.json", format::project_schema()), ("dag.schema.json", format::dag_schema())];
+    let schemas = schemas.map(|(name, schema)| (format!(".backstop/{name}"), format!("{schema:#}\n")));
+    let files = FILES.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).chain(schemas);
+    for (path, text) in files {
+        if !write_new(&folder.join(&path), &text)? {
+            kept.push(path);
+        }
+    }
+    for path in kept {
+        output::note(&format!("{path} was there already and stays as it is"));
+    }
+    let paint = Painter::stderr();
+    let shown = folder.display();
+    let go = if folder == Path::new(".") { String::new() } else { format!("  cd {}\n", shell_word(&folder.to_string_lossy())) };
+    output::tell(&format!(
+        "{} a project in {shown}: one DAG, `hello`, on an SQLite database of its own. Next:\n{go}  backstop check\n  backstop run hello\n",
+        paint.good("✓")
+    ));
+    Ok(Exit::Success)
+}
+
+fn refuse_full(folder: &Path, force: bool) -> Result<(), Problem> {
+    let failed = |error: &std::io::Error| Problem::system(format!("open the folder {}", folder.display()), error);
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => match entries.next() {
+            Some(_) if !force => Err(Problem::usage(format!("the folder {} is not empty", folder.display()))
+                .hint("name a new folder, or add --force: files that are there stay as they are")),
+            Some(_) | None => Ok(()),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+/// Writes a file; false when there is one.
+fn write_new(path: &Path, text: &str) -> Result<bool, Problem> {
+    let failed = |error: &std::io::Error| Problem::system(format!("write {}", path.display()), error);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
+    }
+    match std::fs::OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(mut file) => file.write_all(text.as_bytes()).map(|()| true).map_err(|error| failed(&error)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(failed(&error)),
+    }
+}

@@ -1,0 +1,183 @@
+//! `backstop logs`: what a try of a task wrote.
+
+use crate::args::{self, LogsArgs, Place};
+use crate::explain::{Exit, Problem};
+use crate::{output, paths, runs, words};
+use backstop_core::{InstanceId, RunId, TaskId};
+use backstop_runtime::log_path;
+use backstop_store::{InstanceRow, SqliteStore, Store};
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Between two looks at a file that is followed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Bytes read at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Shows a log.
+pub(crate) fn logs(arguments: &LogsArgs, place: &Place) -> Result<Exit, Problem> {
+    let kept = paths::kept(place)?;
+    let store = SqliteStore::open_read_only(&kept.store)?;
+    runs::block_on(async {
+        let row = runs::find(&store, &arguments.run, runs::Latest::Any).await?;
+        let run = row.header.run_id.clone();
+        let instances = store.instances(&run).await?;
+        let instance = choose_instance(arguments, &instances)?;
+        let followed = Followed { store: &store, root: &kept.logs, run, instance };
+        if arguments.follow { followed.follow(arguments.try_number).await } else { followed.show(arguments.try_number).await }
+    })?;
+    Ok(Exit::Success)
+}
+
+fn choose_instance(arguments: &LogsArgs, instances: &[InstanceRow]) -> Result<InstanceId, Problem> {
+    let (task, indexed) = args::instance(&arguments.task);
+    let wanted = InstanceId { task: TaskId::new(task), map_index: arguments.map_index.or(indexed) };
+    if instances.iter().any(|row| row.instance == wanted) {
+        return Ok(wanted);
+    }
+    let indexes: Vec<String> = instances
+        .iter()
+        .filter(|row| row.instance.task == wanted.task)
+        .filter_map(|row| row.instance.map_index)
+        .map(|index| index.to_string())
+        .collect();
+    if !indexes.is_empty() {
+        return Err(Problem::usage(format!("task `{task}` is mapped: say which instance"))
+            .hint(format!("--map-index {}", indexes.join(", "))));
+    }
+    let mut problem = Problem::usage(format!("there is no task `{wanted}` in this run"));
+    let mut known: Vec<&str> = instances.iter().map(|row| row.instance.task.as_str()).collect();
+    known.dedup();
+    problem.hints = words::hints_for_name(task, "tasks that have begun", known);
+    Err(problem)
+}
+
+/// One instance's logs.
+struct Followed<'a> {
+    store: &'a dyn Store,
+    root: &'a Path,
+    run: RunId,
+    instance: InstanceId,
+}
+
+impl Followed<'_> {
+    fn path(&self, try_number: u32) -> PathBuf {
+        log_path(self.root, &self.run, &self.instance, try_number)
+    }
+
+    /// The tries that have a file.
+    fn tries(&self) -> Vec<u32> {
+        let folder = self.path(1).parent().map(Path::to_owned).unwrap_or_default();
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut tries: Vec<u32> = entries
+            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("try-")?.strip_suffix(".log")?.parse().ok())
+            .collect();
+        tries.sort_unstable();
+        tries
+    }
+
+    fn absent(&self, try_number: Option<u32>) -> Problem {
+        let tries = self.tries();
+        let what = match try_number {
+            Some(number) => format!("there is no log of try {number} of `{}`", self.instance),
+            None => format!("`{}` has written no log", self.instance),
+        };
+        let hint = if tries.is_empty() {
+            format!("logs are kept in {}; tasks of the kind `empty` and tasks that did not run have none", self.root.display())
+        } else {
+            let tries: Vec<String> = tries.iter().map(u32::to_string).collect();
+            format!("there are logs of these tries: {}", tries.join(", "))
+        };
+        Problem::usage(what).hint(hint)
+    }
+
+    async fn show(&self, try_number: Option<u32>) -> Result<(), Problem> {
+        let number = try_number.or_else(|| self.tries().last().copied()).ok_or_else(|| self.absent(None))?;
+        let mut tail = Tail::new(self.path(number));
+        if !tail.copy()? {
+            return Err(self.absent(Some(number)));
+        }
+        Ok(())
+    }
+
+    /// The state of the instance; `None` when it will not change any more.
+    async fn current_try(&self) -> Result<Option<u32>, Problem> {
+        if runs::is_over(self.store, &self.run).await? {
+            return Ok(None);
+        }
+        let instances = self.store.instances(&self.run).await?;
+        let row = instances.into_iter().find(|row| row.instance == self.instance);
+        Ok(row
+            .filter(|row| !matches!(row.state.as_str(), "success" | "failed" | "skipped" | "upstream_failed"))
+            .map(|row| row.try_number.max(1)))
+    }
+
+    async fn follow(&self, try_number: Option<u32>) -> Result<(), Problem> {
+        let mut number = match try_number {
+            Some(number) => number,
+            None => self.tries().last().copied().unwrap_or(1),
+        };
+        let mut tail = Tail::new(self.path(number));
+        let mut was_there = false;
+        loop {
+            // Asked before the file is read: what a task that is done has not written by then it will never write.
+            let current = self.current_try().await?;
+            was_there |= tail.copy()?;
+            match current {
+                None if was_there => return Ok(()),
+                None => return Err(self.absent(Some(number))),
+                Some(next) if try_number.is_some() && next > number => return Ok(()),
+                Some(next) if next > number => {
+                    number = next;
+                    tail = Tail::new(self.path(number));
+                    output::note(&format!("try {number}"));
+                    continue;
+                }
+                Some(_) => {}
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// A file that grows.
+struct Tail {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Tail {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None }
+    }
+
+    /// Copies what is new to standard output. False while the file is not there.
+    fn copy(&mut self) -> Result<bool, Problem> {
+        let failed = |error: &std::io::Error, path: &Path| Problem::system(format!("read the log {}", path.display()), error);
+        if self.file.is_none() {
+            match File::open(&self.path) {
+                Ok(file) => self.file = Some(file),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(failed(&error, &self.path)),
+            }
+        }
+        let Some(file) = &mut self.file else { return Ok(false) };
+        let mut chunk = vec![0; CHUNK];
+        let mut rest = Vec::new();
+        loop {
+            let length = file.read(&mut chunk).map_err(|error| failed(&error, &self.path))?;
+            if length == 0 {
+                output::data(&String::from_utf8_lossy(&rest))?;
+                return Ok(true);
+            }
+            rest.extend_from_slice(&chunk[..length]);
+            // Whole lines only, so that no character is cut in two.
+            if let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') {
+                output::data(&String::from_utf8_lossy(&rest[..=end]))?;
+                rest.drain(..=end);
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! NDJSON on standard output: only what is durable, so that nobody acts on an event that a crash takes back.
+
+use super::printer::Printer;
+use crate::wire;
+use backstop_core::RunId;
+use backstop_runtime::Watcher;
+use backstop_store::Recorded;
+
+pub(crate) struct Ndjson {
+    run: RunId,
+    printer: Printer,
+}
+
+impl Ndjson {
+    pub(super) fn start(run: RunId) -> Self {
+        Self { run, printer: Printer::start(std::io::stdout()) }
+    }
+
+    pub(super) fn finish(&self) {
+        self.printer.finish();
+    }
+}
+
+impl Watcher for Ndjson {
+    fn durable(&self, events: &[Recorded]) {
+        for recorded in events {
+            // These shapes have text keys and no failing serializer: writing them to a text cannot fail.
+            if let Ok(line) = serde_json::to_string(&wire::EventLine::new(&self.run, recorded)) {
+                self.printer.line(line);
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A new run, or one that was left: a command that is given again after a crash should not do the work twice.
+
+use super::is_same;
+use crate::args::RunArgs;
+use crate::explain::Problem;
+use crate::{output, words};
+use backstop_core::{DagId, RunId};
+use backstop_project::definition::Definition;
+use backstop_runtime::run::Request;
+use backstop_store::{ErrorKind, RunFilter, RunLock, RunRow, Store};
+use std::io::{BufRead as _, IsTerminal as _};
+
+/// Unfinished runs that are looked at.
+const RUNS_LOOKED_AT: u32 = 50;
+
+/// What to do.
+pub(super) enum Choice {
+    /// Start the run that was asked for.
+    New,
+    /// Go on with an earlier one.
+    Resume(RunRow, RunLock),
+    /// A person changed their mind.
+    Quit,
+}
+
+/// Looks for a run of the same DAG that nobody runs any more, and decides or asks. `again` is the beginning of a command that resumes.
+pub(super) async fn choose(
+    store: &dyn Store,
+    definition: &Definition,
+    request: &Request,
+    arguments: &RunArgs,
+    again: &str,
+) -> Result<Choice, Problem> {
+    if arguments.new || arguments.dry_run {
+        return Ok(Choice::New);
+    }
+    let left = left_behind(store, definition.dag.id(), |row, busy| {
+        // Two processes that do the same work are never what was meant.
+        if arguments.logical_date.is_some() && is_same(row, request) {
+            return Err(busy.hint("start it a second time with --new, if that is what you mean"));
+        }
+        Ok(())
+    })
+    .await?;
+    let by_date = arguments.logical_date.is_some();
+    let (same, mut others): (Vec<_>, Vec<_>) = left.into_iter().partition(|(row, _)| by_date && is_same(row, request));
+    if let Some((row, lock)) = same.into_iter().next() {
+        output::note(&format!(
+            "run {} of this date and these parameters was not finished: resuming it (a new run needs --new)",
+            row.header.run_id
+        ));
+        return Ok(Choice::Resume(row, lock));
+    }
+    if others.is_empty() {
+        return Ok(Choice::New);
+    }
+    let (row, lock) = others.swap_remove(0);
+    if output::can_ask() && !arguments.json {
+        return ask(row, lock);
+    }
+    let more = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
+    output::warn(&format!(
+        "run {} of `{}`, begun {}, is not finished and nobody runs it{more}; starting a new run\n         resume it with: {again} --resume {}",
+        row.header.run_id,
+        row.header.dag_id,
+        words::time(row.header.queued_at),
+        row.header.run_id,
+    ));
+    Ok(Choice::New)
+}
+
+/// Unfinished runs of a DAG whose process is gone, newest first, each locked for us. `busy` is told of those that go on.
+async fn left_behind(
+    store: &dyn Store,
+    dag: &DagId,
+    mut busy: impl FnMut(&RunRow, Problem) -> Result<(), Problem>,
+) -> Result<Vec<(RunRow, RunLock)>, Problem> {
+    let filter = RunFilter { dag: Some(dag.clone()), unfinished: true, limit: RUNS_LOOKED_AT, ..RunFilter::default() };
+    let mut left = Vec::new();
+    for row in store.runs(&filter).await?.into_iter().filter(|row| !row.header.dry_run) {
+        match store.lock_run(&row.header.run_id) {
+            Ok(lock) => left.extend(still_unfinished(store, &row.header.run_id).await?.map(|row| (row, lock))),
+            Err(error) if error.kind == ErrorKind::Busy => busy(&row, error.into())?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(left)
+}
+
+/// A run may have ended between the look at the list and the lock.
+async fn still_unfinished(store: &dyn Store, run: &RunId) -> Result<Option<RunRow>, Problem> {
+    let row = store.run(run).await?;
+    Ok(row.filter(|row| row.ended_at.is_none()))
+}
+
+fn ask(row: RunRow, lock: RunLock) -> Result<Choice, Problem> {
+    let date = row.header.logical_date.map(|date| format!(", logical date {}", words::time(date))).unwrap_or_default();
+    output::tell(&format!(
+        "Run {} of `{}`, begun {}{date}, is not finished, and nobody runs it.\n",
+        row.header.run_id,
+        row.header.dag_id,
+        words::time(row.header.queued_at)
+    ));
+    debug_assert!(std::io::stdin().is_terminal());
+    loop {
+        output::tell("[r]esume it, start a [n]ew run, or [q]uit? ");
+        let mut answer = String::new();
+        let read = std::io::stdin().lock().read_line(&mut answer).map_err(|error| Problem::system("read the answer", &error))?;
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "r" | "resume" => return Ok(Choice::Resume(row, lock)),
+            "n" | "new" => return Ok(Choice::New),
+            "q" | "quit" => return Ok(Choice::Quit),
+            _ if read == 0 => return Ok(Choice::Quit),
+            _ => {}
+        }
+    }
+}

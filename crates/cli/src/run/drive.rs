@@ -1,0 +1,195 @@
+//! Drives a run and listens to signals meanwhile.
+
+use super::{last_event_at, summary};
+use crate::explain::{Exit, Problem};
+use crate::output;
+use crate::paths::Kept;
+use crate::progress::{Progress, Tally};
+use backstop_core::state::RunPhase;
+use backstop_core::{RunId, TaskId};
+use backstop_project::definition::{Definition, Project};
+use backstop_runtime::run::Decision;
+use backstop_runtime::{Clock, Control, Launch, Limits, LogFolder, Report, Request, SystemClock, Watcher};
+use backstop_store::{RunRow, Store};
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What to drive.
+pub(super) enum What {
+    /// A new run.
+    Start(Box<Request>),
+    /// One whose process is gone, with what a person says of attempts in doubt.
+    Resume(RunRow, Vec<Decision>),
+}
+
+impl What {
+    fn run_id(&self) -> &RunId {
+        match self {
+            Self::Start(request) => &request.run_id,
+            Self::Resume(row, _) => &row.header.run_id,
+        }
+    }
+
+    fn only_tasks(&self) -> &[TaskId] {
+        match self {
+            Self::Start(request) => &request.only_tasks,
+            Self::Resume(row, _) => &row.header.only_tasks,
+        }
+    }
+}
+
+/// Everything that driving needs.
+pub(super) struct Drive {
+    pub(super) project: Arc<Project>,
+    pub(super) definition: Arc<Definition>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) kept: Kept,
+    pub(super) json: bool,
+    pub(super) verbose: bool,
+}
+
+/// How driving ended.
+enum Ended {
+    Reported(Result<Report, backstop_runtime::Error>),
+    /// A second signal.
+    Killed,
+}
+
+impl Drive {
+    /// Drives to the end of the run, or of this process.
+    pub(super) async fn drive(self, what: What) -> Result<Exit, Problem> {
+        let clock: Arc<dyn Clock> = match &what {
+            What::Start(_) => Arc::new(SystemClock::starting(None)),
+            What::Resume(row, _) => Arc::new(last_event_at(&*self.store, row).await?),
+        };
+        let began = clock.now();
+        let run = what.run_id().clone();
+        let progress = Progress::start(&self.definition.dag, &run, what.only_tasks(), self.json, self.verbose);
+        let tally = Arc::new(Tally::before(progress.watcher()));
+        let launch = self.launch(clock.clone(), tally.clone());
+        let control = Control::default();
+        let signals = Signals::listen()?;
+        let driven = {
+            let control = control.clone();
+            async move {
+                match what {
+                    What::Start(request) => backstop_runtime::start(launch, *request, control).await,
+                    What::Resume(row, decisions) => {
+                        backstop_runtime::resume(launch, &row.header.run_id, &decisions, control).await
+                    }
+                }
+            }
+        };
+        let ended = until_over(driven, &control, signals, &progress).await;
+        progress.finish();
+        match ended {
+            Ended::Reported(Ok(report)) => {
+                let told = summary::Told {
+                    report: &report,
+                    definition: &self.definition,
+                    callbacks_failed: tally.callbacks_failed(),
+                    began,
+                    ended: clock.now(),
+                    flags: &self.kept.flags,
+                };
+                let exit = exit_of(&report);
+                if self.json {
+                    summary::json(&told, exit)?
+                } else {
+                    output::tell(&summary::text(&told))
+                };
+                Ok(exit)
+            }
+            Ended::Reported(Err(error)) => Err(self.not_driven(&run, error)),
+            Ended::Killed => {
+                output::tell(&format!(
+                    "killed: what was going on is in doubt until the run is resumed\n  resume it with: backstop run --resume {run}{}\n",
+                    self.kept.flags
+                ));
+                Ok(Exit::Interrupted)
+            }
+        }
+    }
+
+    fn not_driven(&self, run: &RunId, error: backstop_runtime::Error) -> Problem {
+        let problem = Problem::from(error);
+        if problem.exit == Exit::Stuck {
+            let command = format!("backstop run --resume {run}{}", self.kept.flags);
+            return problem.hint(format!("what committed is found again by its markers; resume the run with: {command}"));
+        }
+        problem
+    }
+
+    fn launch(&self, clock: Arc<dyn Clock>, watcher: Arc<dyn Watcher>) -> Launch {
+        Launch {
+            project: self.project.clone(),
+            definition: self.definition.clone(),
+            store: self.store.clone(),
+            logs: LogFolder { root: Some(self.kept.logs.clone()) },
+            scratch: self.kept.scratch.clone(),
+            clock,
+            watcher,
+            connect: Arc::new(backstop_connect::connector),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What ends a process that somebody wants to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Problem> {
+        let listen = |kind| signal(kind).map_err(|error| Problem::system("listen to signals", &error));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+async fn until_over(
+    driven: impl Future<Output = Result<Report, backstop_runtime::Error>>,
+    control: &Control,
+    mut signals: Signals,
+    progress: &Progress,
+) -> Ended {
+    tokio::pin!(driven);
+    let drawing = progress.keep_drawing();
+    tokio::pin!(drawing);
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            biased;
+            name = signals.next() => {
+                if asked {
+                    return Ended::Killed;
+                }
+                asked = true;
+                control.cancel(format!("{name} was received"));
+                progress.say("cancelling: running statements are killed on their servers (once more to kill this process)");
+            }
+            report = &mut driven => return Ended::Reported(report),
+            () = &mut drawing => {}
+        }
+    }
+}
+
+fn exit_of(report: &Report) -> Exit {
+    if !report.undecided.is_empty() {
+        return Exit::Stuck;
+    }
+    match report.state.phase() {
+        RunPhase::Succeeded => Exit::Success,
+        RunPhase::Failed => Exit::RunFailed,
+        RunPhase::Cancelled => Exit::Interrupted,
+        RunPhase::Queued | RunPhase::Running | RunPhase::Cancelling | RunPhase::Stuck => Exit::Stuck,
+    }
+}

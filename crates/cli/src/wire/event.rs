@@ -1,0 +1,307 @@
+//! The events of a run, as machines read them.
+
+use super::{Failed, Record, json, only_tasks, run_type};
+use backstop_core::event::{self as core, CancelCause, Evidence, FailureClass, Occasion, Promise, SegmentCommit, SkipCause};
+use backstop_core::{InstanceId, TaskId};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+/// One event; `type` says which.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum Event<'a> {
+    RunCreated {
+        dag: &'a str,
+        version: &'a str,
+        logical_date: Option<Timestamp>,
+        data_interval_start: Option<Timestamp>,
+        data_interval_end: Option<Timestamp>,
+        run_type: &'static str,
+        params: Value,
+        only_tasks: Vec<&'a str>,
+        dry_run: bool,
+    },
+    RunStarted,
+    RunResumed {
+        epoch: u64,
+    },
+    TaskScheduled(Instance<'a>),
+    TaskExpanded {
+        task: &'a str,
+        items: Vec<Value>,
+    },
+    AttemptStarted(Attempt<'a>),
+    SegmentCommitted {
+        #[serde(flatten)]
+        attempt: Attempt<'a>,
+        #[serde(flatten)]
+        commit: Commit<'a>,
+    },
+    AttemptSucceeded {
+        #[serde(flatten)]
+        attempt: Attempt<'a>,
+        result: Option<Value>,
+        follow: Option<Vec<&'a str>>,
+    },
+    AttemptDeferred {
+        #[serde(flatten)]
+        attempt: Attempt<'a>,
+        until: Timestamp,
+    },
+    AttemptFailed {
+        #[serde(flatten)]
+        attempt: Attempt<'a>,
+        is_final: bool,
+        failure: Failed<'a>,
+    },
+    AttemptUnknown {
+        #[serde(flatten)]
+        attempt: Attempt<'a>,
+        failure: Failed<'a>,
+    },
+    UnknownResolved {
+        #[serde(flatten)]
+        attempt: Attempt<'a>,
+        #[serde(flatten)]
+        evidence: Known<'a>,
+    },
+    RetryScheduled {
+        #[serde(flatten)]
+        instance: Instance<'a>,
+        retry_at: Timestamp,
+    },
+    TimerFired(Instance<'a>),
+    TaskSkipped {
+        #[serde(flatten)]
+        instance: Instance<'a>,
+        cause: &'static str,
+        /// The branch that went elsewhere.
+        branch: Option<&'a str>,
+        reason: Option<&'a str>,
+    },
+    TaskUpstreamFailed(Instance<'a>),
+    CallbackScheduled(Callback<'a>),
+    CallbackFinished {
+        #[serde(flatten)]
+        callback: Callback<'a>,
+        failure: Option<Failed<'a>>,
+    },
+    OperatorActed {
+        who: &'a str,
+        why: &'a str,
+        what: &'a str,
+    },
+    CancelRequested {
+        reason: &'a str,
+        cause: &'static str,
+    },
+    RunStuck {
+        instances: Vec<Instance<'a>>,
+    },
+    RunSucceeded,
+    RunFailed,
+    RunCancelled,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Instance<'a> {
+    task: &'a str,
+    map_index: Option<u32>,
+}
+
+impl<'a> From<&'a InstanceId> for Instance<'a> {
+    fn from(id: &'a InstanceId) -> Self {
+        Self { task: id.task.as_str(), map_index: id.map_index }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Attempt<'a> {
+    #[serde(flatten)]
+    instance: Instance<'a>,
+    try_number: u32,
+}
+
+fn attempt(instance: &InstanceId, try_number: u32) -> Attempt<'_> {
+    Attempt { instance: instance.into(), try_number }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Commit<'a> {
+    segment: u32,
+    digest: &'a str,
+    promise: &'static str,
+    /// Why no more is promised.
+    promise_reason: Option<&'a str>,
+    #[serde(flatten)]
+    evidence: Known<'a>,
+    statements: Vec<Record<'a>>,
+}
+
+impl<'a> From<&'a SegmentCommit> for Commit<'a> {
+    fn from(commit: &'a SegmentCommit) -> Self {
+        let (promise, promise_reason) = match &commit.promise {
+            Promise::ExactlyOnce => ("exactly_once", None),
+            Promise::ReadOnly => ("read_only", None),
+            Promise::AtLeastOnce(reason) => ("at_least_once", Some(reason.as_str())),
+        };
+        Self {
+            segment: commit.segment,
+            digest: &commit.digest,
+            promise,
+            promise_reason,
+            evidence: Known::from(&commit.evidence),
+            statements: commit.statements.iter().map(Record::from).collect(),
+        }
+    }
+}
+
+/// How an outcome is known.
+#[derive(Debug, Serialize)]
+pub(super) struct Known<'a> {
+    evidence: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    who: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    took_effect: Option<bool>,
+}
+
+impl<'a> From<&'a Evidence> for Known<'a> {
+    fn from(evidence: &'a Evidence) -> Self {
+        let plain = |evidence| Self { evidence, who: None, why: None, took_effect: None };
+        match evidence {
+            Evidence::Acknowledged => plain("acknowledged"),
+            Evidence::Marker => plain("marker"),
+            Evidence::Tombstone => plain("tombstone"),
+            Evidence::ReadOnly => plain("read_only"),
+            Evidence::Allowed => plain("allowed"),
+            Evidence::Operator { who, why, took_effect } => {
+                Self { evidence: "operator", who: Some(who), why: Some(why), took_effect: Some(*took_effect) }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Callback<'a> {
+    task: Option<&'a str>,
+    map_index: Option<u32>,
+    try_number: u32,
+    occasion: &'static str,
+    place: u32,
+}
+
+impl<'a> From<&'a core::CallbackId> for Callback<'a> {
+    fn from(id: &'a core::CallbackId) -> Self {
+        Self {
+            task: id.instance.as_ref().map(|instance| instance.task.as_str()),
+            map_index: id.instance.as_ref().and_then(|instance| instance.map_index),
+            try_number: id.try_number,
+            occasion: match id.occasion {
+                Occasion::Failure => "on_failure",
+                Occasion::Retry => "on_retry",
+                Occasion::Success => "on_success",
+            },
+            place: id.place,
+        }
+    }
+}
+
+pub(super) fn failure_class(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::Transient => "transient",
+        FailureClass::Permanent => "permanent",
+        FailureClass::Final => "final",
+        FailureClass::Cancelled => "cancelled",
+        FailureClass::TimedOut => "timed_out",
+        FailureClass::Interrupted => "interrupted",
+    }
+}
+
+impl<'a> From<&'a core::Event> for Event<'a> {
+    fn from(event: &'a core::Event) -> Self {
+        use core::Event as Core;
+        match event {
+            Core::RunCreated(header) => created(header),
+            Core::RunStarted { at: _ } => Self::RunStarted,
+            Core::RunResumed { epoch } => Self::RunResumed { epoch: *epoch },
+            Core::TaskScheduled { instance } => Self::TaskScheduled(instance.into()),
+            Core::TaskExpanded { task, items } => {
+                Self::TaskExpanded { task: task.as_str(), items: items.iter().map(|item| json(item)).collect() }
+            }
+            Core::AttemptStarted { instance, try_number, epoch: _, at: _ } => {
+                Self::AttemptStarted(attempt(instance, *try_number))
+            }
+            Core::SegmentCommitted { instance, try_number, commit } => {
+                Self::SegmentCommitted { attempt: attempt(instance, *try_number), commit: Commit::from(&**commit) }
+            }
+            Core::AttemptSucceeded { instance, try_number, result, follow } => Self::AttemptSucceeded {
+                attempt: attempt(instance, *try_number),
+                result: result.as_deref().map(json),
+                follow: follow.as_ref().map(|tasks| tasks.iter().map(TaskId::as_str).collect()),
+            },
+            Core::AttemptDeferred { instance, try_number, until } => {
+                Self::AttemptDeferred { attempt: attempt(instance, *try_number), until: *until }
+            }
+            Core::AttemptFailed { instance, try_number, failure, is_final } => Self::AttemptFailed {
+                attempt: attempt(instance, *try_number),
+                is_final: *is_final,
+                failure: Failed::from(&**failure),
+            },
+            Core::AttemptUnknown { instance, try_number, failure } => {
+                Self::AttemptUnknown { attempt: attempt(instance, *try_number), failure: Failed::from(&**failure) }
+            }
+            Core::UnknownResolved { instance, try_number, evidence } => {
+                Self::UnknownResolved { attempt: attempt(instance, *try_number), evidence: evidence.into() }
+            }
+            Core::RetryScheduled { instance, at } => Self::RetryScheduled { instance: instance.into(), retry_at: *at },
+            Core::TimerFired { instance } => Self::TimerFired(instance.into()),
+            Core::TaskSkipped { instance, cause } => skipped(instance, cause),
+            Core::TaskUpstreamFailed { instance } => Self::TaskUpstreamFailed(instance.into()),
+            Core::CallbackScheduled { callback } => Self::CallbackScheduled(callback.into()),
+            Core::CallbackFinished { callback, failure } => {
+                Self::CallbackFinished { callback: callback.into(), failure: failure.as_deref().map(Failed::from) }
+            }
+            Core::OperatorActed { who, why, what } => Self::OperatorActed { who, why, what },
+            Core::CancelRequested { reason, cause } => Self::CancelRequested {
+                reason,
+                cause: match cause {
+                    CancelCause::Asked => "asked",
+                    CancelCause::DagrunTimeout => "dagrun_timeout",
+                },
+            },
+            Core::RunStuck { instances } => Self::RunStuck { instances: instances.iter().map(Instance::from).collect() },
+            Core::RunSucceeded => Self::RunSucceeded,
+            Core::RunFailed => Self::RunFailed,
+            Core::RunCancelled => Self::RunCancelled,
+        }
+    }
+}
+
+fn created(header: &core::RunHeader) -> Event<'_> {
+    Event::RunCreated {
+        dag: header.dag_id.as_str(),
+        version: &header.version,
+        logical_date: header.logical_date,
+        data_interval_start: header.data_interval.map(|(start, _)| start),
+        data_interval_end: header.data_interval.map(|(_, end)| end),
+        run_type: run_type(header.run_type),
+        params: json(&header.params),
+        only_tasks: only_tasks(header),
+        dry_run: header.dry_run,
+    }
+}
+
+fn skipped<'a>(instance: &'a InstanceId, cause: &'a SkipCause) -> Event<'a> {
+    let (name, branch, reason) = match cause {
+        SkipCause::TriggerRule => ("trigger_rule", None, None),
+        SkipCause::Branch(task) => ("branch", Some(task.as_str()), None),
+        SkipCause::Own(reason) => ("own", None, Some(reason.as_str())),
+        SkipCause::NothingToMap => ("nothing_to_map", None, None),
+        SkipCause::RunCancelled => ("run_cancelled", None, None),
+    };
+    Event::TaskSkipped { instance: instance.into(), cause: name, branch, reason }
+}
