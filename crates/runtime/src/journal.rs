@@ -70,8 +70,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// A journal of a run that has `version` durable events.
     pub(crate) fn new(store: Arc<dyn Store>, run: RunId, epoch: u64, version: u64, watcher: Arc<dyn Watcher>) -> Self {
-        let level =
-            Level { durable: AtomicU64::new(version), has_ended: AtomicBool::new(false), changed: Notify::new() };
+        let level = Level { durable: AtomicU64::new(version), has_ended: AtomicBool::new(false), changed: Notify::new() };
         Self { store, run, epoch, version, pending: VecDeque::new(), level: Arc::new(level), watcher }
     }
 

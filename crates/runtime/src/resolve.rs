@@ -4,7 +4,7 @@
 use crate::attempt::script::{Prepared, intent_kind, marker_key, marker_table, prepare};
 use crate::attempt::{Shared, Stopper, http_is_safe, template_context};
 use crate::engine::Answer;
-use backstop_connect::script::SegmentPromise;
+use backstop_connect::script::{SegmentEnd, SegmentPromise};
 use backstop_connect::{Error, ErrorKind, MarkerRow, Probe};
 use backstop_core::dag::Delivery;
 use backstop_core::event::{Evidence, Promise, SegmentCommit};
@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 const PROBE_WAIT: Duration = Duration::from_secs(5);
 /// How often a server that does not answer, or a transaction that does not end, is asked again before a person is.
 const ROUNDS_MAX: u32 = 60;
+/// How far beyond the known segments a script is fenced that cannot be read any more.
+const SEGMENTS_BLIND: usize = 16;
 /// The longest wait between two rounds.
 const ROUND_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -60,7 +62,7 @@ impl Doubt {
     }
 
     async fn verdict(&self, body: &Body) -> Verdict {
-        if self.expands {
+        if self.expands || self.shared.header.dry_run {
             return Verdict::Known(Evidence::ReadOnly);
         }
         let by_author = |what: &str| match body.delivery {
@@ -103,11 +105,11 @@ impl Doubt {
                 Ok((dialect, _)) => prepare(&self.shared, sql, &context, dialect).await,
                 Err(error) => return Verdict::Undecided(error.to_string()),
             };
-            let prepared = match prepared {
-                Ok(prepared) => prepared,
-                Err(failure) => return Verdict::Undecided(failure.message),
+            let probed = match prepared {
+                Ok(prepared) => self.probe_on(connection, &prepared, &mut committed).await,
+                Err(failure) => self.probe_blindly(connection, &mut committed, &failure.message).await,
             };
-            match self.probe_on(connection, &prepared, &mut committed).await {
+            match probed {
                 Ok(verdict) => return verdict,
                 Err(why) => last = why,
             }
@@ -124,15 +126,24 @@ impl Doubt {
     }
 
     /// Walks over the segments that are not known to be committed. `Err` means: ask again later.
+    ///
+    /// A segment that only reads, or that the script rolls back, leaves no marker: whether it was run shows in the segments behind it.
     async fn probe_on(&self, connection: &str, prepared: &Prepared, committed: &mut usize) -> Result<Verdict, String> {
         let mut evidence = Evidence::Marker;
-        while *committed < prepared.segments.len() {
-            let number = *committed;
-            match &prepared.segments[number].promise {
+        let mut number = *committed;
+        while number < prepared.segments.len() {
+            let segment = &prepared.segments[number];
+            match &segment.promise {
+                _ if segment.end == SegmentEnd::Rollback => {}
                 SegmentPromise::AtLeastOnce(why) => match self.probe(connection, number, "forward").await? {
-                    Some(Probe::Committed(row)) => self.tell(prepared, number, row, Promise::AtLeastOnce(why.clone())).await,
+                    Some(Probe::Committed(row)) => {
+                        self.tell_silent(prepared, committed, number).await;
+                        self.tell(number, row, Promise::AtLeastOnce(why.clone())).await;
+                        *committed = number + 1;
+                    }
                     Some(Probe::Fenced) | None => match self.probe(connection, number, &intent_kind("forward")).await? {
                         Some(Probe::Committed(_)) => {
+                            self.tell_silent(prepared, committed, number).await;
                             return Ok(Verdict::Undecided(format!(
                                 "segment {} was begun and is not known to have ended, and it has no transaction: {why}",
                                 number + 1
@@ -146,9 +157,14 @@ impl Doubt {
                     },
                     Some(Probe::StillRunning) => return Err(still_running()),
                 },
-                SegmentPromise::ExactlyOnce | SegmentPromise::ReadOnly => {
+                promise @ (SegmentPromise::ExactlyOnce | SegmentPromise::ReadOnly) => {
                     match self.probe(connection, number, "forward").await? {
-                        Some(Probe::Committed(row)) => self.tell(prepared, number, row, Promise::ExactlyOnce).await,
+                        Some(Probe::Committed(row)) => {
+                            self.tell_silent(prepared, committed, number).await;
+                            self.tell(number, row, Promise::ExactlyOnce).await;
+                            *committed = number + 1;
+                        }
+                        Some(Probe::Fenced) if *promise == SegmentPromise::ReadOnly => {}
                         Some(Probe::Fenced) => {
                             evidence = Evidence::Tombstone;
                             break;
@@ -162,9 +178,51 @@ impl Doubt {
                     }
                 }
             }
-            *committed += 1;
+            number += 1;
         }
         Ok(Verdict::Known(evidence))
+    }
+
+    /// What left no marker and was run all the same, because the segment `before` was begun. Their results are not lost: a segment
+    /// with a result is marked unless it is the last.
+    async fn tell_silent(&self, prepared: &Prepared, committed: &mut usize, before: usize) {
+        while *committed < before {
+            let commit = SegmentCommit {
+                segment: u32::try_from(*committed).unwrap_or(u32::MAX),
+                digest: prepared.digests[*committed].clone(),
+                promise: Promise::ReadOnly,
+                evidence: Evidence::ReadOnly,
+                statements: Vec::new(),
+                result: None,
+            };
+            self.send(commit).await;
+            *committed += 1;
+        }
+    }
+
+    /// For a script that cannot be rendered or cut now, so that nobody knows how many segments it has: it may have been another one
+    /// when an earlier process ran it. Fences what can be begun next, and a good way beyond.
+    async fn probe_blindly(&self, connection: &str, committed: &mut usize, why: &str) -> Result<Verdict, String> {
+        let ask =
+            |number: usize| format!("segment {} was begun, and what the script was then is not known now: {why}", number + 1);
+        for number in *committed..*committed + SEGMENTS_BLIND {
+            match self.probe(connection, number, "forward").await? {
+                Some(Probe::Committed(row)) if number == *committed => {
+                    self.tell(number, row, Promise::ExactlyOnce).await;
+                    *committed += 1;
+                }
+                Some(Probe::Committed(_)) => return Ok(Verdict::Undecided(ask(number))),
+                Some(Probe::Fenced) => {}
+                None => return Ok(Verdict::Known(Evidence::ReadOnly)),
+                Some(Probe::StillRunning) => return Err(still_running()),
+            }
+            match self.probe(connection, number, &intent_kind("forward")).await? {
+                Some(Probe::Committed(_)) if number >= *committed => return Ok(Verdict::Undecided(ask(number))),
+                Some(Probe::Committed(_) | Probe::Fenced) | None => {}
+                Some(Probe::StillRunning) => return Err(still_running()),
+            }
+        }
+        Ok(Verdict::Known(Evidence::Tombstone))
     }
 
     /// `Ok(None)` when there is no marker table and none may be made: then no marked unit can ever have committed, or commit.
@@ -181,8 +239,7 @@ impl Doubt {
         }
     }
 
-    async fn tell(&self, prepared: &Prepared, number: usize, row: MarkerRow, promise: Promise) {
-        debug_assert!(number < prepared.digests.len());
+    async fn tell(&self, number: usize, row: MarkerRow, promise: Promise) {
         let commit = SegmentCommit {
             segment: u32::try_from(number).unwrap_or(u32::MAX),
             digest: row.digest,
@@ -191,6 +248,10 @@ impl Doubt {
             statements: Vec::new(),
             result: row.result.map(Arc::from),
         };
+        self.send(commit).await;
+    }
+
+    async fn send(&self, commit: SegmentCommit) {
         let command =
             Command::CommitSegment { instance: self.instance.clone(), try_number: self.try_number, commit: Arc::new(commit) };
         // As in `resolve`.

@@ -20,7 +20,8 @@ fn every_seed_keeps_the_invariants() {
     let seeds = number("BACKSTOP_SEEDS", 3_000);
     let mut violations = (first..first + seeds).filter_map(|seed| run_seed(seed).err());
     let Some(violation) = violations.next() else { return };
-    let others: Vec<String> = violations.take(OTHERS_TOLD).map(|other| format!("  seed {}: {}", other.seed, other.what)).collect();
+    let others: Vec<String> =
+        violations.take(OTHERS_TOLD).map(|other| format!("  seed {}: {}", other.seed, other.what)).collect();
     panic!(
         "{violation}\nalso:\n{}\nrun it again:\n  BACKSTOP_FIRST_SEED={} BACKSTOP_SEEDS=1 cargo test -p backstop-runtime --test simulation every_seed",
         others.join("\n"),
@@ -34,5 +35,31 @@ fn a_seed_tells_the_same_story_twice() {
         let simulation = Simulation { seed, broken: Broken::Nothing, keeps_history: true };
         let (once, twice) = (simulation.run(), simulation.run());
         assert_eq!(once, twice, "seed {seed}");
+    }
+}
+
+/// Seeds that once found a violation, each by what was wrong.
+mod found {
+    use super::run_seed;
+
+    fn check(seed: u64) {
+        if let Err(violation) = run_seed(seed) {
+            panic!("{violation}");
+        }
+    }
+
+    #[test]
+    fn statements_without_a_transaction_are_done_though_their_marker_fails() {
+        check(2);
+    }
+
+    #[test]
+    fn a_first_try_that_fails_after_a_crash_is_probed_for_what_ran_ahead_of_the_log() {
+        check(8);
+    }
+
+    #[test]
+    fn a_segment_that_only_reads_does_not_hide_the_commits_behind_it() {
+        check(47);
     }
 }

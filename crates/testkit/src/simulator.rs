@@ -108,7 +108,10 @@ pub fn run_seed(seed: u64) -> Result<Outcome, Violation> {
     let simulation = Simulation { seed, broken: Broken::Nothing, keeps_history: false };
     simulation.run().or_else(|violation| match (Simulation { keeps_history: true, ..simulation }).run() {
         Err(told) => Err(told),
-        Ok(_) => Err(Violation { what: format!("{} (and not again: the simulation is not deterministic)", violation.what), ..violation }),
+        Ok(_) => Err(Violation {
+            what: format!("{} (and not again: the simulation is not deterministic)", violation.what),
+            ..violation
+        }),
     })
 }
 
@@ -369,18 +372,22 @@ impl Life {
     /// A person looks at the databases, and says what is true.
     fn decide(&mut self, report: &Report) -> Vec<Decision> {
         self.settle();
-        let decisions: Vec<Decision> = report.undecided.keys().filter_map(|instance| {
-            let view = report.state.instance(instance)?;
-            let shape = self.scenario.shape(instance.task.as_str())?;
-            let number = view.segments.len();
-            // Other doubts come from a server that did not answer for long: it does by now.
-            if *shape.segments.get(number)? != Segment::Bare {
-                return None;
-            }
-            let took_effect = self.servers[shape.server].count(&effect(&shape.id, instance.map_index, number, 0)) > 0;
-            self.world.say(|| format!("a person says that segment {number} of `{instance}` took effect: {took_effect}"));
-            Some(Decision { instance: instance.clone(), took_effect, who: "somebody".into(), why: "looked".into() })
-        }).collect();
+        let decisions: Vec<Decision> = report
+            .undecided
+            .keys()
+            .filter_map(|instance| {
+                let view = report.state.instance(instance)?;
+                let shape = self.scenario.shape(instance.task.as_str())?;
+                let number = view.segments.len();
+                // Other doubts come from a server that did not answer for long: it does by now.
+                if *shape.segments.get(number)? != Segment::Bare {
+                    return None;
+                }
+                let took_effect = self.servers[shape.server].count(&effect(&shape.id, instance.map_index, number, 0)) > 0;
+                self.world.say(|| format!("a person says that segment {number} of `{instance}` took effect: {took_effect}"));
+                Some(Decision { instance: instance.clone(), took_effect, who: "somebody".into(), why: "looked".into() })
+            })
+            .collect();
         self.decisions += decisions.len() as u32;
         decisions
     }

@@ -36,8 +36,8 @@ pub(crate) async fn run_task(attempt: &mut Attempt, http: &Http) -> Outcome {
         if let Some(outcome) = attempt.dry_run_note("this request").await {
             return outcome;
         }
-        if !attempt.wait_for_log().await {
-            return attempt.log_ended();
+        if let Err(outcome) = attempt.wait_for_log().await {
+            return outcome;
         }
     }
     let (status, answer) = match send(attempt, http).await {

@@ -198,8 +198,10 @@ impl Attempt {
     async fn work(&mut self) -> Outcome {
         // A second try must not start before the log has the end of the first: after a crash it would not be found (see DESIGN.md,
         // "Running ahead of the log").
-        if self.try_number > 1 && !self.wait_for_log().await {
-            return self.log_ended();
+        if self.try_number > 1
+            && let Err(outcome) = self.wait_for_log().await
+        {
+            return outcome;
         }
         let shared = self.shared.clone();
         match self.work.clone() {
@@ -210,8 +212,8 @@ impl Attempt {
             },
             // What leaves the process waits for the log.
             Work::Callback(_, callback) => match self.wait_for_log().await {
-                true => self.task(&callback.kind).await,
-                false => self.log_ended(),
+                Ok(()) => self.task(&callback.kind).await,
+                Err(outcome) => outcome,
             },
         }
     }
@@ -230,21 +232,22 @@ impl Attempt {
     }
 
     /// Waits until the start of this attempt is durable: before work that leaves no marker.
-    pub(crate) async fn wait_for_log(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// The outcome when the log cannot be written any more, or the attempt is stopped before: nothing was begun.
+    pub(crate) async fn wait_for_log(&mut self) -> Result<(), Outcome> {
         let version = self.started_version;
         tokio::select! {
             biased;
-            durable = self.gate.wait(version) => durable,
-            _ = self.stopper.wait() => true,
+            durable = self.gate.wait(version) => match durable {
+                true => Ok(()),
+                false => Err(Outcome::Failed(
+                    failure(FailureClass::Interrupted, "the run's log cannot be written, so this attempt did not begin")
+                        .effect("nothing was sent"),
+                )),
+            },
+            reason = self.stopper.wait() => Err(script::stopped(&reason, "nothing was sent")),
         }
-    }
-
-    /// The answer when the log cannot be written any more.
-    pub(crate) fn log_ended(&self) -> Outcome {
-        Outcome::Failed(
-            failure(FailureClass::Interrupted, "the run's log cannot be written, so this attempt did not begin")
-                .effect("nothing was sent"),
-        )
     }
 
     /// Why a kind without transactions is not run in a dry run; `None` when it is no dry run.

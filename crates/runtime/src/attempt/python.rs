@@ -61,8 +61,8 @@ pub(crate) async fn run(attempt: &mut Attempt, python: &Python) -> Outcome {
     let mut command = Command::new(&python.interpreter);
     command.arg("-c").arg(BOOTSTRAP).env("PYTHONUNBUFFERED", "1").current_dir(&shared.project.root);
     process::environment(attempt, &mut command);
-    if !attempt.wait_for_log().await {
-        return attempt.log_ended();
+    if let Err(outcome) = attempt.wait_for_log().await {
+        return outcome;
     }
     match process::run(attempt, command, Some(order.to_string())).await {
         Ok(ended) if ended.status.success() => read_result(&file).await,

@@ -29,8 +29,8 @@ pub(crate) async fn run(attempt: &mut Attempt, shell: &Shell) -> Outcome {
         Some(folder) => shared.project.root.join(folder),
         None => shared.project.root.clone(),
     });
-    if !attempt.wait_for_log().await {
-        return attempt.log_ended();
+    if let Err(outcome) = attempt.wait_for_log().await {
+        return outcome;
     }
     match process::run(attempt, command, None).await {
         Ok(ended) if ended.status.success() && ended.last_line.is_empty() => Outcome::done(),

@@ -5,8 +5,8 @@ use super::world::World;
 use async_trait::async_trait;
 use backstop_core::RunId;
 use backstop_store::{
-    Append, AppendError, Durable, Error, ErrorKind, InstanceRow, MemoryStore, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store,
-    Version,
+    Append, AppendError, Durable, Error, ErrorKind, InstanceRow, MemoryStore, Recorded, RunFilter, RunLock, RunRow, StatementRow,
+    Store, Version,
 };
 use std::sync::Arc;
 use std::time::Duration;

@@ -91,7 +91,9 @@ impl Inspector {
             let name = effect(&shape.id, instance.map_index, number, part);
             let count = self.servers[shape.server].count(&name);
             if count == 0 || (count > 1 && shape.delivery == Delivery::ExactlyOnce) {
-                return Err(format!("segment {number} of `{instance}` is called committed; effect `{name}` was applied {count} times"));
+                return Err(format!(
+                    "segment {number} of `{instance}` is called committed; effect `{name}` was applied {count} times"
+                ));
             }
         }
         Ok(())

@@ -10,8 +10,8 @@ use backstop_core::retry::RetryPolicy;
 use backstop_core::rule::TriggerRule;
 use backstop_core::{Dag, TaskId, TaskIx};
 use backstop_project::definition::{
-    Body, Branch, BranchBy, Callback, Callbacks, Check, Connection, Definition, ForEach, Kind, Project, ResultKind, Sensor, SensorBy,
-    Source, Sql, Template,
+    Body, Branch, BranchBy, Callback, Callbacks, Check, Connection, Definition, ForEach, Kind, Project, ResultKind, Sensor,
+    SensorBy, Source, Sql, Template,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -6,8 +6,8 @@ use super::world::Fault;
 use async_trait::async_trait;
 use backstop_connect::session::{Call, StatementOutcome, Wrap};
 use backstop_connect::{
-    Canceller, Capabilities, Column, Connector, Dialect, Error, ErrorKind, MarkerKey, MarkerRow, MarkerTable, Observer, Probe, Session,
-    Unit, UnitError, UnitOutcome, Value,
+    Canceller, Capabilities, Column, Connector, Dialect, Error, ErrorKind, MarkerKey, MarkerRow, MarkerTable, Observer, Probe,
+    Session, Unit, UnitError, UnitOutcome, Value,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,7 +154,12 @@ impl FakeSession {
     }
 
     /// Runs the statements as far as the observer sees them. The place of the one that fails, and why.
-    fn observe(&self, unit: &Unit<'_>, observer: &mut dyn Observer, is_read_only: bool) -> Result<Vec<String>, (usize, UnitError)> {
+    fn observe(
+        &self,
+        unit: &Unit<'_>,
+        observer: &mut dyn Observer,
+        is_read_only: bool,
+    ) -> Result<Vec<String>, (usize, UnitError)> {
         let mut effects = Vec::new();
         for (place, call) in unit.calls.iter().enumerate() {
             observer.started(place);
@@ -187,7 +192,9 @@ impl FakeSession {
     async fn unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
         let server = self.server.clone();
         let world = server.world.clone();
-        world.operation(|| format!("{}: unit {} of {:?}", server.name, told(&unit.wrap), unit.calls.iter().map(|c| c.sql).collect::<Vec<_>>()));
+        world.operation(|| {
+            format!("{}: unit {} of {:?}", server.name, told(&unit.wrap), unit.calls.iter().map(|c| c.sql).collect::<Vec<_>>())
+        });
         if !self.is_linked() {
             return Err(UnitError::RolledBack { place: None, error: lost() });
         }
@@ -368,7 +375,13 @@ impl FakeSession {
         match fault {
             Some(Fault::Deadlock) => return Err(rolled_back(Some(0), ErrorKind::Deadlock, "deadlock")),
             Some(Fault::Constraint) => return Err(rolled_back(Some(0), ErrorKind::Other, "division by zero")),
-            Some(Fault::LostBeforeCommit(_) | Fault::LostCommitted | Fault::LostRolledBack | Fault::LostOpen { .. } | Fault::Restart) => {
+            Some(
+                Fault::LostBeforeCommit(_)
+                | Fault::LostCommitted
+                | Fault::LostRolledBack
+                | Fault::LostOpen { .. }
+                | Fault::Restart,
+            ) => {
                 self.is_usable = false;
                 return Err(UnitError::RolledBack { place: None, error: lost() });
             }
@@ -379,7 +392,12 @@ impl FakeSession {
     }
 
     /// Each effect commits by itself, at once.
-    async fn bare(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer, fault: Option<Fault>) -> Result<UnitOutcome, UnitError> {
+    async fn bare(
+        &mut self,
+        unit: &Unit<'_>,
+        observer: &mut dyn Observer,
+        fault: Option<Fault>,
+    ) -> Result<UnitOutcome, UnitError> {
         let partial = |kind, message: &str| UnitError::Partial { place: 0, error: Error::new(kind, "run statements", message) };
         let effects = match self.observe(unit, observer, false) {
             Ok(effects) => effects,
@@ -430,7 +448,9 @@ impl FakeSession {
 
 fn told(wrap: &Wrap) -> String {
     match wrap {
-        Wrap::Marked { key, .. } => format!("marked {}[{}] {} {} try {}", key.task, key.map_index, key.segment, key.kind, key.try_number),
+        Wrap::Marked { key, .. } => {
+            format!("marked {}[{}] {} {} try {}", key.task, key.map_index, key.segment, key.kind, key.try_number)
+        }
         Wrap::ReadOnly => "read-only".into(),
         Wrap::Unmarked => "unmarked".into(),
         Wrap::RolledBack => "rolled back".into(),
@@ -461,7 +481,12 @@ impl Session for FakeSession {
         self.is_usable
     }
 
-    async fn execute(&mut self, _call: &Call<'_>, _place: usize, _observer: &mut dyn Observer) -> Result<StatementOutcome, Error> {
+    async fn execute(
+        &mut self,
+        _call: &Call<'_>,
+        _place: usize,
+        _observer: &mut dyn Observer,
+    ) -> Result<StatementOutcome, Error> {
         Err(not_simulated())
     }
 
@@ -500,7 +525,9 @@ impl Session for FakeSession {
     async fn probe(&mut self, _table: &MarkerTable, key: &MarkerKey, wait: Duration) -> Result<Probe, Error> {
         let server = self.server.clone();
         let world = server.world.clone();
-        world.operation(|| format!("{}: probe {}[{}] {} {} try {}", server.name, key.task, key.map_index, key.segment, key.kind, key.try_number));
+        world.operation(|| {
+            format!("{}: probe {}[{}] {} {} try {}", server.name, key.task, key.map_index, key.segment, key.kind, key.try_number)
+        });
         sleep(Duration::from_millis(world.below(4))).await;
         if !self.is_linked() || world.other_fault(100) {
             self.is_usable = false;

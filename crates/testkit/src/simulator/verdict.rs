@@ -53,8 +53,9 @@ fn unique_commits(events: &[Event]) -> Result<(), String> {
 fn allow(shape: &Shape, instance: &InstanceId, view: &InstanceView<'_>, allowed: &mut Allowed) -> Result<(), String> {
     let done = match view.phase {
         InstancePhase::Success => shape.segments.len(),
-        InstancePhase::Failed => view.segments.len(),
-        InstancePhase::Skipped | InstancePhase::UpstreamFailed | InstancePhase::Removed => 0,
+        // Skipped with segments: between two tries, when the run was cancelled.
+        InstancePhase::Failed | InstancePhase::Skipped => view.segments.len(),
+        InstancePhase::UpstreamFailed | InstancePhase::Removed => 0,
         phase @ (InstancePhase::None
         | InstancePhase::Scheduled
         | InstancePhase::Running
@@ -79,7 +80,8 @@ fn allow(shape: &Shape, instance: &InstanceId, view: &InstanceView<'_>, allowed:
 /// The result is that of the last segment that has one, whichever try and process ran it.
 fn result(shape: &Shape, instance: &InstanceId, view: &InstanceView<'_>) -> Result<(), String> {
     let by_operator = |evidence: &Evidence| matches!(evidence, Evidence::Operator { .. });
-    let was_decided = view.segments.iter().any(|commit| by_operator(&commit.evidence)) || view.segments.len() < shape.segments.len();
+    let was_decided =
+        view.segments.iter().any(|commit| by_operator(&commit.evidence)) || view.segments.len() < shape.segments.len();
     let expected = shape.result.map(|value| value.to_string());
     let found = view.result.map(|text| text.to_string());
     if shape.segments.is_empty() || was_decided || found == expected {

@@ -13,14 +13,14 @@ use crate::failure::{FailureExt, failure, of_database};
 use crate::journal::Gate;
 use crate::logs::TaskLog;
 use crate::sessions::Lease;
-use backstop_connect::script::{SegmentEnd, SegmentPromise};
-use backstop_connect::session::{Call, Wrap};
-use backstop_connect::{Capabilities, MarkerKey, MarkerTable, Unit, UnitError, UnitOutcome};
+use backstop_connect::script::{SegmentEnd, SegmentPromise, session_statements_before};
+use backstop_connect::session::{Call, Ignore, Wrap};
+use backstop_connect::{Capabilities, Dialect, MarkerKey, MarkerTable, Unit, UnitError, UnitOutcome};
 use backstop_core::dag::Delivery;
 use backstop_core::event::{Evidence, FailureClass, Promise, SegmentCommit, StatementRecord};
 use backstop_core::{Command, InstanceId};
 use backstop_project::context::Context;
-use backstop_project::definition::Sql;
+use backstop_project::definition::{ResultKind, Sql};
 use ending::kill;
 use prepare::{check_prefix, repeated};
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub(crate) struct Runner<'a> {
     pub(crate) stopper: Stopper,
     pub(crate) gate: Gate,
     pub(crate) started_version: u64,
+    /// The start of this try is known to be durable.
+    pub(crate) is_logged: bool,
 }
 
 /// Runs a `sql` task.
@@ -65,6 +67,7 @@ pub(crate) async fn run_task(attempt: &mut Attempt, sql: &Sql) -> Outcome {
         stopper: attempt.stopper.clone(),
         gate: attempt.gate.clone(),
         started_version: attempt.started_version,
+        is_logged: false,
     };
     runner.run(sql).await
 }
@@ -88,6 +91,28 @@ enum Ended {
 impl Runner<'_> {
     /// Runs what is not committed yet.
     pub(crate) async fn run(mut self, sql: &Sql) -> Outcome {
+        match self.run_segments(sql).await {
+            Outcome::Failed(failure) if self.may_have_run_before() => Outcome::Unknown(
+                failure.effect("whether an earlier process of the run committed it ahead of its log is not known yet"),
+            ),
+            outcome => outcome,
+        }
+    }
+
+    /// True when an earlier process may have run this very try ahead of its log (see DESIGN.md, "Running ahead of the log"). What that
+    /// process committed is adopted when this attempt finds its marker; when this attempt fails before it could look, or while a
+    /// transaction of that process is still open, the key has to be probed before the next try, which has another key.
+    fn may_have_run_before(&self) -> bool {
+        self.shared.was_interrupted
+            // Later tries, callbacks and statements without a transaction wait for the log: an earlier process would have told of them.
+            && self.try_number == 1
+            && self.mailbox.is_some()
+            && !self.is_logged
+            && self.delivery == Delivery::ExactlyOnce
+            && !self.shared.header.dry_run
+    }
+
+    async fn run_segments(&mut self, sql: &Sql) -> Outcome {
         let (dialect, capabilities) = match self.shared.sessions.dialect(self.connection).await {
             Ok(found) => found,
             Err(error) => return Outcome::Failed(of_database(&error).effect("nothing was sent")),
@@ -106,9 +131,18 @@ impl Runner<'_> {
                 Ok(lease) => lease,
                 Err(outcome) => return outcome,
             };
+            // What committed segments did to their session (SET, ATTACH...) is not in this one.
+            let mut is_strange = !self.committed.is_empty();
             for number in self.committed.len()..prepared.segments.len() {
+                if std::mem::take(&mut is_strange)
+                    && let Err(outcome) = self.prepare_session(&mut lease, &prepared, dialect, number).await
+                {
+                    lease.give_back().await;
+                    return outcome;
+                }
                 match self.segment(&mut lease, sql, &prepared, number, capabilities).await {
                     Ended::Committed(commit) => {
+                        is_strange = commit.evidence == Evidence::Marker;
                         result = commit.result.clone().or(result);
                         self.tell(commit).await;
                     }
@@ -121,6 +155,28 @@ impl Runner<'_> {
             lease.give_back().await;
         }
         Outcome::Succeeded { result, follow: None }
+    }
+
+    /// Runs again what earlier segments said to their session.
+    async fn prepare_session(
+        &self,
+        lease: &mut Lease,
+        prepared: &Prepared,
+        dialect: Dialect,
+        number: usize,
+    ) -> Result<(), Outcome> {
+        let places = session_statements_before(dialect, &prepared.text, &prepared.statements, &prepared.segments, number);
+        for place in places {
+            let (sql, parameters) = &prepared.calls[place];
+            let call = Call { sql, parameters, copy_data: None };
+            if let Err(error) = lease.session().execute(&call, 0, &mut Ignore).await {
+                let number = prepared.statements[place].number;
+                let mut told = of_database(&error).effect("nothing new was sent");
+                told.message = format!("statement {number}, run again for a new session: {}", error.message);
+                return Err(Outcome::Failed(told));
+            }
+        }
+        Ok(())
     }
 
     async fn say_resumed(&self, prepared: &Prepared) {
@@ -163,6 +219,7 @@ impl Runner<'_> {
     ) -> Ended {
         let segment = &prepared.segments[number];
         let marked = self.marked(prepared, number, self.kind);
+        let is_marked = self.delivery == Delivery::ExactlyOnce && capabilities.markers;
         let at_least_once = |why: &str| Promise::AtLeastOnce(why.to_owned());
         if self.shared.header.dry_run {
             return self.dry_run(lease, sql, prepared, number).await;
@@ -179,6 +236,10 @@ impl Runner<'_> {
                 let promise = at_least_once("this kind of database has no transactions");
                 self.bare(lease, sql, prepared, number, promise).await
             }
+            // Its marker keeps the result: when the process dies behind a later segment, this one is not read again.
+            SegmentPromise::ReadOnly if sql.result != ResultKind::None && number + 1 < prepared.segments.len() && is_marked => {
+                self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await
+            }
             SegmentPromise::ReadOnly => match self.unit(lease, sql, prepared, number, Wrap::ReadOnly, Promise::ReadOnly).await {
                 Ended::Stopped(Outcome::Skipped(_)) if self.delivery == Delivery::ExactlyOnce => {
                     self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await
@@ -186,9 +247,7 @@ impl Runner<'_> {
                 Ended::Stopped(Outcome::Skipped(_)) => self.unmarked(lease, sql, prepared, number).await,
                 ended => ended,
             },
-            SegmentPromise::ExactlyOnce if self.delivery == Delivery::AtLeastOnce || !capabilities.markers => {
-                self.unmarked(lease, sql, prepared, number).await
-            }
+            SegmentPromise::ExactlyOnce if !is_marked => self.unmarked(lease, sql, prepared, number).await,
             SegmentPromise::ExactlyOnce => self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await,
         }
     }
@@ -219,15 +278,21 @@ impl Runner<'_> {
         let marks = self.delivery == Delivery::ExactlyOnce;
         if marks {
             let intent = self.marked(prepared, number, &intent_kind(self.kind));
-            if let Err(outcome) = self.mark_only(lease, prepared, number, intent).await {
-                return Ended::Stopped(outcome);
+            match self.mark_only(lease, prepared, number, intent).await {
+                Ok(()) => {}
+                // Whether the intent is there or not: this process knows that nothing was begun, and the next try has another key.
+                Err(Outcome::Unknown(failure)) => return Ended::Stopped(Outcome::Failed(failure.effect("nothing was sent"))),
+                Err(outcome) => return Ended::Stopped(outcome),
             }
         }
         let ended = self.unit(lease, sql, prepared, number, Wrap::Bare, promise).await;
         if marks && matches!(ended, Ended::Committed(_)) {
             let done = self.marked(prepared, number, self.kind);
-            if let Err(outcome) = self.mark_only(lease, prepared, number, done).await {
-                return Ended::Stopped(outcome);
+            if self.mark_only(lease, prepared, number, done).await.is_err() {
+                // The statements took effect, whatever became of the marker: without it a crash before the log is durable asks a
+                // person. To call the segment failed would run it again.
+                let text = format!("segment {} is done, but its marker could not be written", number + 1);
+                self.log.line(self.shared.clock.now(), "WARN", &text).await;
             }
         }
         ended
@@ -236,7 +301,7 @@ impl Runner<'_> {
     /// Writes a marker in a transaction of its own.
     async fn mark_only(&mut self, lease: &mut Lease, prepared: &Prepared, number: usize, wrap: Wrap) -> Result<(), Outcome> {
         let unit = Unit { calls: &[], begin: None, wrap, keeps_result: false };
-        match lease.session().run_unit(&unit, &mut backstop_connect::session::Ignore).await {
+        match lease.session().run_unit(&unit, &mut Ignore).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.unit_failed(error, prepared, number, &Watching::empty(), None)),
         }
@@ -253,8 +318,8 @@ impl Runner<'_> {
     }
 
     async fn log_is_durable(&mut self) -> bool {
-        let version = self.started_version;
-        self.gate.wait(version).await
+        self.is_logged = self.gate.wait(self.started_version).await;
+        self.is_logged
     }
 
     fn commit(
@@ -291,7 +356,7 @@ impl Runner<'_> {
             })
             .collect();
         let begin = segment.begin.map(|place| &prepared.text[prepared.statements[place].text.clone()]);
-        let keeps_result = sql.result != backstop_project::definition::ResultKind::None;
+        let keeps_result = sql.result != ResultKind::None;
         let unit = Unit { calls: &calls, begin, wrap, keeps_result };
         let mut watching = Watching::new(self, sql, prepared, places.clone());
         let canceller = lease.canceller();
