@@ -30,10 +30,12 @@ impl Reading<'_> {
             }) else {
                 continue;
             };
+            let before = self.diagnostics.len();
             let if_true = self.targets(graph, task, &branch.if_true, &downstream[task]);
             let if_false = self.targets(graph, task, &branch.if_false, &downstream[task]);
             let follows = Follows { if_true: if_true.iter().copied().collect(), if_false: if_false.iter().copied().collect() };
-            if decides_alone(&branch) {
+            // With a wrong target it is not known what is followed.
+            if decides_alone(&branch) && self.diagnostics.len() == before {
                 self.never_followed(graph, task, &follows, &downstream);
             }
             let ids = |places: &[u32]| places.iter().map(|place| graph.tasks[*place as usize].id.clone()).collect();

@@ -8,18 +8,20 @@ use crate::definition::Template;
 use crate::diagnostic::{Diagnostic, Span, code, did_you_mean};
 use crate::read::Scope;
 use minijinja::Environment;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// Checks templates against the names of a DAG.
 pub(crate) struct Checker {
     engine: Environment<'static>,
     /// `None` where any may be there.
     params: Option<BTreeSet<String>>,
+    /// Tags of templates that were found good. A generated DAG has the same few in a hundred thousand tasks.
+    good: HashSet<String>,
 }
 
 impl Default for Checker {
     fn default() -> Self {
-        Self { engine: engine::new(), params: None }
+        Self { engine: engine::new(), params: None, good: HashSet::new() }
     }
 }
 
@@ -29,16 +31,32 @@ const FUNCTIONS: &[&str] = &["range", "dict", "namespace", "loop", "caller", "se
 impl Checker {
     /// The parameters of the DAG that comes next.
     pub(crate) fn set_params(&mut self, names: impl IntoIterator<Item = String>) {
+        self.good.clear();
         self.params = Some(names.into_iter().collect());
     }
 
     /// Any parameter may be there.
     pub(crate) fn forget_params(&mut self) {
+        self.good.clear();
         self.params = None;
     }
 
     /// Reports what is wrong with a template.
-    pub(crate) fn check(&self, template: &Template, scope: &Scope, diagnostics: &mut Vec<Diagnostic>) {
+    pub(crate) fn check(&mut self, template: &Template, scope: &Scope, diagnostics: &mut Vec<Diagnostic>) {
+        let tags = tags(&template.text);
+        if tags.as_ref().is_some_and(|tags| self.good.contains(tags)) {
+            return;
+        }
+        let before = diagnostics.len();
+        self.check_names(template, scope, diagnostics);
+        // A bound, as a project of different templates would keep them all.
+        const GOOD_MAX: usize = 10_000;
+        if diagnostics.len() == before && self.good.len() < GOOD_MAX {
+            self.good.extend(tags);
+        }
+    }
+
+    fn check_names(&self, template: &Template, scope: &Scope, diagnostics: &mut Vec<Diagnostic>) {
         let compiled = match self.engine.template_from_str(&template.text) {
             Ok(compiled) => compiled,
             Err(error) => {
@@ -134,6 +152,36 @@ impl Checker {
     }
 }
 
+/// The tags of a template without the text around them, which has no say in whether the template is good. `None` where tags cannot be told from text
+/// without parsing: a brace in a quoted text, or `raw`.
+fn tags(text: &str) -> Option<String> {
+    const LENGTH_MAX: usize = 4_096;
+    let mut tags = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        rest = &rest[at..];
+        let end = match rest.as_bytes().get(1) {
+            Some(b'{') => "}}",
+            Some(b'%') => "%}",
+            Some(b'#') => "#}",
+            _ => {
+                rest = &rest[1..];
+                continue;
+            }
+        };
+        let length = rest.find(end)? + end.len();
+        let tag = &rest[..length];
+        let quotes = |quote: char| tag.matches(quote).count();
+        let plain = quotes('"') % 2 == 0 && quotes('\'') % 2 == 0 && !tag.contains("raw") && !tag[2..].contains('{');
+        if !plain || tags.len() + length > LENGTH_MAX {
+            return None;
+        }
+        tags.push_str(tag);
+        rest = &rest[length..];
+    }
+    Some(tags)
+}
+
 fn syntax_error(template: &Template, error: &minijinja::Error) -> Diagnostic {
     let text = &template.text;
     let range = error.range();
@@ -186,4 +234,21 @@ fn is_guarded(text: &str, name: &str) -> bool {
     filter.is_some_and(|filter| filter.starts_with("default") || filter.starts_with("d("))
         || test
             .is_some_and(|test| test.starts_with("defined") || test.starts_with("not defined") || test.starts_with("undefined"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tags;
+
+    #[test]
+    fn tags_are_told_from_text_only_where_that_is_certain() {
+        let check = |text: &str, expect: Option<&str>| assert_eq!(tags(text).as_deref(), expect, "{text}");
+        check("SELECT '{{ ds }}', {x} {% if a %}", Some("{{ ds }}{% if a %}"));
+        check("{# note #}{{ f('a') }}", Some("{# note #}{{ f('a') }}"));
+        check("{{ '}}' ~ bad }}", None);
+        check("{{ \"}}\" }}", None);
+        check("{% raw %}{{ x }}{% endraw %}", None);
+        check("{{ {'a': 1} }}", None);
+        check("{{ never closed", None);
+    }
 }
