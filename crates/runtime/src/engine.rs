@@ -3,14 +3,15 @@
 //! The loop has one closed set of inputs: answers of attempts and resolvers, the timer, the journal, the control. Between two of them
 //! the state is settled and nothing awaits while it is mutated.
 
-use crate::attempt::{Attempt, Shared, Stop, Stopper, Work, template_context};
+use crate::attempt::{Attempt, Shared, Stop, Stopper, Work, script, template_context};
 use crate::clock::until;
 use crate::failure::{FailureExt, failure};
+use crate::footing::Footing;
 use crate::journal::Journal;
 use crate::resolve::Doubt;
 use crate::run::{Control, Error, Limits};
 use backstop_core::dag::Delivery;
-use backstop_core::event::{CallbackId, Event, FailureClass, Occasion};
+use backstop_core::event::{CallbackId, Event, Evidence, FailureClass, Occasion, SegmentCommit};
 use backstop_core::{Action, Command, InstanceId, RunState, TaskId, TaskIx, actions, handle};
 use backstop_project::definition::{Callback, Callbacks, Kind};
 use backstop_store::Recorded;
@@ -58,11 +59,13 @@ pub(crate) struct Engine {
     callbacks: HashSet<CallbackId>,
     undecided: BTreeMap<InstanceId, String>,
     wake_at: Option<Timestamp>,
+    footing: Footing,
 }
 
 impl Engine {
     pub(crate) fn new(shared: Arc<Shared>, state: RunState, journal: Journal, control: Control, limits: Limits) -> Self {
         let (mailbox, answers) = mpsc::channel(MAILBOX);
+        let footing = Footing::new(shared.definition.dag.tasks().len());
         Self {
             shared,
             state,
@@ -77,6 +80,7 @@ impl Engine {
             callbacks: HashSet::new(),
             undecided: BTreeMap::new(),
             wake_at: None,
+            footing,
         }
     }
 
@@ -88,7 +92,7 @@ impl Engine {
             Ok(events) => {
                 self.keep_results(&events);
                 let recorded = self.journal.append(now, events).await;
-                self.shared.watcher.decided(&self.state, &recorded);
+                self.decided(&recorded);
                 Ok(true)
             }
             Err(rejected) => {
@@ -104,6 +108,11 @@ impl Engine {
             Ok(new) => events.extend(new),
             Err(rejected) => self.shared.watcher.note(None, &format!("not done: {rejected}")),
         }
+    }
+
+    fn decided(&mut self, recorded: &[Recorded]) {
+        self.footing.note(&self.state, &self.shared.definition, recorded);
+        self.shared.watcher.decided(&self.state, recorded);
     }
 
     fn keep_results(&self, events: &[Event]) {
@@ -179,7 +188,7 @@ impl Engine {
             }
             self.keep_results(&events);
             let recorded = self.journal.append(now, events).await;
-            self.shared.watcher.decided(&self.state, &recorded);
+            self.decided(&recorded);
             for (instance, try_number) in started {
                 self.start(instance, try_number);
             }
@@ -209,6 +218,7 @@ impl Engine {
 
     fn start(&mut self, instance: InstanceId, try_number: u32) {
         let Some(place) = self.place(&instance) else { return };
+        let stands_on = self.footing.of(&self.state, place);
         let body = self.shared.definition.body(place);
         let expands = body.for_each.is_some() && instance.map_index.is_none();
         let view = self.state.instance(&instance);
@@ -224,6 +234,7 @@ impl Engine {
             committed: view.as_ref().map(|view| view.segments.to_vec()).unwrap_or_default(),
             waiting_since: view.as_ref().and_then(|view| view.waiting_since),
             started_version: self.journal.version(),
+            stands_on,
             gate: self.journal.gate(),
             stopper: Stopper::new(signal, body.execution_timeout),
             log: self.shared.logs.of(&instance, try_number),
@@ -245,6 +256,22 @@ impl Engine {
                 was_running
             });
         }
+    }
+
+    /// The segment that an attempt in doubt may have committed, when the script has more behind it: then a person who says that it took
+    /// effect speaks of this segment, not of the whole task.
+    pub(crate) async fn segment_with_more_behind(
+        &self,
+        instance: &InstanceId,
+        try_number: u32,
+        evidence: Evidence,
+    ) -> Option<SegmentCommit> {
+        let body = self.shared.definition.body(self.place(instance)?);
+        let Kind::Sql(sql) = &body.kind else { return None };
+        let connection = body.connection.as_deref()?;
+        let number = self.state.instance(instance)?.segments.len();
+        let context = template_context(&self.shared, Some(instance), try_number, self.item(instance), None);
+        script::told_segment(&self.shared, sql, connection, &context, number, evidence).await
     }
 
     fn resolve(&mut self, instance: InstanceId, try_number: u32) {
@@ -311,6 +338,7 @@ impl Engine {
             committed: Vec::new(),
             waiting_since: None,
             started_version: self.journal.version(),
+            stands_on: self.journal.version(),
             gate: self.journal.gate(),
             stopper: Stopper::new(signal, Some(body.timeout)),
             log: self.shared.logs.of(&log_name, callback.try_number.max(1)),
@@ -393,7 +421,7 @@ impl Engine {
         if !events.is_empty() {
             self.keep_results(&events);
             let recorded: Vec<Recorded> = self.journal.append(now, events).await;
-            self.shared.watcher.decided(&self.state, &recorded);
+            self.decided(&recorded);
         }
     }
 

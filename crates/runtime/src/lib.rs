@@ -11,6 +11,7 @@ mod attempt;
 pub mod clock;
 mod engine;
 mod failure;
+mod footing;
 mod journal;
 mod logs;
 mod places;

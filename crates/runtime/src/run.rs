@@ -344,6 +344,12 @@ async fn decide(engine: &mut Engine, decision: &Decision) -> Result<(), Error> {
         })
         .await?;
     let evidence = Evidence::Operator { who: decision.who.clone(), why: decision.why.clone(), took_effect: decision.took_effect };
+    if decision.took_effect
+        && let Some(commit) = engine.segment_with_more_behind(&decision.instance, try_number, evidence.clone()).await
+    {
+        let command = Command::CommitSegment { instance: decision.instance.clone(), try_number, commit: Arc::new(commit) };
+        engine.command(command).await?;
+    }
     engine.command(Command::Resolve { instance: decision.instance.clone(), try_number, evidence }).await?;
     Ok(())
 }

@@ -62,4 +62,14 @@ mod found {
     fn a_segment_that_only_reads_does_not_hide_the_commits_behind_it() {
         check(47);
     }
+
+    #[test]
+    fn what_may_come_out_otherwise_is_durable_before_what_follows_from_it_takes_effect() {
+        check(353);
+    }
+
+    #[test]
+    fn a_person_who_says_that_a_segment_took_effect_does_not_end_the_task() {
+        check(210);
+    }
 }

@@ -154,20 +154,23 @@ pub(super) fn resolve(
         refuse_unexpanded(state, key, &instance)?;
     }
     let mut events = vec![Event::UnknownResolved { instance: instance.clone(), try_number, evidence }];
-    if verdict == Some(true) {
+    let has_progress = found.segments.len() as u32 > found.segments_before;
+    // A person spoke of one segment, told by a `CommitSegment` before, and more of the task come behind it.
+    let is_told_in_part =
+        has_progress && found.segments.last().is_some_and(|commit| matches!(commit.evidence, Evidence::Operator { .. }));
+    if verdict == Some(true) && !is_told_in_part {
         events.push(Event::AttemptSucceeded { instance: instance.clone(), try_number, result: None, follow: None });
         events.extend(callbacks(Some(instance), try_number, Occasion::Success, hooks(state, key).on_success));
         return Ok(events);
     }
     // What was lost is the reason why it is in doubt, so there always is one.
     let failure = found.failure.clone().unwrap_or_else(|| Arc::new(interrupted()));
-    let has_progress = found.segments.len() as u32 > found.segments_before;
     let goes_on = match failure.class {
         FailureClass::Interrupted => found.is_free(failure.class) || has_progress,
         FailureClass::Transient | FailureClass::Permanent | FailureClass::TimedOut => has_progress,
         FailureClass::Final | FailureClass::Cancelled => false,
     };
-    if !is_ending(state) && (goes_on || verdict == Some(false)) {
+    if !is_ending(state) && (goes_on || is_told_in_part || verdict == Some(false)) {
         events.push(Event::TaskScheduled { instance });
     } else {
         events.extend(failed(state, key, found, instance, failure, now));

@@ -119,6 +119,8 @@ pub(crate) struct Attempt {
     pub(crate) waiting_since: Option<jiff::Timestamp>,
     /// The log's version with this attempt's start in it.
     pub(crate) started_version: u64,
+    /// The log's version that must be durable before a script takes effect: see `footing`.
+    pub(crate) stands_on: u64,
     /// To wait for the log.
     pub(crate) gate: Gate,
     /// Tells when to stop.
@@ -204,6 +206,12 @@ impl Attempt {
             return outcome;
         }
         let shared = self.shared.clone();
+        if let Work::Body(place) = self.work
+            && matches!(shared.definition.bodies[place].kind, Kind::Sql(_))
+            && let Err(outcome) = self.wait_until_durable(self.stands_on).await
+        {
+            return outcome;
+        }
         match self.work.clone() {
             Work::Body(place) => self.task(&shared.definition.bodies[place].kind).await,
             Work::Expand(place) => match &shared.definition.bodies[place].for_each {
@@ -236,7 +244,10 @@ impl Attempt {
     /// # Errors
     /// The outcome when the log cannot be written any more, or the attempt is stopped before: nothing was begun.
     pub(crate) async fn wait_for_log(&mut self) -> Result<(), Outcome> {
-        let version = self.started_version;
+        self.wait_until_durable(self.started_version).await
+    }
+
+    async fn wait_until_durable(&mut self, version: u64) -> Result<(), Outcome> {
         tokio::select! {
             biased;
             durable = self.gate.wait(version) => match durable {

@@ -82,6 +82,33 @@ pub(crate) fn marker_table(shared: &Shared, connection: &str) -> MarkerTable {
     }
 }
 
+/// A segment of which somebody says that it committed; `None` when it is the last of its script, or not known.
+pub(crate) async fn told_segment(
+    shared: &Shared,
+    sql: &Sql,
+    connection: &str,
+    context: &Context,
+    number: usize,
+    evidence: Evidence,
+) -> Option<SegmentCommit> {
+    let (dialect, _) = shared.sessions.dialect(connection).await.ok()?;
+    let prepared = prepare(shared, sql, context, dialect).await.ok()?;
+    let has_more = number + 1 < prepared.segments.len();
+    let promise = match &prepared.segments.get(number)?.promise {
+        SegmentPromise::AtLeastOnce(why) => Promise::AtLeastOnce(why.clone()),
+        SegmentPromise::ExactlyOnce => Promise::ExactlyOnce,
+        SegmentPromise::ReadOnly => Promise::ReadOnly,
+    };
+    has_more.then(|| SegmentCommit {
+        segment: u32::try_from(number).unwrap_or(u32::MAX),
+        digest: prepared.digests[number].clone(),
+        promise,
+        evidence,
+        statements: Vec::new(),
+        result: None,
+    })
+}
+
 /// How a segment's unit ended.
 enum Ended {
     Committed(SegmentCommit),
