@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::error::Error;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ pub(crate) fn seconds(config: &Config, key: &str, default: Duration) -> Result<D
 }
 
 /// A truth value.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
 pub(crate) fn truth(config: &Config, key: &str, default: bool) -> Result<bool, Error> {
     match text(config, key).map(str::to_ascii_lowercase).as_deref() {
         None => Ok(default),
@@ -53,6 +55,7 @@ pub(crate) fn truth(config: &Config, key: &str, default: bool) -> Result<bool, E
 }
 
 /// A path, from the project's folder if it is relative.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn path(config: &Config, key: &str) -> Option<PathBuf> {
     text(config, key).map(|value| config.base_dir.join(value))
 }

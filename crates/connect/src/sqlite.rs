@@ -29,7 +29,7 @@ struct Settings {
     journal_mode: String,
     synchronous: String,
     busy_timeout: Duration,
-    foreign_keys: Option<bool>,
+    foreign_keys: bool,
     mode: Mode,
 }
 
@@ -58,10 +58,7 @@ impl Settings {
             journal_mode: one_of(config, "journal_mode", "wal", &["wal", "delete", "truncate", "persist", "memory", "off"])?,
             synchronous: one_of(config, "synchronous", "full", &["full", "extra", "normal", "off"])?,
             busy_timeout: settings::seconds(config, "busy_timeout", Duration::from_secs(60))?,
-            foreign_keys: match settings::text(config, "foreign_keys") {
-                None => None,
-                Some(_) => Some(settings::truth(config, "foreign_keys", false)?),
-            },
+            foreign_keys: settings::truth(config, "foreign_keys", true)?,
             mode: match one_of(config, "mode", "rwc", &["rwc", "rw", "ro"])?.as_str() {
                 "ro" => Mode::Read,
                 "rw" => Mode::Write,

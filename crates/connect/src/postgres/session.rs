@@ -141,7 +141,7 @@ impl PostgresSession {
     }
 
     async fn copy_in(&mut self, call: &Call<'_>, place: usize, observer: &mut dyn Observer) -> Result<StatementOutcome, Failure> {
-        frontend::flush(self.link.outbound());
+        self.put_flush();
         let begun = self.read_to_copy_in(place, observer).await;
         match (begun, call.copy_data) {
             (Ok(None), Some(data)) => {
@@ -220,6 +220,10 @@ impl PostgresSession {
             error.source = Some(Box::new(source));
             error
         })
+    }
+
+    pub(super) fn put_flush(&mut self) {
+        frontend::flush(self.link.outbound());
     }
 
     pub(super) fn put_sync(&mut self) {

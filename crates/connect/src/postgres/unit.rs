@@ -4,6 +4,9 @@
 //! it after the first error, so nothing can run outside its transaction and nothing can commit behind an error. Where something has to
 //! be read before the commit may be sent (rows that an observer may stop, a result for the marker, COPY data), the commit is held back
 //! and goes out with the marker in a second group.
+//!
+//! The server is told to flush its answers between statements, so that the observer sees where it is. Not after the last one: the
+//! duration of the last statement of a unit that goes out whole includes the commit.
 
 use super::marker::{Row, insert_parameters, insert_sql};
 use super::session::{Failure, PostgresSession, Status, contains_word, is_copy_in};
@@ -139,7 +142,10 @@ impl PostgresSession {
             // The server has said COMMIT: what came after it changes nothing, except that the session is lost.
             Err(_) if progress.has_committed => Ok(None),
             Err(Failure::Refused(error)) if progress.step == Step::Marker => self.marker_refused(unit, error).await.map(Some),
-            Err(failure) => self.undo(unit, progress.place, failure, !sending.ends).await.map(Some),
+            Err(failure) => {
+                let place = progress.place.filter(|_| progress.step == Step::Statements);
+                self.undo(unit, place, failure, !sending.ends).await.map(Some)
+            }
         }
     }
 
@@ -157,6 +163,10 @@ impl PostgresSession {
             }
         }
         for place in sending.calls.clone() {
+            if place > sending.calls.start {
+                // Without a flush the server keeps the answers back until the Sync, and nobody could see which statement it is at.
+                self.put_flush();
+            }
             self.put_call(&unit.calls[place]).map_err(|error| (Some(place), error))?;
         }
         if sending.ends {
@@ -182,6 +192,10 @@ impl PostgresSession {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         let mut since = Instant::now();
+        if !sending.calls.is_empty() {
+            progress.place = Some(sending.calls.start);
+            observer.started(sending.calls.start);
+        }
         if sending.begins {
             for _ in opening(unit) {
                 self.read_command().await?;
@@ -189,8 +203,10 @@ impl PostgresSession {
         }
         progress.step = Step::Statements;
         for place in sending.calls.clone() {
-            progress.place = Some(place);
-            observer.started(place);
+            if progress.place != Some(place) {
+                progress.place = Some(place);
+                observer.started(place);
+            }
             let mut outcome = self.read_answer(place, observer).await?;
             outcome.duration = since.elapsed();
             self.count_rows(&outcome);
@@ -401,7 +417,7 @@ mod tests {
     fn calls_are_grouped_up_to_the_bounds_with_copies_alone() {
         let call = |sql| Call { sql, parameters: &[], copy_data: None };
         let copy = Call { sql: "COPY t FROM STDIN", parameters: &[], copy_data: Some("1\n") };
-        assert_eq!(groups(&[]), [0..0]);
+        assert_eq!(groups(&[]), vec![0..0]);
         assert_eq!(groups(&[call("a"), call("b"), copy.clone(), copy, call("c"), call("d")]), [0..2, 2..3, 3..4, 4..6]);
         let many: Vec<_> = (0..GROUP_STATEMENTS_MAX + 1).map(|_| call("a")).collect();
         assert_eq!(groups(&many), [0..GROUP_STATEMENTS_MAX, GROUP_STATEMENTS_MAX..GROUP_STATEMENTS_MAX + 1]);

@@ -472,9 +472,7 @@ fn connect(settings: &Settings) -> Result<Connection, Error> {
 
 fn prepare_database(settings: &Settings, connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", &settings.synchronous)?;
-    if let Some(foreign_keys) = settings.foreign_keys {
-        connection.pragma_update(None, "foreign_keys", foreign_keys)?;
-    }
+    connection.pragma_update(None, "foreign_keys", settings.foreign_keys)?;
     connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))?;
     // A file that we may not write keeps the mode it has.
     if settings.path.is_some() && settings.mode != Mode::Read && !connection.is_readonly("main")? {

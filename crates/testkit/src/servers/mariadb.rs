@@ -160,10 +160,15 @@ impl MariaDb {
     }
 
     fn initialise(&self) -> anyhow::Result<()> {
+        // A starting server deletes the temporary tables it finds in its folder: it must not be one that other servers use.
+        let temporary = self.folder.path().join("tmp");
+        std::fs::create_dir(&temporary)?;
+        give_to(USER, &temporary)?;
         let install = find_program("mariadb-install-db", FOLDERS).context("mariadb-install-db is not installed")?;
         let mut command = Command::new(install);
         command.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
         command.arg(format!("--datadir={}", self.folder.path().join("data").display()));
+        command.arg(format!("--tmpdir={}", temporary.display()));
         if nix::unistd::geteuid().is_root() {
             command.arg(format!("--user={USER}"));
         }
@@ -183,6 +188,7 @@ impl MariaDb {
         command.args(["--no-defaults", "--bind-address=127.0.0.1", "--local-infile=1", "--skip-name-resolve"]);
         command.args(["--log-bin=binlog", "--binlog-format=ROW", "--server-id=1", "--innodb-buffer-pool-size=32M"]);
         command.arg(format!("--datadir={}", folder.join("data").display()));
+        command.arg(format!("--tmpdir={}", folder.join("tmp").display()));
         command.arg(format!("--socket={}", folder.join("socket").display()));
         command.arg(format!("--pid-file={}", folder.join("pid").display()));
         command.arg(format!("--port={}", self.port));

@@ -1,0 +1,175 @@
+//! MariaDB: the suite, and what only it has.
+
+use super::bed::{Bed, Memory, hides, marked, run, secret, unit, unit_with};
+use super::suite::{self, conforms};
+use backstop_connect::session::Wrap;
+use backstop_connect::{ErrorKind, UnitError, UnitOutcome};
+use backstop_testkit::servers::{MariaDb, Options};
+
+conforms!(Bed::mariadb);
+
+macro_rules! on_servers {
+    ($($name:ident),* $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                if let Some(bed) = Bed::mariadb() {
+                    suite::$name(&bed).await;
+                }
+            }
+        )*
+    };
+}
+
+on_servers!(
+    a_deadlock_has_its_own_kind,
+    failing_to_connect_says_what_is_to_blame,
+    an_idle_session_that_was_cut_fails_before_anything_runs,
+    a_script_that_moves_elsewhere_still_marks_at_home,
+);
+
+/// A server of its own; the watchdog ends it with the process.
+fn own(options: Options) -> Option<&'static MariaDb> {
+    MariaDb::shared()?;
+    Some(Box::leak(Box::new(MariaDb::start_with(options).unwrap())))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_before_the_answer_is_unknown_until_probed() {
+    let Some(server) = own(Options::default()) else { return };
+    let bed = Bed::on_mariadb(server);
+    suite::a_power_cut_before_the_answer_is_unknown_until_probed(&bed, || server.stop_hard(), || server.restart().unwrap()).await;
+}
+
+#[tokio::test]
+async fn types_read_alike_in_both_protocols() {
+    let Some(bed) = Bed::mariadb() else { return };
+    let mut session = bed.session().await;
+    run(
+        &mut session,
+        "CREATE TABLE k (a tinyint, b bigint unsigned, c float, d double, e decimal(20,5), f date, g datetime, h datetime(3), i time(2),
+            j timestamp(6) NULL, k year, l bit(12), m json, n enum('x', 'y'), o set('p', 'q'), p char(3), q varbinary(4), r longtext, s blob)",
+    )
+    .await
+    .unwrap();
+    let insert = "INSERT INTO k VALUES (-1, 18446744073709551615, 1.1, 0.1, 12.5, '2024-02-29', '2024-02-29 12:30:00',
+        '2024-02-29 12:30:00.25', '-30:00:01.5', '2024-02-29 12:30:00.123456', 2024, b'101000000001', '{\"a\": 1}', 'y', 'p,q', 'é',
+        x'00ff', 'long', 'bytes')";
+    run(&mut session, insert).await.unwrap();
+    let text = run(&mut session, "SELECT * FROM k").await.unwrap();
+    let binary =
+        super::bed::run_with(&mut session, "SELECT * FROM k WHERE a < ?", &[backstop_connect::Value::Int(0)]).await.unwrap();
+    assert_eq!(text.rows, binary.rows);
+    let shown: Vec<_> =
+        text.rows[0].iter().zip(&text.columns).map(|(value, column)| format!("{}: {value:?}", column.type_name)).collect();
+    insta::assert_snapshot!(shown.join("\n"), @r#"
+    tinyint: Int(-1)
+    bigint: UInt(18446744073709551615)
+    float: Float(1.1)
+    double: Float(0.1)
+    decimal: Decimal("12.50000")
+    date: Text("2024-02-29")
+    datetime: Text("2024-02-29T12:30:00")
+    datetime: Text("2024-02-29T12:30:00.250")
+    time: Text("-30:00:01.50")
+    timestamp: Text("2024-02-29T12:30:00.123456")
+    year: Int(2024)
+    bit: Int(2561)
+    text: Text("{\"a\": 1}")
+    enum: Text("y")
+    set: Text("p,q")
+    char: Text("é")
+    varbinary: Bytes([0, 255])
+    text: Text("long")
+    blob: Bytes([98, 121, 116, 101, 115])
+    "#);
+}
+
+#[tokio::test]
+async fn a_statement_that_commits_by_itself_is_noticed() {
+    let Some(bed) = Bed::mariadb() else { return };
+    let mut session = bed.with_table().await;
+    let error = unit(
+        &mut session,
+        marked("ddl"),
+        &["INSERT INTO t VALUES (1, 'a')", "CREATE TABLE u (a int)", "INSERT INTO t VALUES (2, 'b')"],
+    );
+    let error = error.await.unwrap_err();
+    assert!(
+        matches!(&error, UnitError::Partial { place: 2, error } if error.message.contains("committed by itself")),
+        "{error:?}"
+    );
+    assert_eq!(bed.count("t"), 1);
+}
+
+#[tokio::test]
+async fn warnings_are_told() {
+    let Some(bed) = Bed::mariadb() else { return };
+    let mut session = bed.with_table().await;
+    let mut memory = Memory::default();
+    let statements =
+        ["INSERT IGNORE INTO t VALUES (1, repeat('x', 300))", "SELECT 1", "DROP TEMPORARY TABLE IF EXISTS nothing_here"];
+    unit_with(&mut session, Wrap::Unmarked, &statements, None, &mut memory).await.unwrap();
+    assert_eq!(memory.notices.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [0, 2], "{:?}", memory.notices);
+    assert!(memory.notices[0].1.starts_with("Warning 1265: Data truncated"), "{:?}", memory.notices);
+}
+
+#[tokio::test]
+async fn load_data_local_reads_below_the_project_alone() {
+    let Some(bed) = Bed::mariadb() else { return };
+    drop(bed.with_table().await);
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path().join("project");
+    std::fs::create_dir(&project).unwrap();
+    std::fs::write(project.join("rows.csv"), "1,one\n2,two\n").unwrap();
+    std::fs::write(folder.path().join("outside.csv"), "3,three\n").unwrap();
+    let connector = |allowed: bool| {
+        bed.changed(|config| {
+            config.base_dir = project.clone();
+            config.extra.insert("local_infile".into(), allowed.to_string());
+        })
+    };
+    let load = |file: &str| format!("LOAD DATA LOCAL INFILE '{file}' INTO TABLE t FIELDS TERMINATED BY ','");
+    let mut session = connector(true).open().await.unwrap();
+    unit(&mut session, marked("loads"), &[&load("rows.csv")]).await.unwrap();
+    assert_eq!(bed.count("t"), 2);
+    for file in ["../outside.csv", "missing.csv", folder.path().join("outside.csv").to_str().unwrap()] {
+        // The driver gives up the link when it may not answer the server's wish.
+        let mut session = connector(true).open().await.unwrap();
+        let error = unit(&mut session, marked(file), &[&load(file)]).await.unwrap_err();
+        assert!(matches!(&error, UnitError::RolledBack { place: Some(0), .. }), "{error:?}");
+    }
+    let mut forbidden = connector(false).open().await.unwrap();
+    let error = unit(&mut forbidden, marked("forbidden"), &[&load("rows.csv")]).await.unwrap_err();
+    assert!(matches!(&error, UnitError::RolledBack { error, .. } if error.kind == ErrorKind::Permission), "{error:?}");
+    assert_eq!(bed.count("t"), 2);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_and_never_shown() {
+    let Some(server) = own(Options { password: Some("hunter2-secret".into()), ..Options::default() }) else { return };
+    let bed = Bed::on_mariadb(server);
+    let with = |password| bed.changed(|config| config.password = password);
+    assert!(with(secret("hunter2-secret")).open().await.is_ok());
+    let error = with(secret("wrong-secret")).open().await.err().unwrap();
+    assert_eq!((error.kind, error.native_code.as_deref()), (ErrorKind::Refused, Some("1045")));
+    hides(&error, "wrong-secret");
+}
+
+#[tokio::test]
+async fn a_missing_right_gives_the_statement_for_a_dba_and_it_works() {
+    let Some(bed) = Bed::mariadb() else { return };
+    drop(bed.with_table().await);
+    let database = bed.config.database.clone().unwrap();
+    let user = format!("limited_{database}");
+    bed.outside(&format!("CREATE USER '{user}'@'%'"));
+    bed.outside(&format!("GRANT SELECT, INSERT ON {database}.t TO '{user}'@'%'"));
+    let mut session = bed.changed(|config| config.login = Some(user)).open().await.unwrap();
+    let insert = ["INSERT INTO t VALUES (1, 'a')"];
+    let error = unit(&mut session, marked("limited"), &insert).await.unwrap_err();
+    let UnitError::NoMarkerTable { ddl, error } = error else { panic!("{error:?}") };
+    assert_eq!((error.kind, bed.count("t")), (ErrorKind::Permission, 0));
+    bed.outside(&ddl);
+    assert_eq!(unit(&mut session, marked("limited"), &insert).await.unwrap(), UnitOutcome::Done);
+    assert_eq!((bed.count("t"), bed.count("backstop_marker")), (1, 1));
+}

@@ -1,0 +1,107 @@
+//! SQLite: the suite, and what only it has.
+
+use super::bed::{Bed, Place, call, marked, run, unit, value};
+use super::suite::conforms;
+use backstop_connect::session::{Ignore, Wrap};
+use backstop_connect::{ErrorKind, UnitError, UnitOutcome, Value};
+
+conforms!(Bed::sqlite);
+
+fn folder(bed: &Bed) -> &std::path::Path {
+    match &bed.place {
+        Place::Sqlite(folder) => folder.path(),
+        Place::Postgres(_) | Place::MariaDb(_) => panic!("not a file"),
+    }
+}
+
+#[tokio::test]
+async fn opening_says_what_is_wrong_with_the_file() {
+    let bed = Bed::sqlite().unwrap();
+    let fails =
+        async |change: &dyn Fn(&mut backstop_connect::Config)| bed.changed(|config| change(config)).open().await.err().unwrap();
+    let error = fails(&|config| config.database = Some("no/such/folder/x.db".into())).await;
+    assert_eq!(error.kind, ErrorKind::Unreachable);
+    assert!(error.message.contains("folder") && error.message.contains("does not exist"), "{error}");
+    let error = fails(&|config| drop(config.extra.insert("mode".into(), "rw".into()))).await;
+    assert!(error.message.contains("the file") && error.message.contains("does not exist"), "{error}");
+    std::fs::write(folder(&bed).join("sales.db"), "this is not a database, however long it may be".repeat(100)).unwrap();
+    let error = fails(&|_| {}).await;
+    assert_eq!(error.kind, ErrorKind::Refused);
+    assert!(error.hint.is_some_and(|hint| hint.contains("not an SQLite database")));
+}
+
+#[tokio::test]
+async fn files_are_in_wal_mode_and_fully_synchronous_unless_told_otherwise() {
+    let bed = Bed::sqlite().unwrap();
+    let mut session = bed.session().await;
+    assert_eq!(value(&mut session, "PRAGMA journal_mode").await, Value::Text("wal".into()));
+    assert_eq!(value(&mut session, "PRAGMA synchronous").await, Value::Int(2));
+    assert_eq!(value(&mut session, "PRAGMA foreign_keys").await, Value::Int(1));
+    session.close().await;
+    let connector = bed.changed(|config| {
+        config.extra.insert("journal_mode".into(), "delete".into());
+        config.extra.insert("synchronous".into(), "normal".into());
+        config.extra.insert("foreign_keys".into(), "off".into());
+    });
+    let mut session = connector.open().await.unwrap();
+    assert_eq!(value(&mut session, "PRAGMA journal_mode").await, Value::Text("delete".into()));
+    assert_eq!(value(&mut session, "PRAGMA synchronous").await, Value::Int(1));
+    assert_eq!(value(&mut session, "PRAGMA foreign_keys").await, Value::Int(0));
+}
+
+#[tokio::test]
+async fn a_read_only_file_reads_and_refuses_to_write() {
+    let bed = Bed::sqlite().unwrap();
+    bed.with_table().await.close().await;
+    let mut session = bed.changed(|config| drop(config.extra.insert("mode".into(), "ro".into()))).open().await.unwrap();
+    assert_eq!(value(&mut session, "SELECT count(*) FROM t").await, Value::Int(0));
+    let error = unit(&mut session, marked("ro"), &["INSERT INTO t VALUES (1, 'a')"]).await.unwrap_err();
+    assert!(matches!(&error, UnitError::RolledBack { error, .. } if error.kind == ErrorKind::Permission), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_rolls_back() {
+    let bed = Bed::sqlite().unwrap();
+    let mut session = bed.with_table().await;
+    run(&mut session, "PRAGMA max_page_count = 10").await.unwrap();
+    let fill = "INSERT INTO t WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 1000) SELECT n, hex(zeroblob(100)) FROM s";
+    let error = unit(&mut session, marked("full"), &[fill]).await.unwrap_err();
+    assert!(matches!(&error, UnitError::RolledBack { place: Some(0), error } if error.kind == ErrorKind::Resources), "{error:?}");
+    assert_eq!(bed.count("t"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_for_the_write_lock_can_be_cancelled() {
+    let bed = Bed::sqlite().unwrap();
+    let mut holder = bed.with_table().await;
+    holder.begin(None).await.unwrap();
+    run(&mut holder, "INSERT INTO t VALUES (1, 'a')").await.unwrap();
+    let mut session = bed.session().await;
+    let canceller = session.canceller();
+    let waiting = tokio::spawn(async move { unit(&mut session, marked("waits"), &["INSERT INTO t VALUES (2, 'b')"]).await });
+    // Nothing shows that the thread has begun to wait, so it is asked until it ends.
+    while !waiting.is_finished() {
+        canceller.cancel().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(&error, UnitError::RolledBack { place: None, error } if error.kind == ErrorKind::Cancelled), "{error:?}");
+    holder.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_plain_begin_of_a_script_waits_for_its_turn() {
+    let bed = Bed::sqlite().unwrap();
+    let mut session = bed.with_table().await;
+    let calls = [call("SELECT count(*) FROM t"), call("INSERT INTO t VALUES (1, 'a')")];
+    let plain =
+        backstop_connect::Unit { calls: &calls, begin: Some("BEGIN TRANSACTION"), wrap: marked("plain"), keeps_result: false };
+    assert_eq!(session.run_unit(&plain, &mut Ignore).await.unwrap(), UnitOutcome::Done);
+    let memory = bed.changed(|config| config.database = Some(":memory:".into()));
+    let mut private = memory.open().await.unwrap();
+    assert_eq!(
+        unit(&mut private, Wrap::Unmarked, &["CREATE TABLE m (a)", "INSERT INTO m VALUES (1)"]).await.unwrap(),
+        UnitOutcome::Done
+    );
+    assert_eq!(value(&mut private, "SELECT count(*) FROM m").await, Value::Int(1));
+}
