@@ -62,7 +62,8 @@ pub struct StatementOutcome {
     pub rows_affected: Option<u64>,
     /// Rows received.
     pub rows_returned: u64,
-    /// From sending to the last answer.
+    /// From sending (or the answer to the statement before it in the same message) to the last answer. In PostgreSQL the last statement
+    /// of a unit that is sent whole includes the commit.
     pub duration: Duration,
 }
 
@@ -173,7 +174,8 @@ pub enum UnitError {
     /// The key holds a tombstone: this attempt was fenced off. Nothing took effect.
     #[error("fenced off")]
     Fenced,
-    /// `Wrap::Bare` only: the statements before `place` took effect; the one at `place` did not, as far as the server says.
+    /// The statements before `place` took effect; the one at `place` did not, as far as the server says. `Wrap::Bare`, and in MySQL any
+    /// wrap in which a statement turned out to commit by itself (`place` is then the one after it, and nothing more was run).
     #[error("failed without a transaction")]
     Partial {
         /// The statement that failed.
@@ -195,7 +197,8 @@ pub enum UnitError {
 #[async_trait]
 pub trait Canceller: Send + Sync {
     /// Asks the server to kill the running statement. Harmless when nothing runs. The statement itself then fails with
-    /// `ErrorKind::Cancelled`, unless it finished first.
+    /// `ErrorKind::Cancelled`, unless it finished first. Wait for the answer before the session is used for anything else, so that the
+    /// request cannot hit the next statement.
     ///
     /// # Errors
     /// When the server could not be asked.
