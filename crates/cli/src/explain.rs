@@ -198,7 +198,7 @@ pub(crate) fn failure(failure: &Failure, paint: Painter) -> String {
         line("at:", &place(at));
     }
     if let Some(codes) = codes(failure.sqlstate.as_deref(), failure.native_code.as_deref()) {
-        line("code:", &codes);
+        line("", &codes);
     }
     for cause in &failure.causes {
         line("cause:", cause);

@@ -110,7 +110,7 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
             };
             of(&"run", Mark::Warn, format!("{what}: {reason}"))
         }
-        Event::RunStuck { instances } => of(&"run", Mark::Warn, format!("stuck: nobody knows what {} did", join(instances))),
+        Event::RunStuck { instances } => of(&"run", Mark::Warn, format!("stuck: it is not known what {} did", join(instances))),
         Event::RunSucceeded => of(&"run", Mark::Good, "success".to_owned()),
         Event::RunFailed => of(&"run", Mark::Bad, "failed".to_owned()),
         Event::RunCancelled => of(&"run", Mark::Warn, "cancelled".to_owned()),

@@ -19,7 +19,7 @@ pub(crate) struct Kept {
     pub(crate) logs: PathBuf,
     /// Files that live as long as an attempt.
     pub(crate) scratch: PathBuf,
-    /// The `--store` and `--project` that lead here, for commands that are shown to people; empty where none is needed.
+    /// What leads `backstop runs` and `backstop logs` here, for commands that are shown to people; empty where nothing is needed.
     pub(crate) flags: String,
 }
 
@@ -31,14 +31,28 @@ impl Kept {
             None => project.join(KEPT).join("store.db"),
         };
         let beside = store.parent().unwrap_or(project);
-        let mut flags = String::new();
-        for (flag, path) in [("--project", &place.project), ("--store", &place.store)] {
-            if let Some(path) = path {
-                flags.push_str(&format!(" {flag} {}", shell_word(&path.to_string_lossy())));
-            }
-        }
+        let is_named = place.project.is_some() || place.store.is_some();
+        let is_found = is_named || found_from_here().is_some_and(|found| found.join(KEPT).join("store.db") == store);
+        let flags = if is_found { flags(place) } else { format!(" --store {}", shell_word(&store.to_string_lossy())) };
         Self { logs: beside.join("logs"), scratch: beside.join("tmp"), store, flags }
     }
+}
+
+/// The folder that commands without flags look in.
+fn found_from_here() -> Option<PathBuf> {
+    let here = current_folder().ok()?;
+    above(&here).or_else(|| (here.join("dags").is_dir() || here.join(KEPT).is_dir()).then_some(here))
+}
+
+/// `--project` and `--store` as they were given.
+pub(crate) fn flags(place: &Place) -> String {
+    let mut flags = String::new();
+    for (flag, path) in [("--project", &place.project), ("--store", &place.store)] {
+        if let Some(path) = path {
+            flags.push_str(&format!(" {flag} {}", shell_word(&path.to_string_lossy())));
+        }
+    }
+    flags
 }
 
 /// A word as a shell reads it back.
@@ -85,6 +99,11 @@ pub(crate) fn named_project(folder: &Path) -> Result<PathBuf, Problem> {
 pub(crate) fn kept(place: &Place) -> Result<Kept, Problem> {
     if place.store.is_some() && place.project.is_none() {
         return Ok(Kept::of(place, &current_folder()?));
+    }
+    if place.project.is_none()
+        && let Some(found) = found_from_here()
+    {
+        return Ok(Kept::of(place, &found));
     }
     Ok(Kept::of(place, &project(place)?))
 }

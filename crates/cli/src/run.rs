@@ -13,8 +13,8 @@ use crate::{output, paths, runs};
 use backstop_core::{DagId, RunId};
 use backstop_project::definition::{Definition, Project};
 use backstop_project::{Bundle, Diagnostic};
+use backstop_runtime::SystemClock;
 use backstop_runtime::run::Request;
-use backstop_runtime::{Clock as _, SystemClock};
 use backstop_store::{RunLock, RunRow, SqliteStore, Store};
 use choose::Choice;
 use drive::{Drive, What};
@@ -42,11 +42,11 @@ pub(crate) fn run(arguments: RunArgs, place: &Place) -> Result<Exit, Problem> {
     let outcome = runtime.block_on(async {
         match &arguments.resume {
             Some(wanted) => match plan_resume(&arguments, wanted, place).await? {
-                Some(plan) => drive_plan(plan, &arguments).await,
+                Some(plan) => drive_plan(plan, &arguments, place).await,
                 None => Ok(Exit::Success),
             },
             None => match plan_run(&arguments, place).await? {
-                Some(plan) => drive_plan(plan, &arguments).await,
+                Some(plan) => drive_plan(plan, &arguments, place).await,
                 None => Ok(Exit::Success),
             },
         }
@@ -56,12 +56,13 @@ pub(crate) fn run(arguments: RunArgs, place: &Place) -> Result<Exit, Problem> {
     outcome
 }
 
-async fn drive_plan(plan: Plan, arguments: &RunArgs) -> Result<Exit, Problem> {
+async fn drive_plan(plan: Plan, arguments: &RunArgs, place: &Place) -> Result<Exit, Problem> {
     let drive = Drive {
         project: plan.project,
         definition: plan.definition,
         store: plan.store,
         kept: plan.kept,
+        again: begin::command(arguments, place),
         json: arguments.json,
         verbose: arguments.verbose,
     };
@@ -82,7 +83,7 @@ async fn plan_run(arguments: &RunArgs, place: &Place) -> Result<Option<Plan>, Pr
     let request = begin::request(&definition, arguments, &clock)?;
     let kept = Kept::of(place, &project.root);
     let store = open(&kept)?;
-    let again = begin::command(arguments, &kept);
+    let again = begin::command(arguments, place);
     match choose::choose(&*store, &definition, &request, arguments, &again).await? {
         Choice::Quit => Ok(None),
         Choice::New => {
@@ -178,11 +179,6 @@ fn broken(run: &RunId, bundle: &Bundle, diagnostics: &[Diagnostic]) -> Problem {
 async fn last_event_at(store: &dyn Store, row: &RunRow) -> Result<SystemClock, Problem> {
     let last = store.events(&row.header.run_id, row.version.saturating_sub(1), 1).await?;
     Ok(SystemClock::starting(last.first().map(|recorded| recorded.at)))
-}
-
-/// A request's time, for callers that need it.
-fn now(clock: &SystemClock) -> jiff::Timestamp {
-    clock.now()
 }
 
 /// What is the same in two requests for one run.

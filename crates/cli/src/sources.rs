@@ -98,7 +98,9 @@ fn by_name(name: &str, place: &Place) -> Result<Chosen, Problem> {
     } else {
         Problem::usage(format!("there is no DAG `{name}` in {}", sources.root().display()))
     };
-    problem.hints = words::hints_for_name(name, "DAGs", known);
+    if errors == 0 || !known.is_empty() {
+        problem.hints = words::hints_for_name(name, "DAGs", known);
+    }
     Err(problem)
 }
 

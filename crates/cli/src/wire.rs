@@ -224,18 +224,15 @@ struct Undecided<'a> {
 impl<'a> Summary<'a> {
     pub(crate) fn new(header: &'a RunHeader, report: &'a backstop_runtime::Report, exit_code: u8, duration_ms: u64) -> Self {
         use backstop_core::state::InstancePhase;
-        let failed = report.state.instances().filter(|(_, view)| view.phase == InstancePhase::Failed).filter_map(|(id, view)| {
-            let place = report.state.dag().index(id.task.as_str())?;
-            let task = report.state.dag().task(place).id.as_str().to_owned();
-            Some((task, id.map_index, view))
-        });
-        let failed = failed
-            .filter_map(|(task, map_index, view)| {
-                let place = report.state.dag().index(&task)?;
-                let task = report.state.dag().task(place).id.as_str();
+        let dag = report.state.dag();
+        let failed = report
+            .state
+            .instances()
+            .filter(|(_, view)| view.phase == InstancePhase::Failed)
+            .filter_map(|(id, view)| {
                 Some(FailedInstance {
-                    task,
-                    map_index,
+                    task: dag.task(dag.index(id.task.as_str())?).id.as_str(),
+                    map_index: id.map_index,
                     try_number: view.try_number,
                     failure: view.failure.map(|failure| Failed::from(&**failure)),
                 })

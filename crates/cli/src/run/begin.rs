@@ -1,15 +1,14 @@
 //! From arguments to a request: parameters, dates, tasks.
 
-use super::now;
-use crate::args::{RenderArgs, RunArgs};
+use crate::args::{Place, RenderArgs, RunArgs};
 use crate::explain::{self, Problem};
-use crate::paths::{Kept, shell_word};
+use crate::paths::{self, shell_word};
 use crate::words;
 use backstop_core::{InstanceId, TaskId};
 use backstop_project::definition::Definition;
 use backstop_project::params;
-use backstop_runtime::SystemClock;
 use backstop_runtime::run::{Decision, Request, new_run_id};
+use backstop_runtime::{Clock as _, SystemClock};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil};
 use serde_json::{Map, Value};
@@ -18,7 +17,7 @@ use serde_json::{Map, Value};
 pub(super) fn request(definition: &Definition, arguments: &RunArgs, clock: &SystemClock) -> Result<Request, Problem> {
     let logical_date = match &arguments.logical_date {
         Some(text) => parse_date(text, definition)?,
-        None => now(clock),
+        None => clock.now(),
     };
     Ok(Request {
         run_id: new_run_id(clock),
@@ -62,7 +61,7 @@ pub(crate) fn parse_date(text: &str, definition: &Definition) -> Result<Timestam
 pub(crate) fn date_to_render(arguments: &RenderArgs, definition: &Definition) -> Result<Timestamp, Problem> {
     match &arguments.logical_date {
         Some(text) => parse_date(text, definition),
-        None => Ok(now(&SystemClock::starting(None))),
+        None => Ok(SystemClock::starting(None).now()),
     }
 }
 
@@ -124,7 +123,7 @@ fn who() -> String {
 }
 
 /// The beginning of a command that means the same target: what is shown to be typed.
-pub(super) fn command(arguments: &RunArgs, kept: &Kept) -> String {
+pub(super) fn command(arguments: &RunArgs, place: &Place) -> String {
     let mut command = String::from("backstop run");
     if let Some(target) = &arguments.target {
         command.push(' ');
@@ -135,6 +134,6 @@ pub(super) fn command(arguments: &RunArgs, kept: &Kept) -> String {
         let shown = if connection.contains("://") { "URI".to_owned() } else { shell_word(connection) };
         command.push_str(&format!(" --connection {shown}"));
     }
-    command.push_str(&kept.flags);
+    command.push_str(&paths::flags(place));
     command
 }

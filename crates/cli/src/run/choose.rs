@@ -8,7 +8,7 @@ use backstop_core::{DagId, RunId};
 use backstop_project::definition::Definition;
 use backstop_runtime::run::Request;
 use backstop_store::{ErrorKind, RunFilter, RunLock, RunRow, Store};
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::BufRead as _;
 
 /// Unfinished runs that are looked at.
 const RUNS_LOOKED_AT: u32 = 50;
@@ -101,7 +101,6 @@ fn ask(row: RunRow, lock: RunLock) -> Result<Choice, Problem> {
         row.header.dag_id,
         words::time(row.header.queued_at)
     ));
-    debug_assert!(std::io::stdin().is_terminal());
     loop {
         output::tell("[r]esume it, start a [n]ew run, or [q]uit? ");
         let mut answer = String::new();

@@ -44,15 +44,10 @@ pub(super) struct Drive {
     pub(super) definition: Arc<Definition>,
     pub(super) store: Arc<dyn Store>,
     pub(super) kept: Kept,
+    /// The beginning of a command that resumes.
+    pub(super) again: String,
     pub(super) json: bool,
     pub(super) verbose: bool,
-}
-
-/// How driving ended.
-enum Ended {
-    Reported(Result<Report, backstop_runtime::Error>),
-    /// A second signal.
-    Killed,
 }
 
 impl Drive {
@@ -83,7 +78,7 @@ impl Drive {
         let ended = until_over(driven, &control, signals, &progress).await;
         progress.finish();
         match ended {
-            Ended::Reported(Ok(report)) => {
+            Some(Ok(report)) => {
                 let told = summary::Told {
                     report: &report,
                     definition: &self.definition,
@@ -91,6 +86,7 @@ impl Drive {
                     began,
                     ended: clock.now(),
                     flags: &self.kept.flags,
+                    again: &self.again,
                 };
                 let exit = exit_of(&report);
                 if self.json {
@@ -100,11 +96,11 @@ impl Drive {
                 };
                 Ok(exit)
             }
-            Ended::Reported(Err(error)) => Err(self.not_driven(&run, error)),
-            Ended::Killed => {
+            Some(Err(error)) => Err(self.not_driven(&run, error)),
+            None => {
                 output::tell(&format!(
-                    "killed: what was going on is in doubt until the run is resumed\n  resume it with: backstop run --resume {run}{}\n",
-                    self.kept.flags
+                    "killed: what was going on is in doubt until the run is resumed\n  resume it with: {} --resume {run}\n",
+                    self.again
                 ));
                 Ok(Exit::Interrupted)
             }
@@ -114,7 +110,7 @@ impl Drive {
     fn not_driven(&self, run: &RunId, error: backstop_runtime::Error) -> Problem {
         let problem = Problem::from(error);
         if problem.exit == Exit::Stuck {
-            let command = format!("backstop run --resume {run}{}", self.kept.flags);
+            let command = format!("{} --resume {run}", self.again);
             return problem.hint(format!("what committed is found again by its markers; resume the run with: {command}"));
         }
         problem
@@ -155,12 +151,13 @@ impl Signals {
     }
 }
 
+/// What driving came to; `None` after a second signal.
 async fn until_over(
     driven: impl Future<Output = Result<Report, backstop_runtime::Error>>,
     control: &Control,
     mut signals: Signals,
     progress: &Progress,
-) -> Ended {
+) -> Option<Result<Report, backstop_runtime::Error>> {
     tokio::pin!(driven);
     let drawing = progress.keep_drawing();
     tokio::pin!(drawing);
@@ -170,13 +167,13 @@ async fn until_over(
             biased;
             name = signals.next() => {
                 if asked {
-                    return Ended::Killed;
+                    return None;
                 }
                 asked = true;
                 control.cancel(format!("{name} was received"));
                 progress.say("cancelling: running statements are killed on their servers (once more to kill this process)");
             }
-            report = &mut driven => return Ended::Reported(report),
+            report = &mut driven => return Some(report),
             () = &mut drawing => {}
         }
     }

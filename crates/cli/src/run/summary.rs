@@ -24,8 +24,10 @@ pub(super) struct Told<'a> {
     pub(super) callbacks_failed: Vec<(CallbackId, Arc<Failure>)>,
     pub(super) began: Timestamp,
     pub(super) ended: Timestamp,
-    /// `--project` and `--store`, for commands.
+    /// What leads other commands to the store.
     pub(super) flags: &'a str,
+    /// The beginning of a command that resumes.
+    pub(super) again: &'a str,
 }
 
 /// The last line of NDJSON.
@@ -86,7 +88,8 @@ fn failed(told: &Told<'_>, id: &InstanceId, view: &InstanceView<'_>, paint: Pain
 }
 
 fn in_doubt(told: &Told<'_>, id: &InstanceId, view: &InstanceView<'_>, paint: Painter, text: &mut String) {
-    let _ = writeln!(text, "{} is in doubt: nobody knows whether its last attempt took effect", paint.warn(&format!("? {id}")));
+    let _ =
+        writeln!(text, "{} is in doubt: it is not known whether its last attempt took effect", paint.warn(&format!("? {id}")));
     if let Some(failure) = view.failure {
         text.push_str(&explain::failure(failure, paint));
     }
@@ -94,10 +97,10 @@ fn in_doubt(told: &Told<'_>, id: &InstanceId, view: &InstanceView<'_>, paint: Pa
         let _ = writeln!(text, "    {} {why}", paint.bold("why:"));
     }
     log_command(told, id, paint, text);
-    let (run, word, flags) = (run_id(&told.report.state), shell_word(&id.to_string()), told.flags);
+    let (run, word, again) = (run_id(&told.report.state), shell_word(&id.to_string()), told.again);
     let _ = writeln!(text, "    Find out what it did, then say so:");
     for outcome in ["committed", "not-committed"] {
-        let _ = writeln!(text, "      backstop run --resume {run}{flags} --resolve {word}={outcome} --why \"how you know\"");
+        let _ = writeln!(text, "      {again} --resume {run} --resolve {word}={outcome} --why \"how you know\"");
     }
 }
 
@@ -183,11 +186,12 @@ fn outcome(told: &Told<'_>, paint: Painter, text: &mut String) {
         }
         RunPhase::Failed => (paint.bad("✗"), "failed".to_owned()),
         RunPhase::Cancelled => (paint.warn("!"), "was cancelled".to_owned()),
-        RunPhase::Queued | RunPhase::Running | RunPhase::Cancelling | RunPhase::Stuck => {
-            (paint.warn("?"), "is stuck: a person must say what is in doubt".to_owned())
-        }
+        RunPhase::Queued | RunPhase::Running | RunPhase::Cancelling | RunPhase::Stuck => (paint.warn("?"), "is stuck".to_owned()),
     };
     let _ = writeln!(text, "\n{glyph} {} {how} in {took}: {}", paint.bold(dag), counts.join(", "));
+    if !told.report.undecided.is_empty() {
+        let _ = writeln!(text, "  it goes on when a person has said what is in doubt");
+    }
     if state.header().is_some_and(|header| header.dry_run) {
         let _ = writeln!(text, "  dry run: transactional SQL was rolled back, other tasks did not run");
     }

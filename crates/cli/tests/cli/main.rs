@@ -1,0 +1,10 @@
+//! The whole binary, as people and programs meet it, on SQLite projects in folders of their own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod begin;
+mod inspect;
+mod interrupt;
+mod outcome;
+mod project;
+mod resume;

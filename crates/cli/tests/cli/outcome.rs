@@ -1,0 +1,155 @@
+//! How runs end, and what is said of it.
+
+use crate::project::Project;
+
+#[test]
+fn a_run_that_succeeds() {
+    let project = Project::with_tasks(
+        "  make: {sql: 'CREATE TABLE t (n INTEGER)'}\n  fill: {sql: 'INSERT INTO t VALUES (1), (2)', after: [make]}\n",
+    );
+    let outcome = project.backstop(&["run", "d", "--logical-date", "2025-05-01"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), ""), "{}", outcome.stderr);
+    insta::assert_snapshot!(outcome.stderr, @r#"
+    TIME · run: created: DAG d, logical date TIME, run RUN
+    TIME · make: started, try 1
+    TIME · make: segment 1 committed, 1 statement
+    TIME ✓ make: success after TOOK
+    TIME · fill: started, try 1
+    TIME · fill: segment 1 committed, 1 statement, 2 rows changed
+    TIME ✓ fill: success after TOOK
+    TIME ✓ run: success
+
+    ✓ d succeeded in TOOK: 2 success
+      backstop runs show RUN
+    "#);
+    assert_eq!(project.ask("SELECT sum(n) FROM t"), 3);
+}
+
+/// Twelve statements, the seventh of which violates the key.
+fn twelve_statements() -> String {
+    let mut script = String::from("CREATE TABLE t (id INTEGER PRIMARY KEY);\n");
+    for number in 2..=12 {
+        let id = if number == 7 { 3 } else { number };
+        script.push_str(&format!("INSERT INTO t VALUES ({id});\n"));
+    }
+    script
+}
+
+#[test]
+fn a_statement_that_fails_is_told_with_its_place_and_nothing_of_the_script_stays() {
+    let project = Project::with_tasks("  load: {sql: sql/load.sql}\n  report: {sql: SELECT 1, after: [load]}\n");
+    project.write("sql/load.sql", &twelve_statements());
+    let outcome = project.backstop(&["run", "d"]);
+    assert_eq!(outcome.code, Some(1));
+    insta::assert_snapshot!(outcome.stderr, @r#"
+    TIME · run: created: DAG d, logical date TIME, run RUN
+    TIME · load: started, try 1
+    TIME ✗ load: try 1 failed after TOOK: sql/load.sql:7:1, statement 7: statement 7 of 12: UNIQUE constraint failed: t.id
+    TIME ! report: upstream_failed: it will not run
+    TIME ✗ run: failed
+
+    ✗ load failed
+        statement 7 of 12: UNIQUE constraint failed: t.id
+        at: sql/load.sql:7:1, statement 7
+        code 1555
+        cause: Error code 1555: constraint failed
+        effect: nothing was committed
+        log: backstop logs RUN load
+
+    - report did not run (upstream_failed): load is failed
+
+    ✗ d failed in TOOK: 1 failed, 1 upstream_failed
+      backstop runs show RUN
+    "#);
+    assert_eq!(project.ask("SELECT count(*) FROM sqlite_schema WHERE name = 't'"), 0);
+}
+
+#[test]
+fn a_retry_goes_well_after_its_callback_mended_the_data() {
+    let project = Project::with_tasks(
+        "  load:\n    sql: INSERT INTO t SELECT 5\n    retries: 1\n    retry_delay: 0s\n    on_retry: {sql: CREATE TABLE t (n INTEGER)}\n",
+    );
+    let outcome = project.backstop(&["run", "d"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("load: succeeded on try 2"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("load: callback on_retry ran"), "{}", outcome.stderr);
+    assert_eq!(project.ask("SELECT n FROM t"), 5);
+}
+
+#[test]
+fn a_callback_runs_after_the_final_failure_and_its_own_failure_is_told() {
+    let project = Project::with_tasks(
+        "  load:\n    sql: SELECT * FROM missing\n    on_failure:\n    - {shell: 'echo failed > told.txt'}\n    - {shell: 'exit 3'}\n",
+    );
+    let outcome = project.backstop(&["run", "d"]);
+    assert_eq!(outcome.code, Some(1));
+    assert_eq!(std::fs::read_to_string(project.path().join("told.txt")).unwrap(), "failed\n");
+    insta::assert_snapshot!(outcome.stderr.split_once("\n\n").unwrap().1, @r#"
+    ✗ load failed
+        statement 1 of 1: no such table: missing
+        at: dags/d.yaml:5:10, statement 1
+        code 1
+        cause: Error code 1: SQL logic error
+        effect: nothing was committed
+        log: backstop logs RUN load
+
+    ✗ callback on_failure[1] of load failed; this changes no task's state
+        the command ended with exit code 3
+        effect: what it did before is not undone by Backstop
+
+    ✗ d failed in TOOK: 1 failed
+      backstop runs show RUN
+    "#);
+}
+
+#[test]
+fn a_dry_run_leaves_nothing_behind() {
+    let project =
+        Project::with_tasks("  fill: {sql: 'INSERT INTO t VALUES (1)'}\n  tell: {shell: touch told.txt, after: [fill]}\n");
+    project.sql("CREATE TABLE t (n INTEGER)");
+    let outcome = project.backstop(&["run", "d", "--dry-run"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("dry run: transactional SQL was rolled back"), "{}", outcome.stderr);
+    assert_eq!(project.ask("SELECT count(*) FROM t"), 0);
+    assert!(!project.path().join("told.txt").exists());
+}
+
+#[test]
+fn only_the_tasks_that_were_named_run() {
+    let project = Project::with_tasks(
+        "  make: {sql: 'CREATE TABLE t (n INTEGER)'}\n  inner:\n    tasks:\n      a: {sql: 'INSERT INTO t VALUES (1)'}\n      b: {sql: 'INSERT INTO t VALUES (2)'}\n",
+    );
+    project.sql("CREATE TABLE t (n INTEGER)");
+    let outcome = project.backstop(&["run", "d", "--task", "inner"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(project.ask("SELECT sum(n) FROM t"), 3);
+    let outcome = project.backstop(&["run", "d", "--task", "inner.c"]);
+    assert_eq!(outcome.code, Some(2));
+    insta::assert_snapshot!(outcome.stderr, @r#"
+    error: there is no task `inner.c` in DAG `d`
+      hint: did you mean `inner.a`?
+      hint: tasks: make, inner.a, inner.b
+    "#);
+}
+
+#[test]
+fn ndjson_has_every_event_and_ends_with_a_summary() {
+    let project = Project::with_tasks("  load: {sql: SELECT * FROM missing}\n");
+    let outcome = project.backstop(&["run", "d", "--json", "--logical-date", "2025-05-01"]);
+    assert_eq!(outcome.code, Some(1));
+    let lines: Vec<serde_json::Value> = outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (summary, events) = lines.split_last().unwrap();
+    let told: Vec<String> = events.iter().map(|event| format!("{} {}", event["seq"], event["type"].as_str().unwrap())).collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    1 run_created
+    2 run_started
+    3 task_scheduled
+    4 attempt_started
+    5 attempt_failed
+    6 run_failed
+    "#);
+    assert!(events.iter().all(|event| event["run_id"].is_string() && event["at"].is_string()));
+    assert_eq!(summary["type"], "summary");
+    assert_eq!((&summary["state"], &summary["exit_code"]), (&"failed".into(), &1.into()));
+    assert_eq!(summary["failed"][0]["failure"]["file"], "dags/d.yaml");
+}
