@@ -12,11 +12,11 @@ use crate::resolve::Doubt;
 use crate::run::{Control, Error, Limits};
 use backstop_core::dag::Delivery;
 use backstop_core::event::{CallbackId, Event, Evidence, FailureClass, Occasion, SegmentCommit};
-use backstop_core::{Action, Command, InstanceId, RunState, TaskId, TaskIx, actions, handle};
+use backstop_core::{Action, Command, InstanceId, InstancePhase, RunPhase, RunState, TaskId, TaskIx, actions, handle};
 use backstop_project::definition::{Callback, Callbacks, Kind};
 use backstop_store::Recorded;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -51,7 +51,7 @@ pub(crate) struct Engine {
     pub(crate) limits: Limits,
     mailbox: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
-    running: HashMap<(InstanceId, u32), watch::Sender<Stop>>,
+    running: BTreeMap<(InstanceId, u32), watch::Sender<Stop>>,
     /// Each with a way to tell it to hurry. One channel each, and in order, so that they are woken in the same order every time.
     resolving: BTreeMap<InstanceId, watch::Sender<Stop>>,
     /// What resolvers that begin now are told.
@@ -60,6 +60,16 @@ pub(crate) struct Engine {
     undecided: BTreeMap<InstanceId, String>,
     wake_at: Option<Timestamp>,
     footing: Footing,
+    /// Why the run shall end, while what an earlier process ran ahead of its log is still being looked for.
+    ending: Option<Ending>,
+}
+
+/// Why a run shall end before its time.
+enum Ending {
+    /// Somebody asked.
+    Asked(String),
+    /// It is over its `dagrun_timeout`.
+    OverTime,
 }
 
 impl Engine {
@@ -74,13 +84,14 @@ impl Engine {
             limits,
             mailbox,
             answers,
-            running: HashMap::new(),
+            running: BTreeMap::new(),
             resolving: BTreeMap::new(),
             resolver_stop: Stop::Run,
             callbacks: HashSet::new(),
             undecided: BTreeMap::new(),
             wake_at: None,
             footing,
+            ending: None,
         }
     }
 
@@ -130,8 +141,12 @@ impl Engine {
             if self.state.is_finished() && self.running.is_empty() && self.callbacks.is_empty() {
                 return Ok(self.journal.settle().await?);
             }
+            if self.has_caught_up() {
+                self.end().await?;
+                continue;
+            }
             // The core refuses while a retry or a sensor still waits: then the loop goes on.
-            if self.is_stuck() && self.command(Command::DeclareStuck).await? {
+            if self.ending.is_none() && self.is_stuck() && self.command(Command::DeclareStuck).await? {
                 return Ok(self.journal.settle().await?);
             }
             self.next_input().await?;
@@ -163,7 +178,7 @@ impl Engine {
             let mut events = Vec::new();
             let mut started = Vec::new();
             self.wake_at = None;
-            for action in actions(&self.state) {
+            for action in self.wanted() {
                 match action {
                     Action::StartAttempt { instance, try_number } => {
                         let before = events.len();
@@ -180,7 +195,8 @@ impl Engine {
                     Action::CancelAttempt { instance, try_number } => self.cancel(instance, try_number),
                     Action::ResolveUnknown { instance, try_number } => self.resolve(instance, try_number),
                     Action::RunCallback { callback } => self.run_callback(callback),
-                    Action::WakeAt(at) => self.wake_at = Some(at),
+                    Action::WakeAt(at) if self.ending.is_none() => self.wake_at = Some(at),
+                    Action::WakeAt(_) => {}
                 }
             }
             if events.is_empty() {
@@ -222,7 +238,8 @@ impl Engine {
         let body = self.shared.definition.body(place);
         let expands = body.for_each.is_some() && instance.map_index.is_none();
         let view = self.state.instance(&instance);
-        let (stop, signal) = watch::channel(Stop::Run);
+        let stop_reason = self.ending.as_ref().map_or(Stop::Run, |_| Stop::Cancel(self.stop_reason()));
+        let (stop, signal) = watch::channel(stop_reason);
         let attempt = Attempt {
             context: template_context(&self.shared, Some(&instance), try_number, self.item(&instance), None),
             shared: self.shared.clone(),
@@ -247,7 +264,7 @@ impl Engine {
 
     fn cancel(&self, instance: InstanceId, try_number: u32) {
         if let Some(stop) = self.running.get(&(instance, try_number)) {
-            let reason = self.control.reason().unwrap_or_else(|| "the run was cancelled".into());
+            let reason = self.stop_reason();
             stop.send_if_modified(|current| {
                 let was_running = *current == Stop::Run;
                 if was_running {
@@ -381,7 +398,10 @@ impl Engine {
                 for stop in self.resolving.values() {
                     stop.send_replace(self.resolver_stop.clone());
                 }
-                self.command(Command::Cancel { reason }).await?;
+                self.begin_end(Ending::Asked(reason));
+                if self.has_caught_up() {
+                    self.end().await?;
+                }
             }
             answer = self.answers.recv() => {
                 let mut answers: Vec<Answer> = answer.into_iter().collect();
@@ -395,7 +415,11 @@ impl Engine {
             }
             durable = self.journal.next_durable() => durable?,
             () = timer => {
-                self.command(Command::FireTimers).await?;
+                if self.shared.was_interrupted && self.is_over_time() {
+                    self.begin_end(Ending::OverTime);
+                } else {
+                    self.command(Command::FireTimers).await?;
+                }
             }
         }
         Ok(())
@@ -453,6 +477,87 @@ impl Engine {
             | Command::RecordOperator { .. }
             | Command::DeclareStuck
             | Command::Advance => {}
+        }
+    }
+}
+
+/// The end of a run that an earlier process may have driven further than its log tells.
+///
+/// To cancel skips what was not begun. But what that process began ahead of its log has effects, and markers that say so. So before a
+/// run that was resumed is cancelled, every script that may have been begun is begun once more, only to be stopped: it adopts what has
+/// a marker, fences the rest, and shows whether there is more behind it.
+impl Engine {
+    fn begin_end(&mut self, ending: Ending) {
+        self.ending.get_or_insert(ending);
+        if self.shared.was_interrupted {
+            // All of them, as a cancel does: the others hold slots.
+            for (instance, try_number) in self.running.keys() {
+                self.cancel(instance.clone(), *try_number);
+            }
+        }
+    }
+
+    fn stop_reason(&self) -> String {
+        self.control.reason().unwrap_or_else(|| match &self.ending {
+            Some(Ending::OverTime) => "over its dagrun_timeout".into(),
+            Some(Ending::Asked(reason)) => reason.clone(),
+            None => "the run was cancelled".into(),
+        })
+    }
+
+    fn is_over_time(&self) -> bool {
+        let may_end = self.state.phase() == RunPhase::Running && self.state.cancel_cause().is_none();
+        let timeout = self.shared.definition.dag.dagrun_timeout().filter(|_| may_end);
+        let ends = timeout.zip(self.state.started_at()).and_then(|(timeout, started)| started.checked_add(timeout).ok());
+        ends.is_some_and(|ends| ends <= self.shared.clock.now())
+    }
+
+    /// What the core wants; on the way to the end, only attempts that look for what ran ahead of the log.
+    fn wanted(&self) -> Vec<Action> {
+        let mut wanted = actions(&self.state);
+        if self.ending.is_some() {
+            wanted.retain(|action| !matches!(action, Action::StartAttempt { .. }));
+            let most = self.shared.definition.dag.max_active_tasks() as usize;
+            wanted.extend(self.unlooked().take(most).map(|(instance, try_number)| Action::StartAttempt { instance, try_number }));
+        }
+        wanted
+    }
+
+    /// Instances that wait for a slot, and may have been begun by an earlier process.
+    fn unlooked(&self) -> impl Iterator<Item = (InstanceId, u32)> + '_ {
+        let may_start = self.state.phase() == RunPhase::Running;
+        self.state.instances().filter(move |(_, view)| may_start && view.phase == InstancePhase::Scheduled).filter_map(
+            |(instance, view)| {
+                let try_number = view.try_number + 1;
+                let has_begun = !view.segments.is_empty() || self.may_have_run_ahead(&instance, try_number);
+                (has_begun || self.is_empty_kind(&instance)).then_some((instance, try_number))
+            },
+        )
+    }
+
+    fn may_have_run_ahead(&self, instance: &InstanceId, try_number: u32) -> bool {
+        let Some(place) = self.place(instance) else { return false };
+        let body = self.shared.definition.body(place);
+        let expands = body.for_each.is_some() && instance.map_index.is_none();
+        self.shared.was_interrupted
+            && !self.shared.header.dry_run
+            && try_number == 1
+            && !expands
+            && body.delivery == Delivery::ExactlyOnce
+            && matches!(body.kind, Kind::Sql(_))
+    }
+
+    /// True when the run shall end and nothing is left to look for.
+    fn has_caught_up(&self) -> bool {
+        let is_looking = || !self.resolving.is_empty() || !self.running.is_empty() || self.unlooked().next().is_some();
+        self.ending.is_some() && (!self.shared.was_interrupted || !is_looking())
+    }
+
+    async fn end(&mut self) -> Result<(), Error> {
+        match self.ending.take() {
+            Some(Ending::Asked(reason)) => self.command(Command::Cancel { reason }).await.map(drop),
+            Some(Ending::OverTime) => self.command(Command::FireTimers).await.map(drop),
+            None => Ok(()),
         }
     }
 }

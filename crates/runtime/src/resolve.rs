@@ -142,6 +142,11 @@ impl Doubt {
                         *committed = number + 1;
                     }
                     Some(Probe::Fenced) | None => match self.probe(connection, number, &intent_kind("forward")).await? {
+                        Some(Probe::Committed(_)) if self.went_on_behind(connection, prepared, number).await? => {
+                            self.tell_silent(prepared, committed, number).await;
+                            self.tell_ended(prepared, number, Promise::AtLeastOnce(why.clone()), Evidence::Marker).await;
+                            *committed = number + 1;
+                        }
                         Some(Probe::Committed(_)) => {
                             self.tell_silent(prepared, committed, number).await;
                             return Ok(Verdict::Undecided(format!(
@@ -187,17 +192,46 @@ impl Doubt {
     /// with a result is marked unless it is the last.
     async fn tell_silent(&self, prepared: &Prepared, committed: &mut usize, before: usize) {
         while *committed < before {
-            let commit = SegmentCommit {
-                segment: u32::try_from(*committed).unwrap_or(u32::MAX),
-                digest: prepared.digests[*committed].clone(),
-                promise: Promise::ReadOnly,
-                evidence: Evidence::ReadOnly,
-                statements: Vec::new(),
-                result: None,
-            };
-            self.send(commit).await;
+            self.tell_ended(prepared, *committed, Promise::ReadOnly, Evidence::ReadOnly).await;
             *committed += 1;
         }
+    }
+
+    async fn tell_ended(&self, prepared: &Prepared, number: usize, promise: Promise, evidence: Evidence) {
+        let commit = SegmentCommit {
+            segment: u32::try_from(number).unwrap_or(u32::MAX),
+            digest: prepared.digests[number].clone(),
+            promise,
+            evidence,
+            statements: Vec::new(),
+            result: None,
+        };
+        self.send(commit).await;
+    }
+
+    /// True when a segment behind this one was begun: then this one has ended, although its closing marker is not there (it is written
+    /// behind the statements, and the attempt goes on without it).
+    async fn went_on_behind(&self, connection: &str, prepared: &Prepared, number: usize) -> Result<bool, String> {
+        for later in number + 1..prepared.segments.len() {
+            let segment = &prepared.segments[later];
+            if segment.end == SegmentEnd::Rollback {
+                continue;
+            }
+            let kinds: &[String] = match &segment.promise {
+                SegmentPromise::AtLeastOnce(_) => &["forward".to_owned(), intent_kind("forward")],
+                SegmentPromise::ExactlyOnce | SegmentPromise::ReadOnly => &["forward".to_owned()],
+            };
+            for kind in kinds {
+                match self.probe(connection, later, kind).await? {
+                    Some(Probe::Committed(_) | Probe::StillRunning) => return Ok(true),
+                    Some(Probe::Fenced) | None => {}
+                }
+            }
+            if segment.promise != SegmentPromise::ReadOnly {
+                return Ok(false);
+            }
+        }
+        Ok(false)
     }
 
     /// For a script that cannot be rendered or cut now, so that nobody knows how many segments it has: it may have been another one

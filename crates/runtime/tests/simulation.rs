@@ -38,6 +38,42 @@ fn a_seed_tells_the_same_story_twice() {
     }
 }
 
+/// The simulator can fail: with a rule broken on purpose, one of the first seeds says so.
+mod broken {
+    use super::{Broken, Simulation};
+
+    fn check(broken: Broken) {
+        const SEEDS: u64 = 400;
+        let found = (0..SEEDS).find_map(|seed| Simulation { seed, broken, keeps_history: false }.run().err());
+        assert!(found.is_some(), "{broken:?} goes unnoticed for {SEEDS} seeds");
+    }
+
+    #[test]
+    fn a_probe_that_does_not_look_is_noticed() {
+        check(Broken::ProbeAlwaysFences);
+    }
+
+    #[test]
+    fn a_probe_that_leaves_no_tombstone_is_noticed() {
+        check(Broken::ProbeLeavesNoTombstone);
+    }
+
+    #[test]
+    fn a_marker_table_without_its_key_is_noticed() {
+        check(Broken::MarkerNotUnique);
+    }
+
+    #[test]
+    fn a_commit_without_its_marker_is_noticed() {
+        check(Broken::MarkerForgotten);
+    }
+
+    #[test]
+    fn a_store_that_lies_is_noticed() {
+        check(Broken::StoreLies);
+    }
+}
+
 /// Seeds that once found a violation, each by what was wrong.
 mod found {
     use super::run_seed;
@@ -71,5 +107,20 @@ mod found {
     #[test]
     fn a_person_who_says_that_a_segment_took_effect_does_not_end_the_task() {
         check(210);
+    }
+
+    #[test]
+    fn a_task_with_nothing_left_to_do_succeeds_at_once() {
+        check(5343);
+    }
+
+    #[test]
+    fn a_cancel_after_a_crash_first_looks_for_what_ran_ahead_of_the_log() {
+        check(18_074);
+    }
+
+    #[test]
+    fn a_segment_that_lost_its_closing_marker_is_known_by_the_one_behind_it() {
+        check(44_557);
     }
 }

@@ -44,6 +44,10 @@ pub enum Broken {
     Nothing,
     /// A probe answers `Fenced` without looking.
     ProbeAlwaysFences,
+    /// A probe that finds nothing leaves nothing: what is still open may commit later.
+    ProbeLeavesNoTombstone,
+    /// A unit commits without its marker.
+    MarkerForgotten,
     /// The marker table has no unique key.
     MarkerNotUnique,
     /// The store says that an append is durable before it is.

@@ -167,8 +167,9 @@ pub(super) fn resolve(
     let failure = found.failure.clone().unwrap_or_else(|| Arc::new(interrupted()));
     let goes_on = match failure.class {
         FailureClass::Interrupted => found.is_free(failure.class) || has_progress,
-        FailureClass::Transient | FailureClass::Permanent | FailureClass::TimedOut => has_progress,
-        FailureClass::Final | FailureClass::Cancelled => false,
+        // Cancelled, and the run goes on: it was stopped to look at what an earlier process committed.
+        FailureClass::Transient | FailureClass::Permanent | FailureClass::TimedOut | FailureClass::Cancelled => has_progress,
+        FailureClass::Final => false,
     };
     if !is_ending(state) && (goes_on || is_told_in_part || verdict == Some(false)) {
         events.push(Event::TaskScheduled { instance });

@@ -198,20 +198,19 @@ impl Attempt {
     }
 
     async fn work(&mut self) -> Outcome {
+        let is_script = match self.work {
+            Work::Body(place) => matches!(self.shared.definition.bodies[place].kind, Kind::Sql(_)),
+            Work::Expand(_) | Work::Callback(..) => false,
+        };
         // A second try must not start before the log has the end of the first: after a crash it would not be found (see DESIGN.md,
-        // "Running ahead of the log").
+        // "Running ahead of the log"). A script waits by itself, once it knows that something is left to do.
         if self.try_number > 1
+            && !is_script
             && let Err(outcome) = self.wait_for_log().await
         {
             return outcome;
         }
         let shared = self.shared.clone();
-        if let Work::Body(place) = self.work
-            && matches!(shared.definition.bodies[place].kind, Kind::Sql(_))
-            && let Err(outcome) = self.wait_until_durable(self.stands_on).await
-        {
-            return outcome;
-        }
         match self.work.clone() {
             Work::Body(place) => self.task(&shared.definition.bodies[place].kind).await,
             Work::Expand(place) => match &shared.definition.bodies[place].for_each {
@@ -244,21 +243,7 @@ impl Attempt {
     /// # Errors
     /// The outcome when the log cannot be written any more, or the attempt is stopped before: nothing was begun.
     pub(crate) async fn wait_for_log(&mut self) -> Result<(), Outcome> {
-        self.wait_until_durable(self.started_version).await
-    }
-
-    async fn wait_until_durable(&mut self, version: u64) -> Result<(), Outcome> {
-        tokio::select! {
-            biased;
-            durable = self.gate.wait(version) => match durable {
-                true => Ok(()),
-                false => Err(Outcome::Failed(
-                    failure(FailureClass::Interrupted, "the run's log cannot be written, so this attempt did not begin")
-                        .effect("nothing was sent"),
-                )),
-            },
-            reason = self.stopper.wait() => Err(script::stopped(&reason, "nothing was sent")),
-        }
+        wait_until_durable(&self.gate, self.started_version, &mut self.stopper).await
     }
 
     /// Why a kind without transactions is not run in a dry run; `None` when it is no dry run.
@@ -307,6 +292,24 @@ impl Attempt {
                     .hint("a branch must give true or false, the id of a direct downstream task, or a list of such ids"),
             ),
         }
+    }
+}
+
+/// Waits until the log is durable up to a version.
+///
+/// # Errors
+/// The outcome when the log cannot be written any more, or the attempt is stopped before: nothing was begun.
+pub(crate) async fn wait_until_durable(gate: &Gate, version: u64, stopper: &mut Stopper) -> Result<(), Outcome> {
+    tokio::select! {
+        biased;
+        durable = gate.wait(version) => match durable {
+            true => Ok(()),
+            false => Err(Outcome::Failed(
+                failure(FailureClass::Interrupted, "the run's log cannot be written, so this attempt did not begin")
+                    .effect("nothing was sent"),
+            )),
+        },
+        reason = stopper.wait() => Err(script::stopped(&reason, "nothing was sent")),
     }
 }
 

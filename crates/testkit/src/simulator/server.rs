@@ -115,7 +115,7 @@ impl Server {
     pub(crate) fn fence(&self, key: &MarkerKey) -> Found {
         let mut state = self.state();
         let found = state.look(key);
-        if found == Found::Free {
+        if found == Found::Free && self.world.broken != Broken::ProbeLeavesNoTombstone {
             state.markers.insert(key.clone(), Marker::Tombstone);
         }
         found
@@ -197,7 +197,7 @@ impl Server {
     /// Commits, with the checks that hold at every commit.
     fn apply(&self, state: &mut State, id: TransactionId) {
         let Some(open) = state.open.remove(&id) else { return };
-        if let Some((key, row)) = open.work.marker {
+        if let Some((key, row)) = open.work.marker.filter(|_| self.world.broken != Broken::MarkerForgotten) {
             state.markers.insert(key, Marker::Committed(row));
         }
         for effect in open.work.effects {

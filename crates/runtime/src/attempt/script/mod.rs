@@ -7,7 +7,7 @@ mod watching;
 pub(crate) use prepare::{Prepared, bind, prepare};
 
 use super::stop::{StopReason, Stopper};
-use super::{Attempt, Outcome, Shared};
+use super::{Attempt, Outcome, Shared, wait_until_durable};
 use crate::engine::Answer;
 use crate::failure::{FailureExt, failure, of_database};
 use crate::journal::Gate;
@@ -44,6 +44,8 @@ pub(crate) struct Runner<'a> {
     pub(crate) stopper: Stopper,
     pub(crate) gate: Gate,
     pub(crate) started_version: u64,
+    /// What must be durable before the first segment.
+    pub(crate) stands_on: u64,
     /// The start of this try is known to be durable.
     pub(crate) is_logged: bool,
 }
@@ -67,6 +69,7 @@ pub(crate) async fn run_task(attempt: &mut Attempt, sql: &Sql) -> Outcome {
         stopper: attempt.stopper.clone(),
         gate: attempt.gate.clone(),
         started_version: attempt.started_version,
+        stands_on: if attempt.try_number > 1 { attempt.started_version } else { attempt.stands_on },
         is_logged: false,
     };
     runner.run(sql).await
@@ -154,6 +157,9 @@ impl Runner<'_> {
         self.say_resumed(&prepared).await;
         let mut result = self.committed.iter().rev().find_map(|commit| commit.result.clone());
         if self.committed.len() < prepared.segments.len() {
+            if let Err(outcome) = wait_until_durable(&self.gate, self.stands_on, &mut self.stopper).await {
+                return outcome;
+            }
             let mut lease = match self.open().await {
                 Ok(lease) => lease,
                 Err(outcome) => return outcome,
