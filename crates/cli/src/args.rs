@@ -103,7 +103,7 @@ pub(crate) struct Resolution {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Project folders, DAG files or SQL files [default: the project]
+    /// Project folders or DAG files [default: the project]
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
     /// Write diagnostics as a JSON array

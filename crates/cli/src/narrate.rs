@@ -164,7 +164,8 @@ pub(crate) fn skipped(cause: &SkipCause) -> String {
 
 /// A failure in one line.
 pub(crate) fn in_short(failure: &Failure) -> String {
-    let at = failure.place.as_ref().map(|at| format!("{}: ", crate::explain::place(at))).unwrap_or_default();
+    // The message names the statement.
+    let at = failure.place.as_ref().map(|at| format!("{}:{}:{}: ", at.file, at.line, at.column)).unwrap_or_default();
     format!("{at}{}", words::short(&failure.message, FAILURE_CHARACTERS))
 }
 

@@ -252,3 +252,127 @@ fn instance_of(event: &Event) -> Option<&InstanceId> {
         | Event::RunCancelled => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backstop_core::dag::{DagSpec, Hooks, Pool, TaskSettings, TaskSpec};
+    use backstop_core::event::{Failure, FailureClass, RunHeader, RunType};
+    use backstop_core::{Command, apply, handle};
+
+    fn dag(tasks: &[(&str, &[&str])]) -> Arc<Dag> {
+        let task = |(id, after): &(&str, &[&str])| TaskSpec {
+            id: TaskId::new(*id),
+            after: after.iter().map(|id| TaskId::new(*id)).collect(),
+            settings: TaskSettings::default(),
+        };
+        let spec = DagSpec {
+            id: "nightly".into(),
+            tasks: tasks.iter().map(task).collect(),
+            groups: Vec::new(),
+            pools: vec![Pool { name: "default_pool".to_owned(), slots: None }],
+            max_active_tasks: 16,
+            hooks: Hooks::default(),
+            dagrun_timeout: None,
+            map_length_max: 10,
+        };
+        Arc::new(Dag::new(spec).unwrap())
+    }
+
+    /// A run and its tree, told of commands one after another, a second apart.
+    struct Watched {
+        state: RunState,
+        board: Board,
+        now: Timestamp,
+    }
+
+    impl Watched {
+        fn start(tasks: &[(&str, &[&str])]) -> Self {
+            let dag = dag(tasks);
+            let board = Board::new(&dag, &RunId::new("r1"), &[]);
+            let mut watched = Self { state: RunState::new(dag), board, now: Timestamp::UNIX_EPOCH };
+            let header = RunHeader {
+                run_id: RunId::new("r1"),
+                dag_id: "nightly".into(),
+                version: String::new(),
+                logical_date: None,
+                data_interval: None,
+                queued_at: watched.now,
+                run_type: RunType::Manual,
+                params: "{}".into(),
+                only_tasks: Vec::new(),
+                dry_run: false,
+            };
+            apply(&mut watched.state, &Event::RunCreated(Arc::new(header)));
+            watched.tell(Command::Start);
+            watched
+        }
+
+        fn tell(&mut self, command: Command) {
+            let events = handle(&mut self.state, command, self.now).unwrap();
+            let recorded: Vec<Recorded> = events.into_iter().map(|event| Recorded { seq: 1, at: self.now, event }).collect();
+            self.board.decided(&self.state, &recorded);
+            self.now = self.now.checked_add(jiff::SignedDuration::from_secs(1)).unwrap();
+        }
+
+        fn begin(&mut self, task: &str) {
+            self.tell(Command::StartAttempt { instance: InstanceId::single(task.into()) });
+        }
+
+        fn lines(&self, height: usize) -> String {
+            self.board.lines(self.now, height, Painter::plain()).join("\n")
+        }
+    }
+
+    fn failure() -> Arc<Failure> {
+        Arc::new(Failure {
+            class: FailureClass::Permanent,
+            message: "statement 1 of 1: no such table".to_owned(),
+            causes: Vec::new(),
+            place: None,
+            sqlstate: None,
+            native_code: None,
+            effect: String::new(),
+            hint: None,
+            statements: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn every_task_has_a_line_in_the_order_of_the_source() {
+        let mut watched = Watched::start(&[("load", &[]), ("check", &["load"]), ("rates", &[]), ("report", &["check", "rates"])]);
+        watched.begin("load");
+        watched.begin("rates");
+        let load = InstanceId::single("load".into());
+        watched.tell(Command::Succeed { instance: load, try_number: 1, result: None, follow: None });
+        watched.begin("check");
+        let check = InstanceId::single("check".into());
+        watched.board.statement_started(&check, 3, 12, "SELECT count(*) FROM sales");
+        watched.board.rows_received(&check, 12_345);
+        let rates = InstanceId::single("rates".into());
+        watched.tell(Command::Fail { instance: rates, try_number: 1, failure: failure() });
+        insta::assert_snapshot!(watched.lines(24), @r"
+        nightly  3/4 done, 1 running, 1 failed  6.0s  run r1
+          ✓ load    success  2.0s
+          ▶ check   running  2.0s  3/12  12,345 rows  SELECT count(*) FROM sales
+          ✗ rates   failed  3.0s  statement 1 of 1: no such table
+          - report  upstream_failed
+        ");
+    }
+
+    #[test]
+    fn a_low_terminal_shows_what_goes_on() {
+        let tasks: Vec<String> = (0..30).map(|number| format!("t{number}")).collect();
+        let tasks: Vec<(&str, &[&str])> = tasks.iter().map(|id| (id.as_str(), [].as_slice())).collect();
+        let mut watched = Watched::start(&tasks);
+        watched.begin("t3");
+        watched.begin("t20");
+        insta::assert_snapshot!(watched.lines(5), @r"
+        nightly  0/30 done, 2 running  3.0s  run r1
+          · t0   scheduled
+          ▶ t3   running  2.0s
+          ▶ t20  running  1.0s
+          … and 27 more
+        ");
+    }
+}

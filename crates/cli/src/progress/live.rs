@@ -17,18 +17,21 @@ pub(crate) struct Live {
     clock: SystemClock,
     paint: Painter,
     screen: MultiProgress,
-    /// One a line on the screen.
-    bars: Mutex<Vec<ProgressBar>>,
+    /// The whole tree is one message, so that it is drawn in one go.
+    tree: ProgressBar,
 }
 
 impl Live {
     pub(super) fn new(dag: &Arc<Dag>, run: &RunId, only_tasks: &[TaskId]) -> Self {
+        let screen = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(20));
+        let tree = screen.add(ProgressBar::no_length());
+        tree.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
         Self {
             board: Mutex::new(Board::new(dag, run, only_tasks)),
             clock: SystemClock::starting(None),
             paint: Painter::stderr(),
-            screen: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)),
-            bars: Mutex::new(Vec::new()),
+            screen,
+            tree,
         }
     }
 
@@ -48,23 +51,12 @@ impl Live {
     }
 
     fn draw(&self) {
-        let height = usize::from(console_height());
-        let lines = self.with_board(|board| board.lines(self.clock.now(), height, self.paint));
-        let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
-        while bars.len() < lines.len() {
-            let bar = self.screen.add(ProgressBar::no_length());
-            // `wide_msg` cuts a line at the terminal's edge instead of wrapping it.
-            bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bars.push(bar);
-        }
-        for bar in bars.split_off(lines.len()) {
-            bar.finish_and_clear();
-            self.screen.remove(&bar);
-        }
-        for (bar, line) in bars.iter().zip(lines) {
-            bar.set_message(line);
-            bar.tick();
-        }
+        const USUAL: (u16, u16) = (24, 80);
+        let (height, width) = console::Term::stderr().size_checked().unwrap_or(USUAL);
+        let lines = self.with_board(|board| board.lines(self.clock.now(), usize::from(height), self.paint));
+        // A line that wraps would be counted wrong, and half of it stay on the screen.
+        let cut = |line: &String| console::truncate_str(line, usize::from(width).saturating_sub(1), "…").into_owned();
+        self.tree.set_message(lines.iter().map(cut).collect::<Vec<_>>().join("\n"));
     }
 
     pub(super) fn say(&self, text: &str) {
@@ -74,9 +66,8 @@ impl Live {
 
     /// Leaves the tree as it is at the end, whole, above the summary.
     pub(super) fn finish(&self) {
-        for bar in self.bars.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            bar.finish_and_clear();
-        }
+        self.tree.finish_and_clear();
+        // A terminal that cannot be written has nobody before it.
         drop(self.screen.clear());
         let lines = self.with_board(|board| board.lines(self.clock.now(), LINES_LEFT_MAX, self.paint));
         crate::output::tell(&format!("{}\n", lines.join("\n")));
@@ -85,11 +76,6 @@ impl Live {
 
 /// How long a tree may be that is left on the screen.
 const LINES_LEFT_MAX: usize = 100;
-
-fn console_height() -> u16 {
-    const USUAL: u16 = 24;
-    console::Term::stderr().size_checked().map_or(USUAL, |(height, _)| height)
-}
 
 impl Watcher for Live {
     fn decided(&self, state: &RunState, events: &[Recorded]) {

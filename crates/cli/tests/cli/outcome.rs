@@ -44,7 +44,7 @@ fn a_statement_that_fails_is_told_with_its_place_and_nothing_of_the_script_stays
     insta::assert_snapshot!(outcome.stderr, @r#"
     TIME · run: created: DAG d, logical date TIME, run RUN
     TIME · load: started, try 1
-    TIME ✗ load: try 1 failed after TOOK: sql/load.sql:7:1, statement 7: statement 7 of 12: UNIQUE constraint failed: t.id
+    TIME ✗ load: try 1 failed after TOOK: sql/load.sql:7:1: statement 7 of 12: UNIQUE constraint failed: t.id
     TIME ! report: upstream_failed: it will not run
     TIME ✗ run: failed
 
