@@ -4,7 +4,8 @@
 //! fake: time (virtual, so that hours cost nothing), databases (a model with markers and transactions that outlive their clients), the
 //! disk (what was not made durable is lost with the process). Everything happens on one thread and follows from the seed.
 //!
-//! A process dies with its Tokio runtime, so that nothing it spawned lives on; the next one resumes the run. In the end the faults
+//! A process dies with its Tokio runtime, so that nothing it spawned lives on; the next one resumes the run. Sometimes only the engine
+//! dies, and the next one has the attempts of the last beside it. In the end the faults
 //! stop, the run must finish, and the log must tell what the databases have.
 //!
 //! Where to go next: `scenario` for what is run, `world` for the faults, `server` for the model of a database, `inspector` for what is
@@ -240,34 +241,42 @@ impl Life {
             .start_paused(true)
             .build()
             .map_err(|error| format!("start a Tokio runtime: {error}"))?;
-        let disk = Disk::new(self.store.clone(), self.world.clone(), self.disk_delay_ms_max);
         let pause = if self.processes == 1 { 0 } else { world::later(&mut self.dice) };
-        let death = self.draw_death();
-        let world = self.world.clone();
-        let lingers = self.dice.chance(30).then(|| self.dice.below(5_000));
-        let ended = runtime.block_on(async {
-            world.begin_process(pause, death.event, death.operation);
-            let ended = self.process_inside(disk, decisions, death.after).await;
-            // Attempts of a run that was given up go on until the process ends.
-            if let (Ok(Ended::GaveUp(_)), Some(milliseconds)) = (&ended, lingers) {
-                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        runtime.block_on(self.in_one_runtime(pause, decisions))
+    }
+
+    /// A process, and those that take its run over while its attempts still go on: they believe to be alone until they are fenced off.
+    async fn in_one_runtime(&mut self, pause: u64, mut decisions: Vec<Decision>) -> Result<Ended, String> {
+        let mut pause = pause;
+        loop {
+            let death = self.draw_death();
+            let disk = Disk::new(self.store.clone(), self.world.clone(), self.disk_delay_ms_max);
+            self.world.begin_process(pause, death.event, death.operation);
+            let ended = self.process_inside(disk, std::mem::take(&mut decisions), death.after).await;
+            self.world.end_process();
+            // A wish to die that the death itself left must not kill the next process.
+            self.world.forget_crash();
+            let is_dead = match &ended {
+                Ok(Ended::Over(_)) => {
+                    self.store.sync_all();
+                    return ended;
+                }
+                Ok(Ended::Crashed | Ended::GaveUp(_)) => self.dice.chance(75),
+                Ok(Ended::Hung) | Err(_) => true,
+            };
+            self.store.sync_some(self.dice.below(4) as usize);
+            let lost = self.store.queued();
+            self.world.say(|| format!("the engine is gone, its attempts too: {is_dead}; {lost} requests to its store are lost"));
+            self.store = self.store.crash();
+            if is_dead || self.processes == PROCESSES_MAX || self.world.violation().is_some() {
+                return ended;
             }
-            world.end_process();
-            ended
-        });
-        drop(runtime);
-        // A permit that was left by the death itself must not kill the next process.
-        self.world.forget_crash();
-        match &ended {
-            Ok(Ended::Over(_)) => self.store.sync_all(),
-            Ok(Ended::Crashed | Ended::Hung | Ended::GaveUp(_)) | Err(_) => {
-                self.store.sync_some(self.dice.below(4) as usize);
-                let lost = self.store.queued();
-                self.world.say(|| format!("the process is gone; {lost} requests to its store are lost"));
-                self.store = self.store.crash();
-            }
+            self.processes += 1;
+            self.world.begin_process(0, None, None);
+            tokio::time::sleep(Duration::from_millis(self.dice.below(20))).await;
+            self.world.end_process();
+            pause = 0;
         }
-        ended
     }
 
     /// When and how this process dies.

@@ -31,7 +31,11 @@ use futures_util::FutureExt as _;
 use serde_json::Value as Json;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// How often a callback's script is tried within its time-out.
+const CALLBACK_TRIES_MAX: u32 = 5;
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -219,10 +223,32 @@ impl Attempt {
             },
             // What leaves the process waits for the log.
             Work::Callback(_, callback) => match self.wait_for_log().await {
-                Ok(()) => self.task(&callback.kind).await,
+                Ok(()) => self.callback(&callback).await,
                 Err(outcome) => outcome,
             },
         }
+    }
+
+    /// A script is tried again when it could not be run or nobody knows whether it was: its marker keeps it from running twice. What
+    /// leaves no marker is tried once.
+    async fn callback(&mut self, callback: &Callback) -> Outcome {
+        let is_script = matches!(callback.kind, Kind::Sql(_));
+        for tried in 1..CALLBACK_TRIES_MAX {
+            let outcome = self.task(&callback.kind).await;
+            let text = match &outcome {
+                Outcome::Failed(failure) | Outcome::Unknown(failure) if is_script && failure.class == FailureClass::Transient => {
+                    format!("try {tried} of {CALLBACK_TRIES_MAX}: {}; tries again", failure.message)
+                }
+                _ => return outcome,
+            };
+            self.log.line(self.shared.clock.now(), "WARN", &text).await;
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(Duration::from_secs(1 << tried)) => {}
+                _ = self.stopper.wait() => return outcome,
+            }
+        }
+        self.task(&callback.kind).await
     }
 
     async fn task(&mut self, kind: &Kind) -> Outcome {

@@ -312,7 +312,12 @@ impl Runner<'_> {
         if marks {
             let intent = self.marked(prepared, number, &intent_kind(self.kind));
             match self.mark_only(lease, prepared, number, intent).await {
-                Ok(()) => {}
+                Ok(UnitOutcome::Done) => {}
+                // Of a callback, which keeps its key: begun before a crash, or before its link broke.
+                Ok(UnitOutcome::AlreadyCommitted(_)) => {
+                    let text = format!("segment {} was begun before, and whether it ended is not known", number + 1);
+                    return Ended::Stopped(Outcome::Unknown(failure(FailureClass::Interrupted, text).effect("not known")));
+                }
                 // Whether the intent is there or not: this process knows that nothing was begun, and the next try has another key.
                 Err(Outcome::Unknown(failure)) => return Ended::Stopped(Outcome::Failed(failure.effect("nothing was sent"))),
                 Err(outcome) => return Ended::Stopped(outcome),
@@ -332,10 +337,10 @@ impl Runner<'_> {
     }
 
     /// Writes a marker in a transaction of its own.
-    async fn mark_only(&mut self, lease: &mut Lease, prepared: &Prepared, number: usize, wrap: Wrap) -> Result<(), Outcome> {
+    async fn mark_only(&mut self, lease: &mut Lease, prepared: &Prepared, number: usize, wrap: Wrap) -> Result<UnitOutcome, Outcome> {
         let unit = Unit { calls: &[], begin: None, wrap, keeps_result: false };
         match lease.session().run_unit(&unit, &mut Ignore).await {
-            Ok(_) => Ok(()),
+            Ok(outcome) => Ok(outcome),
             Err(error) => Err(self.unit_failed(error, prepared, number, &Watching::empty(), None)),
         }
     }
