@@ -4,7 +4,7 @@ use crate::args::{self, LogsArgs, Place};
 use crate::explain::{Exit, Problem};
 use crate::{output, paths, runs, words};
 use backstop_core::{InstanceId, RunId, TaskId};
-use backstop_runtime::log_path;
+use backstop_runtime::{log_path, log_tries};
 use backstop_store::{InstanceRow, SqliteStore, Store};
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
@@ -69,13 +69,7 @@ impl Followed<'_> {
 
     /// The tries that have a file.
     fn tries(&self) -> Vec<u32> {
-        let folder = self.path(1).parent().map(Path::to_owned).unwrap_or_default();
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut tries: Vec<u32> = entries
-            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("try-")?.strip_suffix(".log")?.parse().ok())
-            .collect();
-        tries.sort_unstable();
-        tries
+        log_tries(self.root, &self.run, &self.instance)
     }
 
     fn absent(&self, try_number: Option<u32>) -> Problem {

@@ -302,7 +302,7 @@ impl Engine {
         let doubt = Doubt {
             shared: self.shared.clone(),
             item: self.item(&instance),
-            committed: self.state.instance(&instance).map_or(0, |view| view.segments.len()),
+            committed: self.state.instance(&instance).map(|view| view.segments.to_vec()).unwrap_or_default(),
             expands: body.for_each.is_some() && instance.map_index.is_none(),
             body: place.get(),
             instance,

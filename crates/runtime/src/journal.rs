@@ -27,23 +27,27 @@ struct Level {
 }
 
 /// Lets others wait until the log is durable up to a version.
-#[derive(Clone, Debug)]
-pub(crate) struct Gate(Arc<Level>);
+#[derive(Clone)]
+pub(crate) struct Gate {
+    level: Arc<Level>,
+    store: Arc<dyn Store>,
+}
 
 impl Gate {
     /// Waits until the run's first `version` events are durable. False when the journal has ended before.
     pub(crate) async fn wait(&self, version: u64) -> bool {
         loop {
-            let changed = self.0.changed.notified();
+            let changed = self.level.changed.notified();
             tokio::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
-            if self.0.durable.load(Ordering::Acquire) >= version {
+            if self.level.durable.load(Ordering::Acquire) >= version {
                 return true;
             }
-            if self.0.has_ended.load(Ordering::Acquire) {
+            if self.level.has_ended.load(Ordering::Acquire) {
                 return false;
             }
+            self.store.hurry();
             changed.await;
         }
     }
@@ -81,7 +85,7 @@ impl Journal {
 
     /// For those that wait.
     pub(crate) fn gate(&self) -> Gate {
-        Gate(self.level.clone())
+        Gate { level: self.level.clone(), store: self.store.clone() }
     }
 
     /// Queues events. Returns them with their places.
@@ -142,6 +146,11 @@ impl Journal {
     /// # Errors
     /// As [`Self::next_durable`].
     pub(crate) async fn settle(&mut self) -> Result<(), AppendError> {
+        if self.is_settled() {
+            return Ok(());
+        }
+        // The store gathers appends that nobody waits for: say that somebody does.
+        self.store.hurry();
         while !self.is_settled() {
             self.next_durable().await?;
         }

@@ -1,4 +1,4 @@
-//! One log file for each try, beside the store: `logs/RUN/TASK/try-N.log`.
+//! One log file for each try, beside the store: `logs/RUN/TASK.try-N.log` (one folder a run: making a folder costs more than making a file).
 //!
 //! Lines are written by one thread, so that a slow disk does not stop the engine; the channel is bounded, so that a task that floods
 //! its log waits for the disk instead of filling the memory.
@@ -8,16 +8,21 @@ use backstop_core::{InstanceId, RunId};
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::hash::{Hash as _, Hasher as _};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::Thread;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Lines that may wait for the disk.
 const LINES_WAITING_MAX: usize = 4096;
 /// Files kept open at once.
 const FILES_OPEN_MAX: usize = 64;
+/// After a burst the writer rests so long and then takes all that has come: waking it for each line would cost more than the line.
+const REST: Duration = Duration::from_millis(5);
 /// A longer line is cut, and says so.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
@@ -28,13 +33,38 @@ pub struct LogFolder {
     pub root: Option<PathBuf>,
 }
 
-/// The file of one try. A mapped instance has its index in the folder's name.
+/// Bytes of a task's name that go into a file's name; a longer one is cut, and told apart by a hash of the whole.
+const NAME_BYTES_MAX: usize = 180;
+
+/// The file of one try.
 pub fn log_path(root: &Path, run: &RunId, instance: &InstanceId, try_number: u32) -> PathBuf {
-    let task = match instance.map_index {
+    root.join(run.as_str()).join(format!("{}.try-{try_number}.log", file_stem(instance)))
+}
+
+/// The tries of an instance that have a file, in order.
+pub fn log_tries(root: &Path, run: &RunId, instance: &InstanceId) -> Vec<u32> {
+    let stem = file_stem(instance);
+    let entries = fs::read_dir(root.join(run.as_str())).into_iter().flatten().flatten();
+    let number = |name: &str| name.strip_prefix(&stem)?.strip_prefix(".try-")?.strip_suffix(".log")?.parse().ok();
+    let mut tries: Vec<u32> = entries.filter_map(|entry| number(entry.file_name().to_str()?)).collect();
+    tries.sort_unstable();
+    tries
+}
+
+/// The instance's name, fit for a file: a mapped instance is `TASK.INDEX`.
+fn file_stem(instance: &InstanceId) -> String {
+    let name = match instance.map_index {
         None => instance.task.to_string(),
         Some(index) => format!("{}.{index}", instance.task),
     };
-    root.join(run.as_str()).join(task).join(format!("try-{try_number}.log"))
+    let name = name.replace(['/', '\\', '\0'], "_");
+    if name.len() <= NAME_BYTES_MAX {
+        return name;
+    }
+    let mut hasher = rustc_hash::FxHasher::default();
+    name.hash(&mut hasher);
+    let end = (0..=NAME_BYTES_MAX).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}~{:016x}", &name[..end], hasher.finish())
 }
 
 enum Order {
@@ -48,32 +78,33 @@ enum Order {
 pub(crate) struct Logs {
     root: Option<PathBuf>,
     run: RunId,
-    orders: Option<mpsc::Sender<Order>>,
+    writer: Option<(mpsc::Sender<Order>, Thread)>,
     redactor: Arc<Redactor>,
 }
 
 impl Logs {
     /// Starts the writer's thread.
     pub(crate) fn start(folder: &LogFolder, run: RunId, redactor: Arc<Redactor>) -> Self {
-        let orders = folder.root.as_ref().and_then(|_| {
+        let writer = folder.root.as_ref().and_then(|_| {
             let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);
             let thread = std::thread::Builder::new().name("task-logs".into()).spawn(move || write_all(receiver));
-            thread.is_ok().then_some(sender)
+            thread.ok().map(|thread| (sender, thread.thread().clone()))
         });
-        Self { root: folder.root.clone(), run, orders, redactor }
+        Self { root: folder.root.clone(), run, writer, redactor }
     }
 
     /// The log of one try.
     pub(crate) fn of(&self, instance: &InstanceId, try_number: u32) -> TaskLog {
         let path = self.root.as_ref().map(|root| Arc::new(log_path(root, &self.run, instance, try_number)));
-        TaskLog { path, orders: self.orders.clone(), redactor: self.redactor.clone() }
+        TaskLog { path, orders: self.writer.as_ref().map(|(orders, _)| orders.clone()), redactor: self.redactor.clone() }
     }
 
     /// Waits until everything said so far is written.
     pub(crate) async fn flush(&self) {
-        let Some(orders) = &self.orders else { return };
+        let Some((orders, thread)) = &self.writer else { return };
         let (done, written) = tokio::sync::oneshot::channel();
         if orders.send(Order::Flush(done)).await.is_ok() {
+            thread.unpark();
             // The writer answers or ends; both mean that nothing more can be waited for.
             let _ = written.await;
         }
@@ -155,6 +186,7 @@ fn write_all(mut orders: mpsc::Receiver<Order>) {
         if orders.is_empty() {
             // Nothing else to write: let `logs -f` see what there is.
             let _ = files.values_mut().try_for_each(|file| file.flush());
+            std::thread::park_timeout(REST);
         }
         if let Err(error) = outcome
             && !complained

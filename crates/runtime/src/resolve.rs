@@ -1,7 +1,7 @@
 //! Removes doubt: after a crash or a lost connection, finds out from the database what an attempt committed, and makes sure that it
 //! can commit no more. Nothing is guessed: without evidence a person decides.
 
-use crate::attempt::script::{Prepared, intent_kind, marker_key, marker_table, prepare};
+use crate::attempt::script::{Prepared, check_prefix, intent_kind, marker_key, marker_table, prepare};
 use crate::attempt::{Shared, Stopper, http_is_safe, template_context};
 use crate::engine::Answer;
 use backstop_connect::script::{SegmentEnd, SegmentPromise};
@@ -34,8 +34,8 @@ pub(crate) struct Doubt {
     /// True when the attempt was finding the items of a mapped task.
     pub(crate) expands: bool,
     pub(crate) item: Option<Json>,
-    /// What is known to be committed.
-    pub(crate) committed: usize,
+    /// What is known to be committed, in order.
+    pub(crate) committed: Vec<Arc<SegmentCommit>>,
     pub(crate) mailbox: mpsc::Sender<Answer>,
     pub(crate) stopper: Stopper,
 }
@@ -97,7 +97,7 @@ impl Doubt {
             return Verdict::Undecided("its task has no connection any more".into());
         };
         let context = template_context(&self.shared, Some(&self.instance), self.try_number, self.item.clone(), None);
-        let mut committed = self.committed;
+        let mut committed = self.committed.len();
         let mut stopper = self.stopper.clone();
         let mut last = String::new();
         for round in 0..ROUNDS_MAX {
@@ -105,6 +105,12 @@ impl Doubt {
                 Ok((dialect, _)) => prepare(&self.shared, sql, &context, dialect).await,
                 Err(error) => return Verdict::Undecided(error.to_string()),
             };
+            if let Ok(prepared) = &prepared
+                && let Err(failure) = check_prefix(&self.committed, prepared, &sql.script)
+            {
+                let hint = failure.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+                return Verdict::Undecided(format!("{}{hint}", failure.message));
+            }
             let probed = match prepared {
                 Ok(prepared) => self.probe_on(connection, &prepared, &mut committed).await,
                 Err(failure) => self.probe_blindly(connection, &mut committed, &failure.message).await,

@@ -38,6 +38,9 @@ pub trait Store: Send + Sync {
     /// every later one of the same run fail too (their expected versions no longer fit). Blocks while the queue is full.
     async fn append(&self, append: Append) -> Durable;
 
+    /// Says that somebody waits for what is queued: a store that gathers appends for one commit gathers no longer.
+    fn hurry(&self) {}
+
     /// Resolves when everything queued before is durable or refused.
     ///
     /// # Errors

@@ -4,9 +4,12 @@ use std::io::{BufWriter, Write};
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Lines that may wait to be written.
 const LINES_WAITING_MAX: usize = 8192;
+/// After a burst the thread rests so long and then takes all that has come: waking it for each line would cost more than the line.
+const REST: Duration = Duration::from_millis(5);
 
 /// Writes lines to a stream, in order.
 pub(super) struct Printer {
@@ -36,6 +39,7 @@ impl Printer {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((sender, thread)) = running {
             drop(sender);
+            thread.thread().unpark();
             drop(thread.join());
         }
     }
@@ -48,10 +52,16 @@ fn write_all(lines: &Receiver<String>, stream: impl Write) {
             Ok(line) => line,
             Err(TryRecvError::Disconnected) => return,
             // Nothing else to write: let the reader see what there is.
-            Err(TryRecvError::Empty) => match stream.flush().map(|()| lines.recv()) {
-                Ok(Ok(line)) => line,
-                Ok(Err(_)) | Err(_) => return,
-            },
+            Err(TryRecvError::Empty) => {
+                if stream.flush().is_err() {
+                    return;
+                }
+                std::thread::park_timeout(REST);
+                match lines.recv() {
+                    Ok(line) => line,
+                    Err(_) => return,
+                }
+            }
         };
         if writeln!(stream, "{line}").is_err() {
             return;

@@ -26,6 +26,7 @@ use backstop_core::RunId;
 use reader::Readers;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -97,6 +98,18 @@ struct WriterHandle {
     /// Taken out when the store is dropped, so that the thread sees the end of the queue.
     queue: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
+    /// Tells the writer that somebody waits.
+    hurry: Arc<AtomicBool>,
+}
+
+impl WriterHandle {
+    /// Lets the writer not wait for more.
+    fn hurry(&self) {
+        self.hurry.store(true, Ordering::Release);
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
 }
 
 impl SqliteStore {
@@ -111,13 +124,14 @@ impl SqliteStore {
         let place = Arc::new(Place::new(path));
         let first_reader = open::open_reader(path, &options)?;
         let (sender, queue) = mpsc::channel(options.queue.max(1));
-        let writer = Writer::new(connection, place.clone(), options.clone());
+        let hurry = Arc::new(AtomicBool::new(false));
+        let writer = Writer::new(connection, place.clone(), options.clone(), hurry.clone());
         let thread = std::thread::Builder::new()
             .name("backstop-store".into())
             .spawn(move || writer.run(queue))
             .map_err(|cause| fault::from_io(&format!("start the writer of the store {}", place.name), path, cause))?;
         let readers = Arc::new(Readers::new(place.clone(), options, first_reader));
-        Ok(Self { place, readers, writer: Some(WriterHandle { queue: Some(sender), thread: Some(thread) }) })
+        Ok(Self { place, readers, writer: Some(WriterHandle { queue: Some(sender), thread: Some(thread), hurry }) })
     }
 
     /// Opens a store that must be there, for reading. Every write gives a `ReadOnly` error.
@@ -170,6 +184,7 @@ impl Drop for SqliteStore {
         self.readers.close_idle();
         if let Some(mut writer) = self.writer.take() {
             drop(writer.queue.take());
+            writer.hurry();
             if let Some(thread) = writer.thread.take() {
                 // It panicked: whoever waited was told so.
                 drop(thread.join());
@@ -184,14 +199,22 @@ impl Store for SqliteStore {
         self.request(|reply: Reply<(), AppendError>| Request::Append(append, reply)).await
     }
 
+    fn hurry(&self) {
+        if let Some(writer) = &self.writer {
+            writer.hurry();
+        }
+    }
+
     async fn flush(&self) -> Result<(), Error> {
         let answer = self.request(Request::Flush).await;
+        self.hurry();
         self.answer(answer).await
     }
 
     async fn take_over(&self, run: &RunId) -> Result<u64, Error> {
         let run = run.clone();
         let answer = self.request(|reply| Request::TakeOver(run, reply)).await;
+        self.hurry();
         self.answer(answer).await
     }
 
@@ -236,6 +259,7 @@ impl Store for SqliteStore {
 
     async fn keep_version(&self, version: Version) -> Result<(), Error> {
         let answer = self.request(|reply| Request::KeepVersion(version, reply)).await;
+        self.hurry();
         self.answer(answer).await
     }
 

@@ -15,6 +15,8 @@ use crate::{Append, AppendError, Error, Version};
 use backstop_core::RunId;
 use rusqlite::Connection;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Asked of the writer.
@@ -74,18 +76,38 @@ pub(super) struct Writer {
     options: Options,
     /// Where events are written before they go to SQLite; kept from batch to batch.
     buffer: Vec<u8>,
+    /// Set by those who wait for the answer.
+    hurry: Arc<AtomicBool>,
+    committed_at: Option<Instant>,
 }
 
+/// How long appends are gathered after a commit before the next one. Nobody waits for them but those who say so (`flush`), and a commit
+/// costs as much for one append as for many.
+const GATHER: Duration = Duration::from_millis(3);
+
 impl Writer {
-    pub(super) fn new(connection: Connection, place: Arc<Place>, options: Options) -> Self {
-        Self { connection, place, options, buffer: Vec::new() }
+    pub(super) fn new(connection: Connection, place: Arc<Place>, options: Options, hurry: Arc<AtomicBool>) -> Self {
+        Self { connection, place, options, buffer: Vec::new(), hurry, committed_at: None }
     }
 
     /// Works until the store is dropped and the queue is empty.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(first) = queue.blocking_recv() {
+            self.gather(&first);
             self.write_batch(first, &mut queue);
+            self.committed_at = Some(Instant::now());
         }
+    }
+
+    /// Lets more come, unless somebody waits for the answer or the last commit is long past.
+    fn gather(&self, first: &Request) {
+        let rest = self.committed_at.map_or(Duration::ZERO, |at| GATHER.saturating_sub(at.elapsed()));
+        let is_append = matches!(first, Request::Append(..));
+        if is_append && !rest.is_zero() && !self.hurry.load(Ordering::Acquire) {
+            // Woken early by those in a hurry; a wake-up without a reason costs one smaller batch.
+            std::thread::park_timeout(rest);
+        }
+        self.hurry.store(false, Ordering::Release);
     }
 
     /// Carries out `first` and what is queued behind it, commits, answers.

@@ -4,7 +4,7 @@ mod ending;
 mod prepare;
 mod watching;
 
-pub(crate) use prepare::{Prepared, bind, prepare};
+pub(crate) use prepare::{Prepared, bind, check_prefix, prepare};
 
 use super::stop::{StopReason, Stopper};
 use super::{Attempt, Outcome, Shared, wait_until_durable};
@@ -22,7 +22,7 @@ use backstop_core::{Command, InstanceId};
 use backstop_project::context::Context;
 use backstop_project::definition::{ResultKind, Sql};
 use ending::kill;
-use prepare::{check_prefix, repeated};
+use prepare::repeated;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use watching::Watching;
@@ -152,14 +152,12 @@ impl Runner<'_> {
             Err(failure) => return Outcome::Failed(failure),
         };
         if let Err(failure) = check_prefix(self.committed, &prepared, &sql.script) {
-            return Outcome::Failed(failure);
+            // Not failed: the run asks, and goes on once the script is restored.
+            return Outcome::Unknown(failure);
         }
         self.say_resumed(&prepared).await;
         let mut result = self.committed.iter().rev().find_map(|commit| commit.result.clone());
         if self.committed.len() < prepared.segments.len() {
-            if let Err(outcome) = wait_until_durable(&self.gate, self.stands_on, &mut self.stopper).await {
-                return outcome;
-            }
             let mut lease = match self.open().await {
                 Ok(lease) => lease,
                 Err(outcome) => return outcome,
@@ -271,18 +269,26 @@ impl Runner<'_> {
             }
             // Its marker keeps the result: when the process dies behind a later segment, this one is not read again.
             SegmentPromise::ReadOnly if sql.result != ResultKind::None && number + 1 < prepared.segments.len() && is_marked => {
-                self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await
+                self.once(lease, sql, prepared, number, marked).await
             }
             SegmentPromise::ReadOnly => match self.unit(lease, sql, prepared, number, Wrap::ReadOnly, Promise::ReadOnly).await {
                 Ended::Stopped(Outcome::Skipped(_)) if self.delivery == Delivery::ExactlyOnce => {
-                    self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await
+                    self.once(lease, sql, prepared, number, marked).await
                 }
                 Ended::Stopped(Outcome::Skipped(_)) => self.unmarked(lease, sql, prepared, number).await,
                 ended => ended,
             },
             SegmentPromise::ExactlyOnce if !is_marked => self.unmarked(lease, sql, prepared, number).await,
-            SegmentPromise::ExactlyOnce => self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await,
+            SegmentPromise::ExactlyOnce => self.once(lease, sql, prepared, number, marked).await,
         }
+    }
+
+    /// Runs a segment with its marker. What it stands on must be durable before it has an effect; what only reads need not wait.
+    async fn once(&mut self, lease: &mut Lease, sql: &Sql, prepared: &Prepared, number: usize, marked: Wrap) -> Ended {
+        if let Err(outcome) = wait_until_durable(&self.gate, self.stands_on, &mut self.stopper).await {
+            return Ended::Stopped(outcome);
+        }
+        self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await
     }
 
     fn marked(&self, prepared: &Prepared, number: usize, kind: &str) -> Wrap {

@@ -97,7 +97,7 @@ pub(crate) fn bind(
 }
 
 /// What committed under earlier tries must be what the script says now.
-pub(super) fn check_prefix(committed: &[Arc<SegmentCommit>], prepared: &Prepared, script: &Template) -> Result<(), Failure> {
+pub(crate) fn check_prefix(committed: &[Arc<SegmentCommit>], prepared: &Prepared, script: &Template) -> Result<(), Failure> {
     for commit in committed {
         let number = commit.segment as usize;
         if prepared.digests.get(number) == Some(&commit.digest) {
@@ -108,14 +108,14 @@ pub(super) fn check_prefix(committed: &[Arc<SegmentCommit>], prepared: &Prepared
             places::in_source(script, &prepared.text, first.line, first.column, Some(first.number))
         });
         return Err(failure(
-            FailureClass::Final,
+            FailureClass::Interrupted,
             format!("the script has changed since its segment {} was committed", number + 1),
         )
         .place(place)
         .effect(format!("{} segments are committed and stay; nothing else was sent", committed.len()))
         .hint(
-            "restore the committed part of the script (segments behind it may change) and resume, or undo by hand what was committed \
-             and start a new run",
+            "restore the committed part of the script (segments behind it may change) and resume the run; or undo by hand what was \
+             committed, resume with `--resolve`, and start a new run",
         ));
     }
     Ok(())
