@@ -195,10 +195,13 @@ impl Life {
             .zip([Dialect::PostgreSql, Dialect::Sqlite])
             .map(|(server, dialect)| Arc::new(FakeConnector { server: server.clone(), dialect }) as Arc<dyn Connector>)
             .collect();
+        let cancels = dice.chance(12);
+        let cancels_before = *dice.pick(&[4, 40, 400, 4_000, 120_000]);
+        let cancels_after = dice.below(cancels_before);
         Self {
             crashes_left: *dice.pick(&[0, 1, 1, 2, 3, 5]),
             disk_delay_ms_max: *dice.pick(&[0, 3, 20, 100, 2_000]),
-            cancels_after: dice.chance(8).then(|| dice.below(120_000)),
+            cancels_after: cancels.then_some(cancels_after),
             world,
             scenario,
             servers,
