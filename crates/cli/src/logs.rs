@@ -4,17 +4,13 @@ use crate::args::{self, LogsArgs, Place};
 use crate::explain::{Exit, Problem};
 use crate::{output, paths, runs, words};
 use backstop_core::{InstanceId, RunId, TaskId};
-use backstop_runtime::{log_path, log_tries};
+use backstop_runtime::{LogReader, log_tries};
 use backstop_store::{InstanceRow, SqliteStore, Store};
-use std::fs::File;
-use std::io::{ErrorKind, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Between two looks at a file that is followed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Bytes read at once.
-const CHUNK: usize = 64 * 1024;
 
 /// Shows a log.
 pub(crate) fn logs(arguments: &LogsArgs, place: &Place) -> Result<Exit, Problem> {
@@ -63,8 +59,8 @@ struct Followed<'a> {
 }
 
 impl Followed<'_> {
-    fn path(&self, try_number: u32) -> PathBuf {
-        log_path(self.root, &self.run, &self.instance, try_number)
+    fn tail(&self, try_number: u32) -> Tail {
+        Tail(LogReader::new(self.root, &self.run, &self.instance, try_number))
     }
 
     /// The tries that have a file.
@@ -89,7 +85,7 @@ impl Followed<'_> {
 
     async fn show(&self, try_number: Option<u32>) -> Result<(), Problem> {
         let number = try_number.or_else(|| self.tries().last().copied()).ok_or_else(|| self.absent(None))?;
-        let mut tail = Tail::new(self.path(number));
+        let mut tail = self.tail(number);
         if !tail.copy()? {
             return Err(self.absent(Some(number)));
         }
@@ -113,7 +109,7 @@ impl Followed<'_> {
             Some(number) => number,
             None => self.tries().last().copied().unwrap_or(1),
         };
-        let mut tail = Tail::new(self.path(number));
+        let mut tail = self.tail(number);
         let mut was_there = false;
         loop {
             // Asked before the file is read: what a task that is done has not written by then it will never write.
@@ -125,7 +121,7 @@ impl Followed<'_> {
                 Some(next) if try_number.is_some() && next > number => return Ok(()),
                 Some(next) if next > number => {
                     number = next;
-                    tail = Tail::new(self.path(number));
+                    tail = self.tail(number);
                     output::note(&format!("try {number}"));
                     continue;
                 }
@@ -136,42 +132,18 @@ impl Followed<'_> {
     }
 }
 
-/// A file that grows.
-struct Tail {
-    path: PathBuf,
-    file: Option<File>,
-}
+/// A log that grows.
+struct Tail(LogReader);
 
 impl Tail {
-    fn new(path: PathBuf) -> Self {
-        Self { path, file: None }
-    }
-
-    /// Copies what is new to standard output. False while the file is not there.
+    /// Copies what is new to standard output. False while there is nothing of it at all.
     fn copy(&mut self) -> Result<bool, Problem> {
-        let failed = |error: &std::io::Error, path: &Path| Problem::system(format!("read the log {}", path.display()), error);
-        if self.file.is_none() {
-            match File::open(&self.path) {
-                Ok(file) => self.file = Some(file),
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-                Err(error) => return Err(failed(&error, &self.path)),
-            }
-        }
-        let Some(file) = &mut self.file else { return Ok(false) };
-        let mut chunk = vec![0; CHUNK];
-        let mut rest = Vec::new();
         loop {
-            let length = file.read(&mut chunk).map_err(|error| failed(&error, &self.path))?;
-            if length == 0 {
-                output::data(&String::from_utf8_lossy(&rest))?;
-                return Ok(true);
+            let lines = self.0.read_new().map_err(|error| Problem::system("read the log".to_owned(), &error))?;
+            if lines.is_empty() {
+                return Ok(self.0.has_given());
             }
-            rest.extend_from_slice(&chunk[..length]);
-            // Whole lines only, so that no character is cut in two.
-            if let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') {
-                output::data(&String::from_utf8_lossy(&rest[..=end]))?;
-                rest.drain(..=end);
-            }
+            output::data(&String::from_utf8_lossy(&lines))?;
         }
     }
 }

@@ -22,7 +22,7 @@ mod sessions;
 pub mod watch;
 
 pub use clock::{Clock, SystemClock};
-pub use logs::{LogFolder, log_path, log_tries};
+pub use logs::{LogFolder, LogReader, log_tries};
 pub use run::{Control, Error, Launch, Limits, Report, Request, resume, start};
 pub use sessions::{Connect, connection_config};
 pub use watch::{Silent, Watcher};

@@ -343,7 +343,13 @@ impl Runner<'_> {
     }
 
     /// Writes a marker in a transaction of its own.
-    async fn mark_only(&mut self, lease: &mut Lease, prepared: &Prepared, number: usize, wrap: Wrap) -> Result<UnitOutcome, Outcome> {
+    async fn mark_only(
+        &mut self,
+        lease: &mut Lease,
+        prepared: &Prepared,
+        number: usize,
+        wrap: Wrap,
+    ) -> Result<UnitOutcome, Outcome> {
         let unit = Unit { calls: &[], begin: None, wrap, keeps_result: false };
         match lease.session().run_unit(&unit, &mut Ignore).await {
             Ok(outcome) => Ok(outcome),

@@ -1,0 +1,171 @@
+//! The log of each try, kept in files beside the store.
+//!
+//! A batch of thousands of small tasks would pay more for making a file each than for its work. So a try's lines go to the run's one
+//! file, `logs/RUN/run.log`, each behind the try's name; a try that says more than a little gets a file of its own,
+//! `logs/RUN/TASK.try-N.log`, with all its lines from the first on. [`LogReader`] reads either. Lines are written by one thread, so that a slow disk does
+//! not stop the engine; the channel is bounded, so that a task that floods its log waits for the disk instead of filling the memory.
+
+mod reader;
+mod writer;
+
+pub use reader::{LogReader, log_tries};
+
+use crate::redact::Redactor;
+use backstop_core::{InstanceId, RunId};
+use jiff::Timestamp;
+use std::fmt::Write as _;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::Thread;
+use tokio::sync::mpsc;
+
+/// Lines that may wait for the disk.
+const LINES_WAITING_MAX: usize = 4096;
+/// A longer line is cut, and says so.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Where logs go.
+#[derive(Clone, Debug)]
+pub struct LogFolder {
+    /// The folder that holds one folder a run; made when the first line is written. `None` keeps no logs.
+    pub root: Option<PathBuf>,
+}
+
+/// Bytes of a task's name that go into a file's name; a longer one is cut, and told apart by a hash of the whole.
+const NAME_BYTES_MAX: usize = 180;
+
+/// Where the lines of one try are.
+#[derive(Debug)]
+struct TryFile {
+    /// Before each of its lines in the run's file.
+    name: String,
+    /// The run's file.
+    shared: PathBuf,
+    /// Its own file, once it has said more than a little.
+    own: PathBuf,
+}
+
+impl TryFile {
+    fn new(root: &Path, run: &RunId, instance: &InstanceId, try_number: u32) -> Self {
+        let folder = root.join(run.as_str());
+        let name = format!("{}.try-{try_number}", file_stem(instance));
+        Self { shared: folder.join("run.log"), own: folder.join(format!("{name}.log")), name }
+    }
+}
+
+/// The instance's name, fit for a file: a mapped instance is `TASK.INDEX`.
+fn file_stem(instance: &InstanceId) -> String {
+    let name = match instance.map_index {
+        None => instance.task.to_string(),
+        Some(index) => format!("{}.{index}", instance.task),
+    };
+    let name = name.replace(['/', '\\', '\0'], "_");
+    if name.len() <= NAME_BYTES_MAX {
+        return name;
+    }
+    let mut hasher = rustc_hash::FxHasher::default();
+    name.hash(&mut hasher);
+    let end = (0..=NAME_BYTES_MAX).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}~{:016x}", &name[..end], hasher.finish())
+}
+
+enum Order {
+    Line { of: Arc<TryFile>, line: String },
+    Close { of: Arc<TryFile> },
+    Flush(tokio::sync::oneshot::Sender<()>),
+}
+
+/// The writer of all logs of a run.
+#[derive(Clone)]
+pub(crate) struct Logs {
+    root: Option<PathBuf>,
+    run: RunId,
+    writer: Option<(mpsc::Sender<Order>, Thread)>,
+    redactor: Arc<Redactor>,
+}
+
+impl Logs {
+    /// Starts the writer's thread.
+    pub(crate) fn start(folder: &LogFolder, run: RunId, redactor: Arc<Redactor>) -> Self {
+        let writer = folder.root.as_ref().and_then(|_| {
+            let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);
+            let thread = std::thread::Builder::new().name("task-logs".into()).spawn(move || writer::write_all(receiver));
+            thread.ok().map(|thread| (sender, thread.thread().clone()))
+        });
+        Self { root: folder.root.clone(), run, writer, redactor }
+    }
+
+    /// The log of one try.
+    pub(crate) fn of(&self, instance: &InstanceId, try_number: u32) -> TaskLog {
+        let of = self.root.as_ref().map(|root| Arc::new(TryFile::new(root, &self.run, instance, try_number)));
+        TaskLog { of, orders: self.writer.as_ref().map(|(orders, _)| orders.clone()), redactor: self.redactor.clone() }
+    }
+
+    /// Waits until everything said so far is written.
+    pub(crate) async fn flush(&self) {
+        let Some((orders, thread)) = &self.writer else { return };
+        let (done, written) = tokio::sync::oneshot::channel();
+        if orders.send(Order::Flush(done)).await.is_ok() {
+            thread.unpark();
+            // The writer answers or ends; both mean that nothing more can be waited for.
+            let _ = written.await;
+        }
+    }
+}
+
+/// The log of one try. Secrets are masked before a line leaves.
+#[derive(Clone)]
+pub(crate) struct TaskLog {
+    of: Option<Arc<TryFile>>,
+    orders: Option<mpsc::Sender<Order>>,
+    redactor: Arc<Redactor>,
+}
+
+impl TaskLog {
+    /// Writes a line. From async code that may wait.
+    pub(crate) async fn line(&self, at: Timestamp, level: &str, text: &str) {
+        if let (Some(of), Some(orders)) = (&self.of, &self.orders) {
+            let line = self.format(at, level, text);
+            // The writer's end is said by the journal, not by each line.
+            let _ = orders.send(Order::Line { of: of.clone(), line }).await;
+        }
+    }
+
+    /// Writes a line from code that cannot wait; when the disk is too slow the line is dropped and false returned.
+    pub(crate) fn try_line(&self, at: Timestamp, level: &str, text: &str) -> bool {
+        match (&self.of, &self.orders) {
+            (Some(of), Some(orders)) => {
+                let line = self.format(at, level, text);
+                orders.try_send(Order::Line { of: of.clone(), line }).is_ok()
+            }
+            _ => true,
+        }
+    }
+
+    /// The try is over: its file can be closed.
+    pub(crate) async fn close(&self) {
+        if let (Some(of), Some(orders)) = (&self.of, &self.orders) {
+            let _ = orders.send(Order::Close { of: of.clone() }).await;
+        }
+    }
+
+    fn format(&self, at: Timestamp, level: &str, text: &str) -> String {
+        let clean = self.redactor.clean(text);
+        let mut out = String::with_capacity(clean.len() + 40);
+        for part in clean.lines() {
+            let (part, cut) = cut_line(part);
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{at:.3} {level:<5} {part}{}", if cut { " [line cut]" } else { "" });
+        }
+        out
+    }
+}
+
+fn cut_line(line: &str) -> (&str, bool) {
+    if line.len() <= LINE_BYTES_MAX {
+        return (line, false);
+    }
+    let end = (0..=LINE_BYTES_MAX).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
+    (&line[..end], true)
+}
