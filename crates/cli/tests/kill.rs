@@ -1,6 +1,8 @@
 //! kill -9 of `backstop run` at random moments of a real 20-segment batch, resumed until it ends: every segment is applied exactly once,
 //! checked by counts and sums in the database. `BACKSTOP_KILLS` sets how many kills on each database; the seed is printed.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test stops at what it did not expect")]
+
 use backstop_testkit::servers::{MariaDb, Postgres};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
