@@ -74,53 +74,66 @@ mod broken {
     }
 }
 
-/// Seeds that once found a violation, each by what was wrong.
+/// Each rule with seeds that find a violation when it is taken away (see the commits that brought it, all found by the simulator).
+/// When the simulator itself is changed, its seeds mean other runs: take each rule away once more and find seeds anew.
 mod found {
     use super::run_seed;
 
-    fn check(seed: u64) {
-        if let Err(violation) = run_seed(seed) {
-            panic!("{violation}");
+    fn check(seeds: &[u64]) {
+        for seed in seeds {
+            if let Err(violation) = run_seed(*seed) {
+                panic!("{violation}");
+            }
         }
     }
 
     #[test]
-    fn statements_without_a_transaction_are_done_though_their_marker_fails() {
-        check(2);
+    fn statements_without_a_transaction_are_done_though_their_closing_marker_fails() {
+        check(&[13, 30, 76]);
     }
 
     #[test]
     fn a_first_try_that_fails_after_a_crash_is_probed_for_what_ran_ahead_of_the_log() {
-        check(8);
+        check(&[128, 425, 1011]);
     }
 
     #[test]
     fn a_segment_that_only_reads_does_not_hide_the_commits_behind_it() {
-        check(47);
+        check(&[175, 450, 744]);
+    }
+
+    #[test]
+    fn a_segment_that_only_reads_does_not_lose_its_result() {
+        check(&[378, 569, 2248]);
     }
 
     #[test]
     fn what_may_come_out_otherwise_is_durable_before_what_follows_from_it_takes_effect() {
-        check(353);
+        check(&[197, 1955, 2072]);
+    }
+
+    #[test]
+    fn a_second_try_waits_for_the_log() {
+        check(&[503, 822, 834]);
     }
 
     #[test]
     fn a_person_who_says_that_a_segment_took_effect_does_not_end_the_task() {
-        check(210);
+        check(&[116, 166, 238]);
     }
 
     #[test]
     fn a_task_with_nothing_left_to_do_succeeds_at_once() {
-        check(5343);
+        check(&[47_744, 102_469, 112_437]);
     }
 
     #[test]
     fn a_cancel_after_a_crash_first_looks_for_what_ran_ahead_of_the_log() {
-        check(18_074);
+        check(&[1583, 20_930, 51_568]);
     }
 
     #[test]
     fn a_segment_that_lost_its_closing_marker_is_known_by_the_one_behind_it() {
-        check(44_557);
+        check(&[46_834, 89_722, 94_727]);
     }
 }

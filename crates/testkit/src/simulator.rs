@@ -111,12 +111,11 @@ impl std::fmt::Display for Violation {
 /// The first invariant that does not hold.
 pub fn run_seed(seed: u64) -> Result<Outcome, Violation> {
     let simulation = Simulation { seed, broken: Broken::Nothing, keeps_history: false };
-    simulation.run().or_else(|violation| match (Simulation { keeps_history: true, ..simulation }).run() {
-        Err(told) => Err(told),
-        Ok(_) => Err(Violation {
-            what: format!("{} (and not again: the simulation is not deterministic)", violation.what),
-            ..violation
-        }),
+    simulation.run().map_err(|violation| match (Simulation { keeps_history: true, ..simulation }).run() {
+        Err(told) => told,
+        Ok(_) => {
+            Violation { what: format!("{} (and not again: the simulation is not deterministic)", violation.what), ..violation }
+        }
     })
 }
 
