@@ -84,7 +84,16 @@ pub fn parse_uri(text: &str, origin: &str) -> Result<Connection, ConnectionError
         return Err(error("has no scheme, such as `postgres://`"));
     }
     let mut connection = Connection::new(normal_type(scheme), origin.to_owned());
-    let rest = rest.strip_prefix("//").ok_or_else(|| error("has no `//` after its scheme"))?;
+    // `sqlite:data.db`, as SQLite's own programs name a file.
+    let plain_path;
+    let rest = match rest.strip_prefix("//") {
+        Some(rest) => rest,
+        None if connection.conn_type == "sqlite" && !rest.is_empty() => {
+            plain_path = format!("/{rest}");
+            &plain_path
+        }
+        None => return Err(error("has no `//` after its scheme")),
+    };
     let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     // `http://https://host` is Airflow's way to give the protocol of a host.

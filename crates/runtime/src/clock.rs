@@ -40,3 +40,24 @@ impl Clock for SystemClock {
 pub(crate) fn until(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_goes_on_from_the_last_event() {
+        let last_event = Timestamp::MAX - jiff::SignedDuration::from_hours(1);
+        let clock = SystemClock::starting(Some(last_event));
+        let first = clock.now();
+        assert!(first >= Timestamp::from_microsecond(last_event.as_microsecond()).unwrap());
+        assert!(clock.now() >= first);
+    }
+
+    #[test]
+    fn the_past_is_not_waited_for() {
+        let hour = jiff::SignedDuration::from_hours(1);
+        assert_eq!(until(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH - hour), Duration::ZERO);
+        assert_eq!(until(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH + hour), Duration::from_secs(3600));
+    }
+}

@@ -11,7 +11,7 @@ use crate::journal::Journal;
 use crate::resolve::Doubt;
 use crate::run::{Control, Error, Limits};
 use backstop_core::dag::Delivery;
-use backstop_core::event::{CallbackId, Event, Evidence, FailureClass, Occasion, SegmentCommit};
+use backstop_core::event::{CallbackId, Event, Evidence, Failure, FailureClass, Occasion, SegmentCommit};
 use backstop_core::{Action, Command, InstanceId, InstancePhase, RunPhase, RunState, TaskId, TaskIx, actions, handle};
 use backstop_project::definition::{Callback, Callbacks, Kind};
 use backstop_store::Recorded;
@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 const MAILBOX: usize = 1024;
 /// Answers taken in one go before the core is asked what follows.
 const ANSWERS_AT_ONCE: usize = 256;
-/// The longest sleep: a machine that was suspended, or whose clock jumped, is noticed after so long.
+/// The longest sleep, so that a timer that lies far away costs no accuracy.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
 /// What workers tell the engine.
@@ -62,6 +62,9 @@ pub(crate) struct Engine {
     footing: Footing,
     /// Why the run shall end, while what an earlier process ran ahead of its log is still being looked for.
     ending: Option<Ending>,
+    /// Answers of attempts that were stopped meanwhile: told to the core behind the cancel, so that the run is cancelled and not failed,
+    /// and nothing is started because of them.
+    stopped: Vec<Command>,
 }
 
 /// Why a run shall end before its time.
@@ -92,6 +95,7 @@ impl Engine {
             wake_at: None,
             footing,
             ending: None,
+            stopped: Vec::new(),
         }
     }
 
@@ -327,7 +331,10 @@ impl Engine {
             return;
         };
         let instance = callback.instance.clone();
-        let cause = instance.as_ref().and_then(|instance| self.state.failure(instance));
+        let cause = match &instance {
+            Some(instance) => self.state.failure(instance),
+            None => self.first_failure(),
+        };
         let named = InstanceId {
             task: instance.as_ref().map_or_else(|| "run".into(), |instance| instance.task.clone()),
             map_index: instance.as_ref().and_then(|instance| instance.map_index),
@@ -366,6 +373,11 @@ impl Engine {
             attempt.run().await;
             drop(stop);
         });
+    }
+
+    /// What a callback of the run as a whole is told: the first failure, in the order of the DAG.
+    fn first_failure(&self) -> Option<&Arc<Failure>> {
+        self.state.instances().filter(|(_, view)| view.phase == InstancePhase::Failed).find_map(|(_, view)| view.failure)
     }
 
     fn callback_body(&self, callback: &CallbackId) -> Option<&Callback> {
@@ -431,6 +443,10 @@ impl Engine {
         let mut events = Vec::new();
         for answer in answers {
             match answer {
+                Answer::Command(command) if self.ending.is_some() && is_stop(&command) => {
+                    self.forget(&command);
+                    self.stopped.push(command);
+                }
                 Answer::Command(command) => {
                     self.forget(&command);
                     self.decide_into(command, now, &mut events);
@@ -555,9 +571,18 @@ impl Engine {
 
     async fn end(&mut self) -> Result<(), Error> {
         match self.ending.take() {
-            Some(Ending::Asked(reason)) => self.command(Command::Cancel { reason }).await.map(drop),
-            Some(Ending::OverTime) => self.command(Command::FireTimers).await.map(drop),
-            None => Ok(()),
+            Some(Ending::Asked(reason)) => self.command(Command::Cancel { reason }).await?,
+            Some(Ending::OverTime) => self.command(Command::FireTimers).await?,
+            None => return Ok(()),
+        };
+        for command in std::mem::take(&mut self.stopped) {
+            self.command(command).await?;
         }
+        Ok(())
     }
+}
+
+/// True for the answer of an attempt that ended because it was told to.
+fn is_stop(command: &Command) -> bool {
+    matches!(command, Command::Fail { failure, .. } if failure.class == FailureClass::Cancelled)
 }

@@ -8,11 +8,16 @@ use backstop_project::definition::Template;
 /// statement's number.
 pub(crate) fn in_source(template: &Template, rendered: &str, line: u32, column: u32, statement: Option<u32>) -> Place {
     let file = template.source.file.to_string();
-    let written = template.text.lines().count();
-    if written == rendered.lines().count() {
+    if is_traced(template, rendered) {
         let indented = template.source.column.saturating_sub(1);
         Place { file, line: template.source.line + line.saturating_sub(1), column: column + indented, statement }
     } else {
         Place { file, line: template.source.line, column: template.source.column, statement }
     }
+}
+
+/// True when line n of the rendered text is line n of the template. Reads both: ask once a script, not once a statement.
+pub(crate) fn is_traced(template: &Template, rendered: &str) -> bool {
+    let lines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
+    std::ptr::eq(template.text.as_ref(), rendered) || lines(&template.text) == lines(rendered)
 }

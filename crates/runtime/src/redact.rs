@@ -9,16 +9,22 @@ pub(crate) struct Redactor {
     secrets: Vec<String>,
 }
 
-/// Shorter secrets would mask ordinary words; they are masked only where they stand in a connection's own messages.
+/// Shorter secrets would mask ordinary words everywhere, and are not masked.
 const SECRET_BYTES_MIN: usize = 4;
 
 impl Redactor {
-    /// The passwords, and the secret-looking extras, of a project's connections.
+    /// The passwords and the secret-looking extras of a project's connections, and the variables whose names say that they are secret, as
+    /// Airflow masks them.
     pub(crate) fn of(project: &Project) -> Self {
         let mut secrets: Vec<String> = Vec::new();
         for connection in project.connections.values() {
             secrets.extend(connection.password.clone());
             secrets.extend(connection.extra.iter().filter(|(key, _)| is_secret_key(key)).map(|(_, value)| value.clone()));
+        }
+        for (name, value) in &project.variables {
+            if is_secret_key(name) {
+                secrets.extend(value.as_str().map(str::to_owned));
+            }
         }
         let encoded: Vec<String> = secrets.iter().map(|secret| percent_encode(secret)).collect();
         secrets.extend(encoded);
@@ -55,7 +61,9 @@ impl std::fmt::Debug for Redactor {
 
 fn is_secret_key(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["password", "passwd", "secret", "token", "private_key", "keyfile_dict"].iter().any(|word| key.contains(word))
+    ["password", "passwd", "secret", "token", "private_key", "keyfile_dict", "api_key", "apikey", "passphrase"]
+        .iter()
+        .any(|word| key.contains(word))
 }
 
 /// As a password stands in a URI.

@@ -4,11 +4,11 @@ use super::datetime::DateTime;
 use super::macros::Macros;
 use super::values::from_json;
 use crate::context::Context;
-use crate::definition::{Connection, Definition, Project};
+use crate::definition::{Connection, Definition, Kind, Project, ResultKind};
 use jiff::Timestamp;
 use minijinja::value::{Kwargs, Object, ObjectRepr, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Every name that templates may use.
@@ -55,16 +55,30 @@ pub(super) struct Shared {
     tags: Vec<String>,
     variables: BTreeMap<String, serde_json::Value>,
     connections: BTreeMap<String, Connection>,
+    /// By task: whether it can have a result.
+    keeps_result: HashMap<String, bool>,
+}
+
+/// Whether a task of this kind can have a result for `xcom_pull`.
+fn keeps_result(kind: &Kind) -> bool {
+    match kind {
+        Kind::Sql(sql) => sql.result != ResultKind::None,
+        Kind::Http(http) => http.result,
+        Kind::Branch(_) | Kind::Shell(_) | Kind::Python(_) => true,
+        Kind::Check(_) | Kind::Sensor(_) | Kind::Empty => false,
+    }
 }
 
 impl Shared {
     pub(super) fn new(project: &Project, definition: &Definition) -> Self {
+        let tasks = definition.dag.tasks().iter().zip(&definition.bodies);
         Self {
             dag_id: definition.dag.id().as_str().to_owned(),
             description: definition.description.clone(),
             tags: definition.tags.clone(),
             variables: project.variables.clone(),
             connections: project.connections.clone(),
+            keeps_result: tasks.map(|(task, body)| (task.id.as_str().to_owned(), keeps_result(&body.kind))).collect(),
         }
     }
 }
@@ -168,7 +182,7 @@ impl Object for Names {
             ]),
             "dag_run" => self.dag_run(),
             "task" => Value::from_pairs([("task_id", Value::from(context.task_id.as_str()))]),
-            "task_instance" | "ti" => Value::from_object(TaskInstance { context: context.clone() }),
+            "task_instance" | "ti" => Value::from_object(TaskInstance { context: context.clone(), shared: self.shared.clone() }),
             "task_instance_key_str" => {
                 self.logical(name, |date| format!("{}__{}__{}", self.shared.dag_id, context.task_id, date.ds_nodash()).into())
             }
@@ -194,6 +208,7 @@ impl Object for Names {
 #[derive(Debug)]
 struct TaskInstance {
     context: Arc<Context>,
+    shared: Arc<Shared>,
 }
 
 impl Object for TaskInstance {
@@ -253,6 +268,15 @@ impl TaskInstance {
     }
 
     fn pull(&self, task: &str, indexes: Option<&Value>, default: Option<&Value>) -> Result<Value, Error> {
+        // Airflow gives None, which becomes a NULL in somebody's table.
+        match self.shared.keeps_result.get(task) {
+            None => return Err(refused(format!("there is no task `{task}` to pull a result from"))),
+            Some(false) => {
+                let hint = "add `result: scalar` (or `row`, `rows`) to it";
+                return Err(refused(format!("the task `{task}` keeps no result: {hint}")));
+            }
+            Some(true) => {}
+        }
         let one = |index: Option<u32>| {
             let found = (self.context.xcom)(task, index);
             found.map_or_else(|| default.cloned().unwrap_or_else(|| Value::from(())), |found| from_json(&found))

@@ -32,7 +32,7 @@ def main():
         result = asyncio.run(result)
     if result is not None:
         with open(order["result_path"], "w", encoding="utf-8") as out:
-            json.dump(result, out, default=str)
+            json.dump(result, out, default=str, allow_nan=False)
 
 
 def arguments(function, given, context):

@@ -3,6 +3,7 @@
 use super::script::stopped;
 use super::{Attempt, Outcome};
 use crate::failure::{FailureExt, causes, failure, of_template};
+use backstop_core::dag::Delivery;
 use backstop_core::event::{Failure, FailureClass};
 use backstop_project::definition::{Http, HttpBody, Template};
 use serde_json::Value as Json;
@@ -40,7 +41,7 @@ pub(crate) async fn run_task(attempt: &mut Attempt, http: &Http) -> Outcome {
             return outcome;
         }
     }
-    let (status, answer) = match send(attempt, http).await {
+    let (status, answer, is_whole) = match send(attempt, http).await {
         Ok(answered) => answered,
         Err(outcome) => return outcome,
     };
@@ -59,13 +60,23 @@ pub(crate) async fn run_task(attempt: &mut Attempt, http: &Http) -> Outcome {
     if !http.result {
         return Outcome::done();
     }
+    if !is_whole {
+        return Outcome::Failed(
+            failure(
+                FailureClass::Final,
+                format!("the answer is longer than {ANSWER_BYTES_MAX} bytes, the most that is kept as a result"),
+            )
+            .effect("the other side has acted")
+            .hint("ask for less, or do without `result`"),
+        );
+    }
     Outcome::with_result(&serde_json::from_str(&answer).unwrap_or(Json::String(answer)))
 }
 
 /// Looks for a sensor: true when the answer is expected. No answer, and any other status, is "not yet".
 pub(crate) async fn look(attempt: &mut Attempt, http: &Http) -> Result<bool, Outcome> {
     match send(attempt, http).await {
-        Ok((status, _)) => Ok(is_expected(http, status)),
+        Ok((status, _, _)) => Ok(is_expected(http, status)),
         Err(Outcome::Failed(failure)) if failure.class == FailureClass::Transient => Ok(false),
         Err(outcome) => Err(outcome),
     }
@@ -75,7 +86,8 @@ fn is_expected(http: &Http, status: u16) -> bool {
     if http.expect.is_empty() { (200..300).contains(&status) } else { http.expect.contains(&status) }
 }
 
-async fn send(attempt: &mut Attempt, http: &Http) -> Result<(u16, String), Outcome> {
+/// Status, body, and whether the body is whole.
+async fn send(attempt: &mut Attempt, http: &Http) -> Result<(u16, String, bool), Outcome> {
     let shared = attempt.shared.clone();
     let render = |template: &Template| {
         shared.renderer.render(template, &attempt.context).map_err(|error| Outcome::Failed(of_template(&error)))
@@ -107,24 +119,33 @@ async fn send(attempt: &mut Attempt, http: &Http) -> Result<(u16, String), Outco
     let answered = async {
         let response = request.send().await?;
         let status = response.status().as_u16();
-        read(response).await.map(|text| (status, text))
+        read(response).await.map(|(text, is_whole)| (status, text, is_whole))
     };
     tokio::select! {
-        answered = answered => answered.map_err(|error| Outcome::Failed(of_request(&error))),
+        answered = answered => answered.map_err(|error| {
+            let told = of_request(&error);
+            let may_have_acted = !error.is_connect() && !error.is_builder();
+            // As after a crash: nobody knows, so nobody repeats it unless the author allows it.
+            match may_have_acted && !is_safe(&http.method) && attempt.delivery == Delivery::ExactlyOnce {
+                true => Outcome::Unknown(told),
+                false => Outcome::Failed(told),
+            }
+        }),
         reason = stopper.wait() => Err(stopped(&reason, "whether the other side acted is not known to Backstop")),
     }
 }
 
-async fn read(mut response: reqwest::Response) -> Result<String, reqwest::Error> {
+async fn read(mut response: reqwest::Response) -> Result<(String, bool), reqwest::Error> {
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         let room = ANSWER_BYTES_MAX - bytes.len();
-        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if bytes.len() == ANSWER_BYTES_MAX {
-            break;
+        if chunk.len() > room {
+            bytes.extend_from_slice(&chunk[..room]);
+            return Ok((String::from_utf8_lossy(&bytes).into_owned(), false));
         }
+        bytes.extend_from_slice(&chunk);
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), true))
 }
 
 fn of_request(error: &reqwest::Error) -> Failure {

@@ -146,6 +146,13 @@ impl Attempt {
                     .hint("please report it with the text on standard error"),
             ),
         };
+        let outcome = match outcome {
+            // A dry run shows what would happen now: it does not wait for a retry.
+            Outcome::Failed(failure) if self.shared.header.dry_run && failure.class != FailureClass::Cancelled => {
+                Outcome::Failed(Failure { class: FailureClass::Final, ..failure })
+            }
+            outcome => outcome,
+        };
         self.say_end(&outcome).await;
         let redactor = self.shared.redactor.clone();
         if let Work::Callback(callback, _) = self.work {

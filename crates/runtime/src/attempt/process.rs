@@ -24,8 +24,8 @@ const TAIL_LINES: usize = 5;
 /// How a process ended.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
-    /// The last line of standard output that is not empty.
-    pub(crate) last_line: String,
+    /// The last line of standard output that is not empty; `None` when it is too long to keep.
+    pub(crate) last_line: Option<String>,
     /// The last lines of standard error.
     pub(crate) tail: Vec<String>,
 }
@@ -81,8 +81,9 @@ pub(crate) async fn run(attempt: &Attempt, mut command: Command, input: Option<S
     };
     group.0 = None;
     let status = status.map_err(|error| could_not(&format!("wait for `{program}`"), &error))?;
-    let last_line = output.into_iter().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    Ok(Ended { status, last_line, tail: errors })
+    let last = output.into_iter().rev().find(|line| !line.text.trim().is_empty());
+    let last_line = last.map_or_else(|| Some(String::new()), |line| line.is_whole.then_some(line.text));
+    Ok(Ended { status, last_line, tail: errors.into_iter().map(|line| line.text).collect() })
 }
 
 fn signal(group: &Group, signal: Signal) {
@@ -92,23 +93,32 @@ fn signal(group: &Group, signal: Signal) {
     }
 }
 
+/// A line of output, or a piece of a long one.
+struct Line {
+    text: String,
+    is_whole: bool,
+}
+
 /// Copies lines to the log; returns the last few.
-async fn copy_lines(pipe: Option<impl AsyncRead + Unpin>, level: &str, log: TaskLog, clock: Arc<dyn Clock>) -> Vec<String> {
-    let mut tail = Vec::new();
+async fn copy_lines(pipe: Option<impl AsyncRead + Unpin>, level: &str, log: TaskLog, clock: Arc<dyn Clock>) -> Vec<Line> {
+    let mut tail: Vec<Line> = Vec::new();
     let Some(pipe) = pipe else { return tail };
     let mut reader = BufReader::new(pipe);
     let mut line = Vec::new();
+    let mut begins = true;
     loop {
         line.clear();
         match (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return tail,
-            Ok(_) => {
+            Ok(read) => {
+                let ends = line.ends_with(b"\n") || (read as u64) < LINE_BYTES_MAX;
                 let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
                 log.line(clock.now(), level, &text).await;
                 if tail.len() == TAIL_LINES {
                     tail.remove(0);
                 }
-                tail.push(text);
+                tail.push(Line { text, is_whole: begins && ends });
+                begins = ends;
             }
         }
     }

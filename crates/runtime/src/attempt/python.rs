@@ -88,9 +88,16 @@ fn upstream_results(attempt: &Attempt) -> Json {
 }
 
 async fn read_result(file: &ResultFile) -> Outcome {
+    let lost = |why: String| {
+        Outcome::Failed(
+            failure(FailureClass::Final, format!("read what the function returned: {why}"))
+                .effect("what the function did is not undone by Backstop"),
+        )
+    };
     let size = match tokio::fs::metadata(&file.0).await {
         Ok(metadata) => metadata.len(),
-        Err(_) => return Outcome::done(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Outcome::done(),
+        Err(error) => return lost(error.to_string()),
     };
     if size > RESULT_BYTES_MAX {
         return Outcome::Failed(
@@ -102,9 +109,12 @@ async fn read_result(file: &ResultFile) -> Outcome {
             .hint("write large data to a file or a table and return its name"),
         );
     }
-    let text = tokio::fs::read_to_string(&file.0).await.unwrap_or_default();
-    match serde_json::from_str::<Json>(&text) {
-        Ok(Json::Null) | Err(_) => Outcome::done(),
-        Ok(value) => Outcome::with_result(&value),
+    match tokio::fs::read_to_string(&file.0).await.map_err(|error| error.to_string()) {
+        Ok(text) => match serde_json::from_str::<Json>(&text) {
+            Ok(Json::Null) => Outcome::done(),
+            Ok(value) => Outcome::with_result(&value),
+            Err(error) => lost(error.to_string()),
+        },
+        Err(error) => lost(error),
     }
 }

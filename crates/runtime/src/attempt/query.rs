@@ -14,6 +14,8 @@ use serde_json::Value as Json;
 
 /// Bytes of values that a question may be answered with.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a server that shall stop a question is waited for.
+const CANCEL_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The rows of a question's last statement.
 #[derive(Debug, Default)]
@@ -126,7 +128,7 @@ pub(crate) async fn text_rows(
         ended = lease.session().run_unit(&unit, &mut answer) => ended,
         reason = stopper.wait() => {
             // Nothing can have been changed: the session is dropped while the server is told to stop.
-            let _ = canceller.cancel().await;
+            let _ = tokio::time::timeout(CANCEL_MAX, canceller.cancel()).await;
             return Err(stopped(&reason, "nothing was changed"));
         }
     };

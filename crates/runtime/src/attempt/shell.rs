@@ -33,8 +33,11 @@ pub(crate) async fn run(attempt: &mut Attempt, shell: &Shell) -> Outcome {
         return outcome;
     }
     match process::run(attempt, command, None).await {
-        Ok(ended) if ended.status.success() && ended.last_line.is_empty() => Outcome::done(),
-        Ok(ended) if ended.status.success() => Outcome::with_result(&Json::String(ended.last_line)),
+        Ok(ended) if ended.status.success() => match ended.last_line {
+            Some(line) if !line.is_empty() => Outcome::with_result(&Json::String(line)),
+            // A line that is too long to keep is no result; whoever asks for it is told that there is none.
+            Some(_) | None => Outcome::done(),
+        },
         Ok(ended) if ended.status.code() == Some(shell.skip_on_exit_code) => {
             Outcome::Skipped(format!("it ended with exit code {}", shell.skip_on_exit_code))
         }

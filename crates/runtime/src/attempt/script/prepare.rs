@@ -9,6 +9,7 @@ use backstop_connect::{Dialect, Value};
 use backstop_core::event::{Failure, FailureClass, SegmentCommit};
 use backstop_project::context::Context;
 use backstop_project::definition::{Sql, Template};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Scripts larger than this are split on a thread of their own, so that the engine's is not held.
@@ -18,6 +19,8 @@ const SPLIT_INLINE_BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct Prepared {
     pub(super) text: Arc<str>,
     pub(super) statements: Vec<Statement>,
+    /// Line n of the text is line n of the source.
+    pub(super) is_traced: bool,
     /// In the database's notation, with the values to bind.
     pub(super) calls: Vec<(String, Vec<Value>)>,
     /// In order.
@@ -57,8 +60,17 @@ pub(crate) async fn prepare(shared: &Shared, sql: &Sql, context: &Context, diale
     let (statements, segments) = cut.map_err(of_split)?;
     let parameters = render_parameters(shared, sql, context)?;
     let mut calls = Vec::with_capacity(statements.len());
+    let mut used = BTreeSet::new();
     for statement in &statements {
-        calls.push(bind(dialect, &text[statement.text.clone()], &parameters).map_err(of_split)?);
+        let (sql, names, values) = bind_named(dialect, &text[statement.text.clone()], &parameters).map_err(of_split)?;
+        used.extend(names);
+        calls.push((sql, values));
+    }
+    if let Some((unused, _)) = parameters.iter().find(|(name, _)| !used.contains(name)) {
+        return Err(failure(FailureClass::Permanent, format!("no statement uses the parameter `{unused}`"))
+            .place(Some(places::in_source(&sql.script, &text, 1, 1, None)))
+            .effect("nothing was sent")
+            .hint(format!("write `:{unused}` where its value belongs, outside of quotes, or remove it from `parameters`")));
     }
     let digests = segments
         .iter()
@@ -69,7 +81,8 @@ pub(crate) async fn prepare(shared: &Shared, sql: &Sql, context: &Context, diale
             }))
         })
         .collect();
-    Ok(Prepared { text, statements, calls, segments, digests })
+    let is_traced = places::is_traced(&sql.script, &text);
+    Ok(Prepared { text, statements, is_traced, calls, segments, digests })
 }
 
 fn render_parameters(shared: &Shared, sql: &Sql, context: &Context) -> Result<Vec<(String, Value)>, Failure> {
@@ -87,13 +100,22 @@ pub(crate) fn bind(
     sql: &str,
     parameters: &[(String, Value)],
 ) -> Result<(String, Vec<Value>), script::SplitError> {
+    bind_named(dialect, sql, parameters).map(|(sql, _, values)| (sql, values))
+}
+
+/// As [`bind`], with the names that were found.
+fn bind_named(
+    dialect: Dialect,
+    sql: &str,
+    parameters: &[(String, Value)],
+) -> Result<(String, Vec<String>, Vec<Value>), script::SplitError> {
     if parameters.is_empty() {
-        return Ok((sql.to_owned(), Vec::new()));
+        return Ok((sql.to_owned(), Vec::new(), Vec::new()));
     }
     let find = |name: &str| parameters.iter().find(|(known, _)| known == name);
     let bound = script::bind_names(dialect, sql, &|name| find(name).is_some())?;
     let values = bound.names.iter().filter_map(|name| find(name)).map(|(_, value)| value.clone()).collect();
-    Ok((bound.sql, values))
+    Ok((bound.sql, bound.names, values))
 }
 
 /// What committed under earlier tries must be what the script says now.

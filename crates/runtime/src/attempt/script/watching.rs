@@ -5,7 +5,6 @@ use super::prepare::Prepared;
 use crate::attempt::Shared;
 use crate::attempt::results::Collector;
 use crate::logs::TaskLog;
-use crate::places;
 use backstop_connect::script::{self, Statement};
 use backstop_connect::session::StatementOutcome;
 use backstop_connect::{Column, Observer, Value};
@@ -131,17 +130,17 @@ impl Observer for Watching<'_> {
             shared.redactor.clean_string(&mut summary);
         }
         let line = match self.prepared {
-            Some(prepared) => places::in_source(self.template, &prepared.text, statement.line, statement.column, None).line,
-            None => statement.line,
+            Some(prepared) if prepared.is_traced => self.template.source.line + statement.line.saturating_sub(1),
+            Some(_) | None => self.template.source.line,
         };
-        let affected = outcome.rows_affected.map(|rows| format!("{rows} rows affected")).unwrap_or_default();
+        let affected = outcome.rows_affected.map(|rows| format!(", {rows} rows affected")).unwrap_or_default();
         let returned = match outcome.rows_returned {
             0 => String::new(),
-            rows => format!("{rows} rows returned"),
+            rows => format!(", {rows} rows returned"),
         };
         self.say(
             "INFO",
-            &format!("statement {} done in {:.3} s {affected} {returned}", statement.number, outcome.duration.as_secs_f64()),
+            &format!("statement {} done in {:.3} s{affected}{returned}", statement.number, outcome.duration.as_secs_f64()),
         );
         self.records.push(StatementRecord {
             number: statement.number,
