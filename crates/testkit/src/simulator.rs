@@ -244,7 +244,10 @@ impl Life {
             .build()
             .map_err(|error| format!("start a Tokio runtime: {error}"))?;
         let pause = if self.processes == 1 { 0 } else { world::later(&mut self.dice) };
-        runtime.block_on(self.in_one_runtime(pause, decisions))
+        let ended = runtime.block_on(self.in_one_runtime(pause, decisions));
+        drop(runtime);
+        self.servers.iter().for_each(|server| server.bury());
+        ended
     }
 
     /// A process, and those that take its run over while its attempts still go on: they believe to be alone until they are fenced off.

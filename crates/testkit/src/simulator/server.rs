@@ -58,6 +58,8 @@ struct State {
     effects: BTreeMap<String, u32>,
     markers: HashMap<MarkerKey, Marker>,
     open: BTreeMap<TransactionId, Transaction>,
+    /// Left by a process that is being dropped, with whether they were pipelined.
+    abandoned: BTreeMap<TransactionId, bool>,
     begun: u64,
     restarts: u64,
 }
@@ -150,9 +152,23 @@ impl Server {
         }
     }
 
-    /// As [`Self::leave`], for a client that died at some moment: what becomes of the transaction follows from the seed and its
-    /// number alone, because the order in which a dead process's tasks are dropped does not.
-    pub(crate) fn abandon(&self, id: TransactionId, is_pipelined: bool) {
+    /// As [`Self::leave`], for a client that was dropped at some moment. The order in which the tasks of a dead process are dropped does
+    /// not follow from the seed, so they are only noted then: see [`Self::bury`].
+    fn abandon(&self, id: TransactionId, is_pipelined: bool) {
+        if self.world.has_process() {
+            self.decide_fate(id, is_pipelined);
+        } else {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).abandoned.insert(id, is_pipelined);
+        }
+    }
+
+    /// A process was dropped, and all its clients with it.
+    pub(crate) fn bury(&self) {
+        let abandoned = std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).abandoned);
+        abandoned.into_iter().for_each(|(id, is_pipelined)| self.decide_fate(id, is_pipelined));
+    }
+
+    fn decide_fate(&self, id: TransactionId, is_pipelined: bool) {
         let server = u64::from(self.name.as_bytes()[0]);
         let mut dice = Dice::for_purpose(self.world.seed, 1000 + id * 256 + server);
         let commits = is_pipelined && dice.chance(60);

@@ -118,6 +118,11 @@ impl World {
         inner.origin = None;
     }
 
+    /// False while a dead process is dropped, and before the next one begins.
+    pub(crate) fn has_process(&self) -> bool {
+        self.inner().origin.is_some()
+    }
+
     pub(crate) fn now(&self) -> Moment {
         let mut inner = self.inner();
         if let Some(origin) = inner.origin {
