@@ -149,6 +149,11 @@ impl Engine {
                 self.end().await?;
                 continue;
             }
+            if self.ending.is_some() && self.running.is_empty() && self.resolving.is_empty() && !self.stopped.is_empty() {
+                // What is still to be looked for waits for the slots that the stopped attempts hold.
+                self.tell_stopped().await?;
+                continue;
+            }
             // The core refuses while a retry or a sensor still waits: then the loop goes on.
             if self.ending.is_none() && self.is_stuck() && self.command(Command::DeclareStuck).await? {
                 return Ok(self.journal.settle().await?);
@@ -575,6 +580,10 @@ impl Engine {
             Some(Ending::OverTime) => self.command(Command::FireTimers).await?,
             None => return Ok(()),
         };
+        self.tell_stopped().await
+    }
+
+    async fn tell_stopped(&mut self) -> Result<(), Error> {
         for command in std::mem::take(&mut self.stopped) {
             self.command(command).await?;
         }

@@ -18,6 +18,9 @@ connection: db
 tasks:
   load: {sql: SELECT 1}
   copy: {sql: SELECT 1, connection: maria}
+  count: {sql: SELECT 1, result: scalar}
+  each: {sql: SELECT 1, result: scalar}
+  none: {sql: SELECT 1, result: scalar}
 "#;
 
 fn context() -> Context {
@@ -181,6 +184,8 @@ fn what_templates_must_not_do_is_refused_at_its_place() {
     refused("{{ debug() }}", "debug");
     refused("{{ params.none }}", "the value is none");
     refused("{{ ti.xcom_pull('count', key='other') }}", "return_value");
+    refused("{{ ti.xcom_pull('cuont') }}", "there is no task `cuont`");
+    refused("{{ ti.xcom_pull('load') }}", "keeps no result");
     refused("{{ logical_date - macros.timedelta(days=1) }}", ".subtract(");
     refused("{{ ds | nosuch }}", "nosuch");
     refused("{{ '' | identifier }}", "is empty");

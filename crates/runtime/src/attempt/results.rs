@@ -157,7 +157,7 @@ mod tests {
         let passed = (1..100).find_map(|n| collector.row(&[Value::Int(n)]).err());
         assert_eq!(
             passed.as_deref(),
-            Some("the result passed its limit of 40 bytes at row 5; `result:` is for small results, not for moving data")
+            Some("the result passed its limit of 40 bytes at row 6; `result:` is for small results, not for moving data")
         );
     }
 
