@@ -163,7 +163,7 @@ pub(crate) enum RunsCommand {
 pub(crate) struct LogsArgs {
     /// The run's id, the beginning of it, or `latest`
     pub(crate) run: String,
-    /// The task, such as load or load[3]
+    /// The task, such as `load` or `load[3]`
     pub(crate) task: String,
     /// Which try [default: the last]
     #[arg(long = "try", value_name = "N")]

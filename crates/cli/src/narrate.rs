@@ -77,9 +77,9 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
             of(instance, Mark::Plain, format!("not yet: looks again at {}", words::time(*until)))
         }
         Event::AttemptFailed { instance, try_number, failure, is_final } => {
-            let word = if *is_final { "failed" } else { "failed, will be tried again" };
+            let again = if *is_final { "" } else { ", will be tried again" };
             let mark = if *is_final { Mark::Bad } else { Mark::Warn };
-            of(instance, mark, format!("try {try_number} {word}{took}: {}", in_short(failure)))
+            of(instance, mark, format!("try {try_number} failed{took}{again}: {}", in_short(failure)))
         }
         Event::AttemptUnknown { instance, try_number, failure } => {
             of(instance, Mark::Warn, format!("try {try_number} is in doubt{took}: {}", in_short(failure)))
@@ -124,13 +124,19 @@ fn committed(commit: &SegmentCommit) -> String {
         some => format!(", {}", words::count(some, "statement")),
     };
     let rows: u64 = commit.statements.iter().filter_map(|record| record.rows_affected).sum();
-    let rows = if rows > 0 { format!(", {} rows changed", words::grouped(rows)) } else { String::new() };
+    let rows = match rows {
+        0 => String::new(),
+        1 => ", 1 row changed".to_owned(),
+        many => format!(", {} rows changed", words::grouped(many)),
+    };
     let found = match &commit.evidence {
         Evidence::Acknowledged | Evidence::ReadOnly => String::new(),
         other => format!(" ({})", known_by(other)),
     };
     match &commit.promise {
         Promise::ExactlyOnce => format!("segment {number} committed{statements}{rows}{found}"),
+        // Of a dry run, or ended by the script's own ROLLBACK.
+        Promise::ReadOnly if !rows.is_empty() => format!("segment {number} rolled back{statements}{rows}{found}"),
         Promise::ReadOnly => format!("segment {number} read{statements}{found}"),
         Promise::AtLeastOnce(reason) => format!("segment {number} done{statements}{rows}, at least once: {reason}{found}"),
     }

@@ -72,7 +72,7 @@ impl MarkerKey {
     /// NUL.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config), naming the part.
+    /// [`ErrorKind::Config`], naming the part.
     pub fn check(&self) -> Result<(), Error> {
         let parts = [
             ("run", &self.run, KEY_PART_CHARS_MAX),

@@ -36,7 +36,7 @@ pub enum Dialect {
     MySql,
     /// SQLite: triggers with BEGIN ... END, all four identifier quotes.
     Sqlite,
-    /// Transact-SQL: GO [n] on its own line, [brackets].
+    /// Transact-SQL: `GO [n]` on its own line, `[brackets]`.
     SqlServer,
     /// PL/SQL blocks ended by / on its own line, q'[...]' quotes.
     Oracle,
