@@ -135,23 +135,31 @@ impl<'a> Bench<'a> {
             rows.push(Row {
                 what: format!("fan-out of {FAN_OUT} tasks, {statement}, {CLIENTS} at once, whole process"),
                 figure: format!("{:.0} tasks/s ({})", rate(ours), ms(ours)),
-                against: format!("pgbench -c {CLIENTS}: {:.0}/s", rate(theirs)),
+                against: format!("pgbench -c {CLIENTS}, connected and warm: {:.0}/s", rate(theirs)),
                 ratio: format!("{:.0} % of its rate", 100.0 / median_ratio(&timed)),
                 bar,
             });
+            // Like for like: the same number of statements, connecting included, as a whole process.
+            let same = FAN_OUT.div_ceil(CLIENTS);
+            let timed = pairs(
+                ROUNDS,
+                || self.clear(),
+                || time(&mut self.run(&project, dag)),
+                || time(&mut self.pgbench_command(&file, same)?),
+            )?;
+            rows.push(self.compare(
+                &format!("the same, {statement}"),
+                &format!("pgbench -c {CLIENTS} -t {same}, whole process"),
+                &timed,
+                "",
+            ));
         }
         Ok(rows)
     }
 
     /// The time pgbench itself tells for its transactions, connections excluded.
     fn pgbench(&self, file: &Path, each: usize) -> Result<Duration> {
-        let output = Command::new(Postgres::program("pgbench").context("find pgbench")?)
-            .args(["-n", "-h", "127.0.0.1", "-U", "postgres", "-j", "2", "-c"])
-            .arg(CLIENTS.to_string())
-            .args(["-t", &each.to_string(), "-p", &self.server.port().to_string(), "-f"])
-            .arg(file)
-            .arg(&self.database)
-            .output()?;
+        let output = self.pgbench_command(file, each)?.output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let rate: f64 = text
             .lines()
@@ -160,6 +168,17 @@ impl<'a> Bench<'a> {
             .and_then(|number| number.parse().ok())
             .with_context(|| format!("read pgbench's answer: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
         Ok(Duration::from_secs_f64((each * CLIENTS) as f64 / rate))
+    }
+
+    fn pgbench_command(&self, file: &Path, each: usize) -> Result<Command> {
+        let mut command = Command::new(Postgres::program("pgbench").context("find pgbench")?);
+        command
+            .args(["-n", "-h", "127.0.0.1", "-U", "postgres", "-j", "2", "-c"])
+            .arg(CLIENTS.to_string())
+            .args(["-t", &each.to_string(), "-p", &self.server.port().to_string(), "-f"])
+            .arg(file)
+            .arg(&self.database);
+        Ok(command)
     }
 
     /// 100,000 empty tasks, durable.
