@@ -39,6 +39,8 @@ pub(crate) enum Answer {
         instance: InstanceId,
         /// Why.
         why: String,
+        /// True when nobody could be asked, so that the same question may have an answer later.
+        may_be_told_later: bool,
     },
 }
 
@@ -58,6 +60,8 @@ pub(crate) struct Engine {
     resolver_stop: Stop,
     callbacks: HashSet<CallbackId>,
     undecided: BTreeMap<InstanceId, String>,
+    /// A doubt is left because nobody could be asked.
+    is_unanswered: bool,
     wake_at: Option<Timestamp>,
     footing: Footing,
     /// Why the run shall end, while what an earlier process ran ahead of its log is still being looked for.
@@ -92,6 +96,7 @@ impl Engine {
             resolver_stop: Stop::Run,
             callbacks: HashSet::new(),
             undecided: BTreeMap::new(),
+            is_unanswered: false,
             wake_at: None,
             footing,
             ending: None,
@@ -143,6 +148,9 @@ impl Engine {
         loop {
             self.carry_out().await?;
             if self.state.is_finished() && self.running.is_empty() && self.callbacks.is_empty() {
+                return Ok(self.journal.settle().await?);
+            }
+            if self.has_caught_up() && self.cannot_end() {
                 return Ok(self.journal.settle().await?);
             }
             if self.has_caught_up() {
@@ -416,7 +424,8 @@ impl Engine {
                     stop.send_replace(self.resolver_stop.clone());
                 }
                 self.begin_end(Ending::Asked(reason));
-                if self.has_caught_up() {
+                // At once in a run's first process: before the loop begins anything more.
+                if self.has_caught_up() && !self.cannot_end() {
                     self.end().await?;
                 }
             }
@@ -456,7 +465,8 @@ impl Engine {
                     self.forget(&command);
                     self.decide_into(command, now, &mut events);
                 }
-                Answer::Undecided { instance, why } => {
+                Answer::Undecided { instance, why, may_be_told_later } => {
+                    self.is_unanswered |= may_be_told_later;
                     self.resolving.remove(&instance);
                     self.shared.watcher.note(Some(&instance), &format!("in doubt: {why}"));
                     self.undecided.insert(instance, why);
@@ -566,6 +576,12 @@ impl Engine {
             && !expands
             && body.delivery == Delivery::ExactlyOnce
             && matches!(body.kind, Kind::Sql(_))
+    }
+
+    /// True when what ran ahead of the log cannot be known, because a database does not answer. Then nothing is cancelled, which would
+    /// call skipped what may have taken effect: the run is given back with its doubts, and is cancelled when it is resumed and knows.
+    fn cannot_end(&self) -> bool {
+        self.shared.was_interrupted && self.is_unanswered
     }
 
     /// True when the run shall end and nothing is left to look for.

@@ -44,6 +44,8 @@ pub(crate) struct Doubt {
 enum Verdict {
     Known(Evidence),
     Undecided(String),
+    /// The database or the script could not be asked: whoever resumes the run asks again.
+    Unanswered(String),
 }
 
 impl Doubt {
@@ -55,7 +57,8 @@ impl Doubt {
             Verdict::Known(evidence) => {
                 Answer::Command(Command::Resolve { instance: self.instance.clone(), try_number: self.try_number, evidence })
             }
-            Verdict::Undecided(why) => Answer::Undecided { instance: self.instance.clone(), why },
+            Verdict::Undecided(why) => Answer::Undecided { instance: self.instance.clone(), why, may_be_told_later: false },
+            Verdict::Unanswered(why) => Answer::Undecided { instance: self.instance.clone(), why, may_be_told_later: true },
         };
         // An engine that is gone has ended the run in this process.
         let _ = self.mailbox.send(answer).await;
@@ -94,7 +97,7 @@ impl Doubt {
     /// Asks again while the server cannot answer, less and less often.
     async fn script(&self, body: &Body, sql: &Sql) -> Verdict {
         let Some(connection) = &body.connection else {
-            return Verdict::Undecided("its task has no connection any more".into());
+            return Verdict::Unanswered("its task has no connection any more".into());
         };
         let context = template_context(&self.shared, Some(&self.instance), self.try_number, self.item.clone(), None);
         let mut committed = self.committed.len();
@@ -103,13 +106,13 @@ impl Doubt {
         for round in 0..ROUNDS_MAX {
             let prepared = match self.shared.sessions.dialect(connection).await {
                 Ok((dialect, _)) => prepare(&self.shared, sql, &context, dialect).await,
-                Err(error) => return Verdict::Undecided(error.to_string()),
+                Err(error) => return Verdict::Unanswered(error.to_string()),
             };
             if let Ok(prepared) = &prepared
                 && let Err(failure) = check_prefix(&self.committed, prepared, &sql.script)
             {
                 let hint = failure.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-                return Verdict::Undecided(format!("{}{hint}", failure.message));
+                return Verdict::Unanswered(format!("{}{hint}", failure.message));
             }
             let probed = match prepared {
                 Ok(prepared) => self.probe_on(connection, &prepared, &mut committed).await,
@@ -125,10 +128,10 @@ impl Doubt {
                 biased;
                 () = tokio::time::sleep(wait) => {}
                 // A cancelled run still wants to know, but does not wait for long.
-                _ = stopper.wait(), if round > 3 => return Verdict::Undecided(last),
+                _ = stopper.wait(), if round > 3 => return Verdict::Unanswered(last),
             }
         }
-        Verdict::Undecided(last)
+        Verdict::Unanswered(last)
     }
 
     /// Walks over the segments that are not known to be committed. `Err` means: ask again later.

@@ -133,6 +133,11 @@ mod found {
     }
 
     #[test]
+    fn a_cancel_does_not_skip_what_may_have_run_while_no_database_answers() {
+        check(&[1_110_240]);
+    }
+
+    #[test]
     fn a_segment_that_lost_its_closing_marker_is_known_by_the_one_behind_it() {
         check(&[46_834, 89_722, 94_727]);
     }
