@@ -36,9 +36,12 @@ fn sigterm_does_as_ctrl_c() {
 
 #[test]
 fn a_second_ctrl_c_kills() {
-    let project = Project::with_tasks("  stubborn: {shell: 'trap \"\" TERM; while :; do sleep 1; done'}\n");
+    let project = Project::with_tasks("  stubborn: {shell: 'trap \"\" TERM; echo > up; while :; do sleep 1; done'}\n");
+    let up = project.path().join("up");
+    nix::unistd::mkfifo(&up, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut running = project.start(&["run", "d", "-v"]);
-    running.wait_for("stubborn: started");
+    // Ends when the shell has said that it is up and deaf.
+    std::fs::read(&up).unwrap();
     running.signal(Signal::SIGINT);
     running.wait_for("cancelling");
     running.signal(Signal::SIGINT);
