@@ -6,6 +6,7 @@ mod bad_input;
 mod begin;
 mod inspect;
 mod interrupt;
+mod kinds;
 mod outcome;
 mod project;
 mod resume;

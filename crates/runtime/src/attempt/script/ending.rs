@@ -8,6 +8,7 @@ use crate::attempt::stop::StopReason;
 use crate::failure::{FailureExt, failure, of_database};
 use crate::places;
 use backstop_connect::{Canceller, ErrorKind, UnitError, script};
+use backstop_core::dag::Delivery;
 use backstop_core::event::{Failure, FailureClass};
 use std::time::Duration;
 
@@ -49,7 +50,12 @@ impl Runner<'_> {
                     ),
                 };
                 let told = of_database(&error).statements(records);
-                Outcome::Failed(self.explain(told, &error, Some(place), prepared, watching, reason).effect(effect))
+                let mut told = self.explain(told, &error, Some(place), prepared, watching, reason).effect(effect);
+                // A next try would begin with statements that took effect already: only the author may allow that.
+                if place > 0 && self.delivery == Delivery::ExactlyOnce && told.class != FailureClass::Cancelled {
+                    told.class = FailureClass::Final;
+                }
+                Outcome::Failed(told)
             }
             UnitError::NoMarkerTable { ddl, error } => Outcome::Failed(of_database(&error).effect(nothing).hint(format!(
                 "have this run once by somebody who may:\n{ddl}\nor set `delivery: at_least_once` on the task to go on \

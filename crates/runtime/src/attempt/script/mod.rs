@@ -438,11 +438,19 @@ impl Runner<'_> {
             Some(Err(UnitError::Writes)) => Ended::Stopped(Outcome::Skipped("it writes".into())),
             Some(Err(error)) => Ended::Stopped(self.unit_failed(error, prepared, number, &watching, reason.as_ref())),
             None => Ended::Stopped(Outcome::Unknown(
-                failure(FailureClass::Cancelled, "the statement did not end after it was cancelled; its session is given up")
+                failure(given_up(reason.as_ref()), "the statement did not end after it was cancelled; its session is given up")
                     .statements(watching.records)
                     .effect("not known yet"),
             )),
         }
+    }
+}
+
+/// A time-out may be tried again, once it is known what happened; a cancel may not.
+fn given_up(reason: Option<&StopReason>) -> FailureClass {
+    match reason {
+        Some(StopReason::TimedOut(_)) => FailureClass::TimedOut,
+        Some(StopReason::Cancelled(_)) | None => FailureClass::Cancelled,
     }
 }
 
