@@ -4,11 +4,13 @@
 //! process ended in whatever way) it kills the server and deletes its directory.
 
 mod child;
+mod instance;
 mod mariadb;
 mod postgres;
 
-pub use mariadb::MariaDb;
-pub use postgres::Postgres;
+pub use instance::{Instance, Product};
+pub use mariadb::{Maria, MariaDb};
+pub use postgres::{PostgreSql, Postgres};
 
 use std::io::Write as _;
 
