@@ -227,4 +227,4 @@ fn copies_from_stdin(cursor: &mut Cursor<'_>) -> Result<bool, Fault> {
 
 #[cfg(test)]
 #[path = "split_tests.rs"]
-mod tests;
+pub(super) mod tests;

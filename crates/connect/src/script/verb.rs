@@ -518,3 +518,7 @@ pub(super) fn name(dialect: Dialect, sql: &str) -> String {
     }
     first.as_str().to_owned()
 }
+
+#[cfg(test)]
+#[path = "verb_tests.rs"]
+mod tests;
