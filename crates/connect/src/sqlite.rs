@@ -1,10 +1,11 @@
 //! SQLite, in process: each session has a thread of its own that owns the connection, because SQLite blocks.
 //!
-//! Reading order: `session` for the async side, `worker` for the thread and what it does, `marker` for the table; `value` and `error`
-//! translate.
+//! Reading order: `session` for the async side, `worker` for the thread and what it does, `marker` for the table; `value`, `error`
+//! and `missing` translate.
 
 mod error;
 mod marker;
+mod missing;
 mod session;
 mod value;
 mod worker;
@@ -15,7 +16,7 @@ use crate::script::Dialect;
 use crate::session::{Capabilities, Connector, Session};
 use crate::settings;
 use async_trait::async_trait;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const KNOWN_SETTINGS: &[&str] = &["journal_mode", "synchronous", "busy_timeout", "foreign_keys", "mode"];
@@ -26,6 +27,8 @@ struct Settings {
     id: String,
     /// `None` is a private database in memory.
     path: Option<PathBuf>,
+    /// The path was written relative to the project's folder.
+    is_relative: bool,
     journal_mode: String,
     synchronous: String,
     busy_timeout: Duration,
@@ -55,6 +58,7 @@ impl Settings {
         Ok(Self {
             id: config.id.clone(),
             path: (place != ":memory:").then(|| config.base_dir.join(place)),
+            is_relative: Path::new(place).is_relative(),
             journal_mode: one_of(config, "journal_mode", "wal", &["wal", "delete", "truncate", "persist", "memory", "off"])?,
             synchronous: one_of(config, "synchronous", "full", &["full", "extra", "normal", "off"])?,
             busy_timeout: settings::seconds(config, "busy_timeout", Duration::from_secs(60))?,

@@ -52,7 +52,6 @@ fn a_statement_that_fails_is_told_with_its_place_and_nothing_of_the_script_stays
         statement 7 of 12: UNIQUE constraint failed: t.id
         at: sql/load.sql:7:1, statement 7
         code 1555
-        cause: Error code 1555: constraint failed
         effect: nothing was committed
         log: backstop logs RUN load
 
@@ -89,8 +88,8 @@ fn a_callback_runs_after_the_final_failure_and_its_own_failure_is_told() {
         statement 1 of 1: no such table: missing
         at: dags/d.yaml:5:10, statement 1
         code 1
-        cause: Error code 1: SQL logic error
         effect: nothing was committed
+        hint: the database is PROJECT/data.db (a relative path begins at the project's folder); it has no tables
         log: backstop logs RUN load
 
     ✗ callback on_failure[1] of load failed; this changes no task's state

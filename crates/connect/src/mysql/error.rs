@@ -1,13 +1,26 @@
-//! What the server said, and what kind of refusal that is.
+//! What the server, the driver or the network said, and what kind of refusal that is.
 
+use super::settings::{Settings, SslMode};
 use crate::error::{Error, ErrorKind};
-use mysql_async::{DriverError, ServerError};
+use mysql_async::{DriverError, IoError, ServerError};
+use std::io;
 
 /// A classified error; `sql` finds the position of a syntax error.
 pub(super) fn classified(operation: &str, sql: &str, source: mysql_async::Error) -> Error {
-    let mut error = match &source {
-        mysql_async::Error::Server(said) => server_error(operation, sql, said),
-        mysql_async::Error::Io(io) => Error::new(ErrorKind::Lost, operation, format!("the connection failed ({io})")),
+    match source {
+        // The error's own text would only repeat its fields.
+        mysql_async::Error::Server(said) => server_error(operation, sql, &said),
+        mysql_async::Error::Io(IoError::Io(broken)) => {
+            let message = match broken.kind() {
+                io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "the connection broke".to_owned(),
+                _ => format!("the connection failed ({broken})"),
+            };
+            behind(Error::new(ErrorKind::Lost, operation, message), broken)
+        }
+        mysql_async::Error::Io(IoError::Tls(failed)) => {
+            behind(Error::new(ErrorKind::Lost, operation, format!("TLS failed ({failed})")), failed)
+        }
         mysql_async::Error::Driver(DriverError::ConnectionClosed) => {
             Error::new(ErrorKind::Lost, operation, "the server closed the connection")
         }
@@ -22,9 +35,88 @@ pub(super) fn classified(operation: &str, sql: &str, source: mysql_async::Error)
             Error::new(ErrorKind::Config, operation, message)
         }
         // What the driver does not understand leaves the link out of step.
-        other => Error::new(ErrorKind::Lost, operation, other.to_string()),
-    };
+        other => behind(Error::new(ErrorKind::Lost, operation, other.to_string()), other),
+    }
+}
+
+fn behind(mut error: Error, source: impl std::error::Error + Send + Sync + 'static) -> Error {
     error.source = Some(Box::new(source));
+    error
+}
+
+/// An error of opening a connection: which of host, port, user, database and TLS is to blame.
+pub(super) fn opening(settings: &Settings, source: mysql_async::Error) -> Error {
+    let unreachable = |message: String, hint: &str| {
+        let mut error = Error::new(ErrorKind::Unreachable, settings.connecting(), message);
+        error.hint = Some(hint.to_owned());
+        error
+    };
+    let place = settings.place();
+    match source {
+        mysql_async::Error::Server(said) => refused(settings, &said),
+        mysql_async::Error::Io(IoError::Io(failed)) => {
+            let message = match failed.kind() {
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => format!("nothing listens at {place}"),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                    format!("the server at {place} closed the connection at once")
+                }
+                io::ErrorKind::InvalidData => strange_server(&place),
+                // Name resolution has no kind of its own.
+                _ if failed.raw_os_error().is_none() => {
+                    format!("the host name `{}` cannot be resolved ({failed})", settings.host)
+                }
+                _ => format!("{place} cannot be reached ({failed})"),
+            };
+            behind(unreachable(message, "check host and port, and that the server is running"), failed)
+        }
+        mysql_async::Error::Io(IoError::Tls(failed)) => {
+            let hint = match settings.ssl_mode {
+                SslMode::VerifyCa | SslMode::VerifyIdentity => {
+                    "set `ssl_ca` to the certificate of the authority that signed the server's, and `host` to a name in it"
+                }
+                SslMode::Disabled | SslMode::Preferred | SslMode::Required => {
+                    "check the server's TLS settings, or set `ssl_mode` to `disabled`"
+                }
+            };
+            behind(unreachable(format!("TLS with {place} failed ({failed})"), hint), failed)
+        }
+        mysql_async::Error::Driver(DriverError::ConnectionClosed) => unreachable(
+            format!("the server at {place} closed the connection at once"),
+            "check host and port, and that the server is running",
+        ),
+        mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer) => unreachable(
+            format!("the server at {place} does not offer TLS, and `ssl_mode` demands it"),
+            "turn TLS on in the server's configuration, or lower `ssl_mode`",
+        ),
+        mysql_async::Error::Driver(
+            strange @ (DriverError::CantParseServerVersion { .. }
+            | DriverError::UnexpectedPacket { .. }
+            | DriverError::PacketOutOfOrder),
+        ) => behind(unreachable(strange_server(&place), "check host and port"), strange),
+        other => {
+            let message = format!("{place} cannot be used ({other})");
+            behind(unreachable(message, "check host and port, and that the server is running"), other)
+        }
+    }
+}
+
+fn strange_server(place: &str) -> String {
+    format!("what answers at {place} is neither MySQL nor MariaDB")
+}
+
+/// The server answered, and does not let us in.
+fn refused(settings: &Settings, said: &ServerError) -> Error {
+    let mut error = server_error(&settings.connecting(), "", said);
+    let hint = match said.code {
+        1044 | 1045 | 1698 => format!("check the user and the password of connection `{}`", settings.id),
+        1049 => "create the database, or correct the connection's database".to_owned(),
+        1129 | 1130 => {
+            format!("the server lets nobody in from this host: grant `{}` the right to connect from it", settings.user)
+        }
+        _ => return error,
+    };
+    error.kind = ErrorKind::Refused;
+    error.hint = Some(hint);
     error
 }
 

@@ -1,7 +1,7 @@
 //! One session: running statements, and the seam's calls that are not about units.
 
 use super::Shared;
-use super::error::classified;
+use super::error::{classified, opening};
 use super::settings::{SslMode, quoted};
 use super::value::{column, decode, encode};
 use crate::error::{Error, ErrorKind};
@@ -59,7 +59,7 @@ async fn connect(shared: &Shared) -> Result<Conn, Error> {
         // The driver takes the process's default; a composition root that chose one before keeps its choice.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-    let opening = async {
+    let connecting = async {
         match Conn::new(settings.options(wants_tls)).await {
             Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer))
                 if settings.ssl_mode == SslMode::Preferred =>
@@ -70,37 +70,15 @@ async fn connect(shared: &Shared) -> Result<Conn, Error> {
             opened => opened,
         }
     };
-    match tokio::time::timeout(settings.connect_timeout, opening).await {
-        Ok(opened) => opened.map_err(|source| refused(shared, source)),
+    match tokio::time::timeout(settings.connect_timeout, connecting).await {
+        Ok(opened) => opened.map_err(|source| opening(settings, source)),
         Err(_) => {
-            let message =
-                format!("no answer from {} port {} within {:?}", settings.host, settings.port, settings.connect_timeout);
+            let message = format!("no answer from {} within {:?}", settings.place(), settings.connect_timeout);
             let mut error = Error::new(ErrorKind::Unreachable, settings.connecting(), message);
             error.hint = Some("check host, port and firewall, or raise `connect_timeout`".to_owned());
             Err(error)
         }
     }
-}
-
-fn refused(shared: &Shared, source: mysql_async::Error) -> Error {
-    let settings = &shared.settings;
-    let mut error = classified(&settings.connecting(), "", source);
-    match error.native_code.as_deref() {
-        Some("1044" | "1045" | "1698") => {
-            error.kind = ErrorKind::Refused;
-            error.hint = Some(format!("check the user and the password of connection `{}`", settings.id));
-        }
-        Some("1049") => {
-            error.kind = ErrorKind::Refused;
-            error.hint = Some("create the database, or correct the connection's database".to_owned());
-        }
-        Some(_) => {}
-        None => {
-            error.kind = ErrorKind::Unreachable;
-            error.hint = Some("check host and port, that the server is running, and `ssl_mode`".to_owned());
-        }
-    }
-    error
 }
 
 impl MySqlSession {

@@ -81,6 +81,14 @@ impl Settings {
         format!("mysql://{}@{place}/{}", self.user, self.database.as_deref().unwrap_or_default())
     }
 
+    /// Where the server is looked for, in words.
+    pub(super) fn place(&self) -> String {
+        match &self.socket {
+            Some(socket) => format!("the socket {socket}"),
+            None => format!("{} port {}", self.host, self.port),
+        }
+    }
+
     /// The operation's name in errors of opening a session.
     pub(super) fn connecting(&self) -> String {
         format!("connect to {} ({})", self.id, self.target())

@@ -5,11 +5,13 @@ use crate::error::{Error, ErrorKind};
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
-/// A classified error of running a statement.
+/// A classified error of running a statement. What SQLite says is a code and a message, and both are in its fields: a source below
+/// them could only repeat the one in words that fit every error of its class.
 pub(super) fn classified(operation: &str, source: rusqlite::Error) -> Error {
-    let mut error = match &source {
+    match &source {
         rusqlite::Error::SqliteFailure(code, message) => {
-            let mut error = Error::new(kind(*code), operation, message.clone().unwrap_or_else(|| code.to_string()));
+            let message = message.clone().unwrap_or_else(|| ffi::code_to_str(code.extended_code).to_owned());
+            let mut error = Error::new(kind(*code), operation, message);
             error.native_code = Some(code.extended_code.to_string());
             error.hint = hint(*code);
             error
@@ -24,13 +26,12 @@ pub(super) fn classified(operation: &str, source: rusqlite::Error) -> Error {
         }
         rusqlite::Error::MultipleStatement => Error::new(ErrorKind::Syntax, operation, "there is more than one statement"),
         rusqlite::Error::NulError(_) => Error::new(ErrorKind::Syntax, operation, "the statement holds a NUL character"),
-        other => Error::new(ErrorKind::Other, operation, other.to_string()),
-    };
-    // SqlInputError's own text repeats the whole statement: the message above is all that it adds.
-    if !matches!(source, rusqlite::Error::SqlInputError { .. }) {
-        error.source = Some(Box::new(source));
+        other => {
+            let mut error = Error::new(ErrorKind::Other, operation, other.to_string());
+            error.source = Some(Box::new(source));
+            error
+        }
     }
-    error
 }
 
 fn kind(code: ffi::Error) -> ErrorKind {

@@ -3,7 +3,7 @@
 use super::error::{classified, is_busy, opening};
 use super::marker::{self, Row};
 use super::value::{decode, encode};
-use super::{Mode, Settings};
+use super::{Mode, Settings, missing};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{Found, MarkerKey, MarkerTable, OUTCOME_COMMITTED, OUTCOME_TOMBSTONE, Probe};
 use crate::session::{StatementOutcome, UnitError, UnitOutcome, Wrap};
@@ -160,7 +160,12 @@ impl Worker {
                     return Ok(outcome);
                 }
                 Err(Step::Sqlite(error)) if is_busy(&error) && rows_returned == 0 && Instant::now() < until => {}
-                Err(Step::Sqlite(error)) => return Err(Stop::Failed(self.classified(error))),
+                Err(Step::Sqlite(error)) => {
+                    let mut error = self.classified(error);
+                    error.hint =
+                        error.hint.or_else(|| missing::hint(&self.connection, &self.settings, &error.message, &call.sql));
+                    return Err(Stop::Failed(error));
+                }
                 Err(Step::Stop(stop)) => return Err(stop),
             }
         }

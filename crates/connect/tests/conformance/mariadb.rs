@@ -173,3 +173,36 @@ async fn a_missing_right_gives_the_statement_for_a_dba_and_it_works() {
     assert_eq!(unit(&mut session, marked("limited"), &insert).await.unwrap(), UnitOutcome::Done);
     assert_eq!((bed.count("t"), bed.count("backstop_marker")), (1, 1));
 }
+
+#[tokio::test]
+async fn what_answers_otherwise_is_told_apart() {
+    let Some(bed) = Bed::mariadb() else { return };
+    let answering = async |answer: &'static [u8]| {
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut peer, _) = socket.accept().await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut peer, answer).await.unwrap();
+        });
+        let error = bed.changed(|config| config.port = Some(port)).open().await.err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Unreachable, "{error:?}");
+        error.message.replace(&port.to_string(), "PORT")
+    };
+    insta::assert_snapshot!(answering(b"").await, @"the server at 127.0.0.1 port PORT closed the connection at once");
+    insta::assert_snapshot!(answering(b"\x04\x00\x00\x00SSH-").await, @"what answers at 127.0.0.1 port PORT is neither MySQL nor MariaDB");
+    let error = bed.changed(|config| drop(config.extra.insert("ssl_mode".into(), "required".into()))).open().await.err().unwrap();
+    insta::assert_snapshot!(error.message.replace(&bed.config.port.unwrap().to_string(), "PORT"), @"the server at 127.0.0.1 port PORT does not offer TLS, and `ssl_mode` demands it");
+    insta::assert_snapshot!(error.hint.unwrap(), @"turn TLS on in the server's configuration, or lower `ssl_mode`");
+    let socket = bed.changed(|config| drop(config.extra.insert("unix_socket".into(), "/no/such/socket".into())));
+    insta::assert_snapshot!(socket.open().await.err().unwrap().message, @"nothing listens at the socket /no/such/socket");
+}
+
+#[tokio::test]
+async fn an_error_of_a_statement_is_told_once() {
+    let Some(bed) = Bed::mariadb() else { return };
+    let mut session = bed.with_table().await;
+    let error = run(&mut session, "SELECT * FROM gone").await.err().unwrap();
+    let database = bed.config.database.as_deref().unwrap();
+    assert_eq!(error.message, format!("Table '{database}.gone' doesn't exist"));
+    assert!(std::error::Error::source(&error).is_none(), "{error:?}");
+}

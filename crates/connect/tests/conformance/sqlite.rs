@@ -105,3 +105,46 @@ async fn a_plain_begin_of_a_script_waits_for_its_turn() {
     );
     assert_eq!(value(&mut private, "SELECT count(*) FROM m").await, Value::Int(1));
 }
+
+#[tokio::test]
+async fn a_missing_name_is_guessed_and_the_file_is_named() {
+    let bed = Bed::sqlite().unwrap();
+    let mut session = bed.session().await;
+    let told = async |session: &mut Box<dyn backstop_connect::Session>, sql: &str| {
+        let error = run(session, sql).await.err().unwrap();
+        assert!(std::error::Error::source(&error).is_none(), "{error:?}");
+        let hint = error.hint.unwrap_or_else(|| "none".into());
+        format!("{}\n{}", error.message, hint.replace(&folder(&bed).display().to_string(), "PROJECT"))
+    };
+    insta::assert_snapshot!(told(&mut session, "SELECT * FROM orders").await, @r"
+    no such table: orders
+    the database is PROJECT/sales.db (a relative path begins at the project's folder); it has no tables
+    ");
+    run(&mut session, "CREATE TABLE orders (id INTEGER, total_cents INTEGER)").await.unwrap();
+    run(&mut session, "CREATE TABLE customers (id INTEGER, name TEXT)").await.unwrap();
+    insta::assert_snapshot!(told(&mut session, "DELETE FROM oders").await, @r"
+    no such table: oders
+    the database is PROJECT/sales.db (a relative path begins at the project's folder); did you mean `orders`?
+    ");
+    insta::assert_snapshot!(told(&mut session, "DELETE FROM payments").await, @r"
+    no such table: payments
+    the database is PROJECT/sales.db (a relative path begins at the project's folder); its tables: `customers`, `orders`
+    ");
+    insta::assert_snapshot!(told(&mut session, "SELECT total_cent FROM orders").await, @r"
+    no such column: total_cent
+    did you mean `total_cents`?
+    ");
+    insta::assert_snapshot!(told(&mut session, "SELECT c.nam FROM orders o, customers c").await, @r"
+    no such column: c.nam
+    did you mean `name`?
+    ");
+    insta::assert_snapshot!(told(&mut session, "INSERT INTO orders (total) VALUES (1)").await, @r"
+    table orders has no column named total
+    the columns there: `id`, `total_cents`
+    ");
+    let mut private = bed.changed(|config| config.database = Some(":memory:".into())).open().await.unwrap();
+    insta::assert_snapshot!(told(&mut private, "SELECT * FROM orders").await, @r"
+    no such table: orders
+    the database is in memory, private to each session, and begins empty; it has no tables
+    ");
+}
