@@ -1,0 +1,144 @@
+//! A DAG file: its header, its parameters, and its groups.
+
+use super::task::{Callbacks, Defaults, Task};
+use super::value::{TextOrNumber, Texts};
+use schemars::JsonSchema;
+use std::collections::BTreeMap;
+
+/// One DAG: a file in dags/.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, title = "A Backstop DAG")]
+pub struct Dag {
+    /// The DAG's id.
+    pub dag: String,
+    /// For people.
+    pub description: Option<String>,
+    /// Labels.
+    pub tags: Option<Texts>,
+    /// Cron text, a preset such as `@daily`, or `{every: 15m}`; absent is by hand.
+    pub schedule: Option<Schedule>,
+    /// IANA name; UTC by default.
+    pub timezone: Option<String>,
+    /// No run before it. A date or time, in the DAG's time zone.
+    pub start_date: Option<String>,
+    /// No run after it.
+    pub end_date: Option<String>,
+    /// Run what was missed since `start_date`; false by default.
+    pub catchup: Option<bool>,
+    /// The default connection of its tasks.
+    pub connection: Option<String>,
+    /// Settings of all its tasks.
+    pub defaults: Option<Defaults>,
+    /// `{{ params.X }}`: a default alone, or a mapping.
+    pub params: Option<BTreeMap<String, ParamOrDefault>>,
+    /// Run when the run has failed.
+    pub on_failure: Option<Callbacks>,
+    /// Run when the run has succeeded.
+    pub on_success: Option<Callbacks>,
+    /// How many of its tasks may run at once; 16 by default.
+    pub max_active_tasks: Option<u32>,
+    /// The longest a run may take.
+    pub dagrun_timeout: Option<TextOrNumber>,
+    /// Most items of a mapped task; 1024 by default.
+    pub max_map_length: Option<u32>,
+    /// Tasks and groups by id.
+    pub tasks: BTreeMap<String, TaskOrGroup>,
+}
+
+/// When a DAG runs.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum Schedule {
+    /// Cron text or a preset.
+    Text(String),
+    /// At intervals.
+    Every(Every),
+}
+
+/// At intervals.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Every {
+    /// `15m`, `1h30m`, or seconds.
+    pub every: TextOrNumber,
+}
+
+/// A default alone, or a mapping with `type`, `default`, `enum`, `description`.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum ParamOrDefault {
+    /// A mapping.
+    Param(Param),
+    /// A text.
+    Text(String),
+    /// A number.
+    Number(f64),
+    /// true or false.
+    Boolean(bool),
+    /// A list.
+    List(Vec<serde_json::Value>),
+    /// Required, of any type.
+    Null(()),
+}
+
+/// A parameter.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Param {
+    /// Its type; that of the default when absent.
+    #[schemars(rename = "type")]
+    pub kind: Option<ParamKind>,
+    /// Without one the parameter is required.
+    pub default: Option<serde_json::Value>,
+    /// The allowed values.
+    #[schemars(rename = "enum")]
+    pub choices: Option<Vec<serde_json::Value>>,
+    /// For people.
+    pub description: Option<String>,
+}
+
+/// Types of parameters.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase")]
+pub enum ParamKind {
+    /// Text.
+    String,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// true or false.
+    Boolean,
+    /// 2025-05-01.
+    Date,
+    /// RFC 3339.
+    Timestamp,
+    /// A list.
+    List,
+    /// Anything.
+    Json,
+}
+
+/// A task, or a group: a mapping with `tasks`.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum TaskOrGroup {
+    /// A group.
+    Group(Box<Group>),
+    /// A task.
+    Task(Box<Task>),
+}
+
+/// A group of tasks. `after: [group]` waits for all its leaves.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Group {
+    /// What the group's first tasks wait for.
+    pub after: Option<Texts>,
+    /// Settings of all its tasks.
+    pub defaults: Option<Defaults>,
+    /// For people.
+    pub doc: Option<String>,
+    /// Its tasks, whose ids become `group.task`.
+    pub tasks: BTreeMap<String, TaskOrGroup>,
+}
