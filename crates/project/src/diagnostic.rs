@@ -36,7 +36,7 @@ pub enum Severity {
 }
 
 /// A stretch of one line of a source file.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// Relative to the project folder.
     pub file: Arc<str>,

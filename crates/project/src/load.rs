@@ -84,7 +84,7 @@ pub fn load_definition(bundle: &Bundle, dag: &DagId, live: &Project) -> Result<A
     // Notifiers and defaults name connections, which are only known now.
     shared.diagnostics.clear();
     let root = shared.root.clone();
-    share(bundle, root.as_ref(), &mut shared.scope, &mut checker, &mut shared.diagnostics);
+    let flawed = share(bundle, root.as_ref(), &mut shared.scope, &mut checker, &mut shared.diagnostics);
     let paths = bundle.list("", &[".yaml", ".yml"]).unwrap_or_default();
     for path in paths.iter().filter(|path| *path != project::FILE) {
         let Some(text) = read_yaml(bundle, path, &mut shared.diagnostics) else { continue };
@@ -92,7 +92,7 @@ pub fn load_definition(bundle: &Bundle, dag: &DagId, live: &Project) -> Result<A
         let read = read::read_dag(bundle, &file, &text, shared.kept_yaml.as_deref(), &shared.scope, &mut checker);
         shared.diagnostics.extend(read.diagnostics);
         if read.id.is_some_and(|(id, _)| id == *dag) {
-            return read.definition.ok_or(shared.diagnostics);
+            return read.definition.filter(|_| !flawed).ok_or(shared.diagnostics);
         }
     }
     let message = format!("the sources kept with the run have no DAG `{dag}`");

@@ -92,4 +92,10 @@ codes! {
     TEMPLATE_NAME = "B0602";
     /// A template that uses what templates must not.
     TEMPLATE_REFUSED = "B0603";
+    /// A template pulls the result of a task that is not there.
+    PULL_FROM_NOBODY = "B0604";
+    /// A template pulls the result of a task that keeps none.
+    PULL_OF_NOTHING = "B0605";
+    /// A template pulls the result of a task that its own task does not wait for.
+    PULL_BEFORE_END = "B0606";
 }

@@ -1,6 +1,7 @@
 //! Callbacks: names of notifiers, or task kinds written in place.
 
 use super::Reading;
+use super::pulls::Puller;
 use crate::definition::{Callback, Kind};
 use crate::diagnostic::code;
 use crate::yaml::{Fields, Node, Value};
@@ -17,11 +18,17 @@ pub(crate) struct Notifier(pub(crate) Option<Callback>);
 impl Reading<'_> {
     /// `on_failure: [ops, {shell: ...}]`; a single one needs no list.
     pub(crate) fn callbacks(&mut self, node: &Arc<Node>, what: &str) -> Vec<Callback> {
-        match &node.value {
+        let outer = self.puller;
+        if let Puller::Task(task) = outer {
+            self.puller = Puller::Callback(task);
+        }
+        let callbacks = match &node.value {
             Value::List(items) => items.iter().filter_map(|item| self.callback(item, what)).collect(),
             Value::Scalar { .. } if node.is_null() => Vec::new(),
             Value::Scalar { .. } | Value::Map(_) => self.callback(node, what).into_iter().collect(),
-        }
+        };
+        self.puller = outer;
+        callbacks
     }
 
     fn callback(&mut self, node: &Arc<Node>, what: &str) -> Option<Callback> {
@@ -52,9 +59,13 @@ impl Reading<'_> {
         let entries = self.map(node, "a callback")?;
         let mut fields = Fields::new("Callback", entries);
         let kind = self.kind(&mut fields, &["sql", "shell", "python", "http"], node);
-        let connection = fields.take_present("connection").and_then(|node| self.connection_id(node));
+        let (connection, unclear) = self.connection_of(&mut fields);
         let timeout = fields.take_present("timeout").and_then(|node| self.duration_above_zero(node, "`timeout`"));
         fields.finish(&[], &self.file.clone(), &mut self.diagnostics);
+        // A callback on another connection than the one that was meant is none.
+        if unclear {
+            return None;
+        }
         Some(Callback {
             name: None,
             kind: kind?.kind,

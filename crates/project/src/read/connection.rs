@@ -63,8 +63,9 @@ impl Reading<'_> {
         if let Some(description) = fields.take_present("description").and_then(|node| self.text(node, "`description`")) {
             target.description = Some(description.to_string());
         }
+        let is_misspelt = fields.misspells("uri") || fields.misspells("conn_type");
         fields.finish(&[], &self.file.clone(), &mut self.diagnostics);
-        if uri.is_none() && conn_type.is_none() {
+        if uri.is_none() && conn_type.is_none() && !is_misspelt {
             let hint = "add `conn_type: postgres` (or mysql, sqlite), or `uri: postgres://user@host/database`";
             self.error_with_hint(code::MISSING_KEY, "the connection has no type", node, hint);
         }

@@ -107,16 +107,16 @@ impl Reading<'_> {
         let Some(entries) = self.map(root, "a DAG") else { return (None, None) };
         let mut fields = Fields::new("Dag", entries);
         let id = self.dag_id(&mut fields, root);
-        let own_connection = fields.take_present("connection").and_then(|node| self.connection_id(node));
+        let (connection, connection_unclear) = self.connection_of(&mut fields);
         let own_defaults = fields.take_present("defaults").map(|node| self.defaults(node)).unwrap_or_default();
         // A default of `defaults:` is nearer to the tasks than the DAG's own connection.
-        let connection = Defaults { connection: own_connection, ..Defaults::default() };
+        let connection = Defaults { connection, connection_unclear, ..Defaults::default() };
         let project = self.scope.defaults.clone();
         let defaults = own_defaults.over(&connection.over(&project));
         // Parameters come first: templates of all the rest are checked against them.
         let params = fields.take_present("params").map(|node| self.params(node)).unwrap_or_default();
         self.checker.set_params(params.iter().map(|param| param.name.clone()));
-        let header = self.header(&mut fields, params, defaults.connection.as_ref());
+        let header = self.header(&mut fields, params, &defaults);
         let tasks = fields.take_present("tasks");
         fields.finish(LATER, &self.file.clone(), &mut self.diagnostics);
         let Some(tasks) = tasks else {
@@ -124,7 +124,9 @@ impl Reading<'_> {
             return (id, None);
         };
         let mut graph = self.tasks(tasks, &defaults);
-        let Some(edges) = self.edges(&graph) else { return (id, None) };
+        let edges = self.edges(&graph);
+        self.pulls(&graph, edges.as_ref());
+        let Some(edges) = edges else { return (id, None) };
         self.branches(&mut graph, &edges);
         let parts = id.clone().map(|(id, _)| Parts { id, header, graph, edges });
         (id, parts)
@@ -140,7 +142,7 @@ impl Reading<'_> {
         self.id(&id, "a DAG", at.clone(), true).then(|| (DagId::new(id), at))
     }
 
-    fn header(&mut self, fields: &mut Fields<'_>, params: Vec<Param>, connection: Option<&String>) -> Header {
+    fn header(&mut self, fields: &mut Fields<'_>, params: Vec<Param>, defaults: &Defaults) -> Header {
         // Airflow's defaults.
         const MAX_ACTIVE_TASKS: u32 = 16;
         const MAX_MAP_LENGTH: u32 = 1024;
@@ -161,7 +163,7 @@ impl Reading<'_> {
             self.error(code::BAD_DATE, "`end_date` is before `start_date`", node);
         }
         let catchup = fields.take_present("catchup").and_then(|node| self.boolean(node, "`catchup`")).unwrap_or(false);
-        let callbacks = self.run_callbacks(fields, connection);
+        let callbacks = self.run_callbacks(fields, defaults);
         let active = fields.take_present("max_active_tasks").and_then(|node| self.count(node, "`max_active_tasks`", 1));
         let dagrun_timeout =
             fields.take_present("dagrun_timeout").and_then(|node| self.duration_above_zero(node, "`dagrun_timeout`"));

@@ -11,6 +11,8 @@ use std::collections::{BTreeSet, HashMap};
 const EDGES_MAX: usize = 10_000_000;
 /// How many cycles are shown for one DAG.
 const CYCLES_MAX: usize = 10;
+/// In a larger DAG no near name is looked for: a hundred thousand ids, for each of a hundred thousand wrong names, would take hours.
+pub(super) const NEAR_IDS_MAX: usize = 2_000;
 
 /// A task or a group that a name stands for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -250,10 +252,8 @@ fn scopes(graph: &RawGraph, group: Option<u32>) -> Vec<String> {
     scopes
 }
 
-fn near_name<'g>(graph: &'g RawGraph, scopes: &[String], name: &str) -> Option<&'g str> {
-    // Distances to a hundred thousand ids, for each of a hundred thousand wrong names, would take hours.
-    const IDS_MAX: usize = 2_000;
-    if graph.tasks.len() > IDS_MAX {
+pub(super) fn near_name<'g>(graph: &'g RawGraph, scopes: &[String], name: &str) -> Option<&'g str> {
+    if graph.tasks.len() > NEAR_IDS_MAX {
         return None;
     }
     let ids = || graph.tasks.iter().map(|task| task.id.as_str()).chain(graph.groups.iter().map(|group| group.id.as_str()));

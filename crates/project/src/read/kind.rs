@@ -35,7 +35,8 @@ impl Reading<'_> {
         }
         let (name, key, node) = match found.as_slice() {
             [] => {
-                if !super::task::LATER_KINDS.iter().any(|later| fields.has(later)) {
+                let later = super::task::LATER_KINDS.iter().any(|later| fields.has(later));
+                if !later && !allowed.iter().any(|kind| fields.misspells(kind)) {
                     let hint = format!("add one of {}", allowed.join(", "));
                     self.error_with_hint(code::MISSING_KEY, "nothing says what this does", owner, hint);
                 }

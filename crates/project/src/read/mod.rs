@@ -8,6 +8,7 @@ mod graph;
 mod kind;
 mod params;
 pub(crate) mod project;
+mod pulls;
 mod settings;
 mod task;
 mod unreachable;
@@ -19,9 +20,10 @@ pub(crate) use project::{read_defaults, read_notifiers, read_pools, read_project
 pub(crate) use value::not_utf8;
 
 use crate::definition::Template;
-use crate::diagnostic::{Diagnostic, Span, code};
+use crate::diagnostic::{Diagnostic, Severity, Span, code};
 use crate::files::Files;
 use crate::template::check::Checker;
+use crate::template::pull::Pull;
 use crate::yaml::{Key, Node};
 use backstop_core::dag::Pool;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +58,12 @@ pub(crate) struct Reading<'a> {
     texts: BTreeMap<String, Option<Arc<str>>>,
     /// Files already checked as templates.
     checked: BTreeSet<String>,
+    /// Whose templates are being read.
+    puller: pulls::Puller,
+    /// What the templates pull, for when all tasks are known.
+    pulled: Vec<pulls::Pulled>,
+    /// What the templates of files pull.
+    pulls_of_files: BTreeMap<Arc<str>, Arc<[Pull]>>,
 }
 
 impl<'a> Reading<'a> {
@@ -69,7 +77,15 @@ impl<'a> Reading<'a> {
             used: scope.used.clone(),
             texts: BTreeMap::new(),
             checked: BTreeSet::new(),
+            puller: pulls::Puller::default(),
+            pulled: Vec::new(),
+            pulls_of_files: BTreeMap::new(),
         }
+    }
+
+    /// How many errors were found so far, warnings apart.
+    pub(crate) fn errors(&self) -> usize {
+        self.diagnostics.iter().filter(|told| told.severity == Severity::Error).count()
     }
 
     /// Reports an error at a value.
@@ -106,6 +122,7 @@ impl<'a> Reading<'a> {
         if !crate::template::is_template(&template.text) {
             return;
         }
+        self.note_pulls(template);
         let once = template.source.file != self.file;
         if once && !self.checked.insert(template.source.file.to_string()) {
             return;

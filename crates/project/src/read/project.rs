@@ -102,8 +102,11 @@ impl Reading<'_> {
         for (key, value) in self.map(node, "`notifiers`").unwrap_or_default() {
             let at = self.key_span(key);
             self.id(&key.text, "a notifier", at, false);
+            let before = self.errors();
+            // One with errors is none: what is wrong with it may be what it should have told.
             let callback = self
                 .callback_body(value)
+                .filter(|_| self.errors() == before)
                 .map(|callback| crate::definition::Callback { name: Some(key.text.to_string()), ..callback });
             notifiers.insert(key.text.to_string(), Notifier(callback));
         }

@@ -13,6 +13,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Defaults {
     pub(crate) connection: Option<String>,
+    /// The connection is written in a way that was reported as wrong: that there is none is no further mistake.
+    pub(crate) connection_unclear: bool,
     pub(crate) trigger_rule: Option<TriggerRule>,
     pub(crate) retries: Option<u32>,
     pub(crate) retry_delay: Option<Duration>,
@@ -34,6 +36,7 @@ impl Defaults {
     /// These settings, and what they leave open from the outer ones.
     pub(crate) fn over(self, outer: &Self) -> Self {
         Self {
+            connection_unclear: self.connection_unclear || (self.connection.is_none() && outer.connection_unclear),
             connection: self.connection.or_else(|| outer.connection.clone()),
             trigger_rule: self.trigger_rule.or(outer.trigger_rule),
             retries: self.retries.or(outer.retries),
@@ -90,10 +93,8 @@ impl Reading<'_> {
 
     /// The settings that a task and `defaults:` have in common.
     pub(crate) fn settings(&mut self, fields: &mut Fields<'_>) -> Defaults {
-        let mut read = Defaults::default();
-        if let Some(node) = fields.take_present("connection") {
-            read.connection = self.connection_id(node);
-        }
+        let (connection, connection_unclear) = self.connection_of(fields);
+        let mut read = Defaults { connection, connection_unclear, ..Defaults::default() };
         if let Some(node) = fields.take_present("trigger_rule") {
             read.trigger_rule = self.choice(node, "`trigger_rule`", TRIGGER_RULES);
         }
@@ -167,11 +168,25 @@ impl Reading<'_> {
         None
     }
 
+    /// The key `connection`, and whether it was meant but is wrong.
+    pub(crate) fn connection_of(&mut self, fields: &mut Fields<'_>) -> (Option<String>, bool) {
+        match fields.take_present("connection") {
+            Some(node) => {
+                let connection = self.connection_id(node);
+                let unclear = connection.is_none();
+                (connection, unclear)
+            }
+            None => (None, fields.misspells("connection")),
+        }
+    }
+
     /// The id of a connection. One that is not there, or cannot be used, is reported, and given nonetheless: the task has a connection, if a wrong one.
     pub(crate) fn connection_id(&mut self, node: &Node) -> Option<String> {
         let id = self.text(node, "`connection`")?.to_lowercase();
         match self.scope.connections.get(&id) {
             Some(true) => {}
+            // Once for a file: it is one mistake, which stands elsewhere.
+            Some(false) if self.told_of_connection(&id) => {}
             Some(false) => {
                 let hint = "mend the connection first: it is reported on its own";
                 self.error_with_hint(code::UNKNOWN_CONNECTION, format!("connection `{id}` is wrong itself"), node, hint);
@@ -189,5 +204,11 @@ impl Reading<'_> {
             }
         }
         Some(id)
+    }
+
+    /// Whether this file was told that a connection is missing or wrong.
+    pub(crate) fn told_of_connection(&self, id: &str) -> bool {
+        let named = format!("`{id}`");
+        self.diagnostics.iter().any(|told| told.code == code::UNKNOWN_CONNECTION && told.message.contains(&named))
     }
 }

@@ -3,6 +3,7 @@
 use super::Reading;
 use super::callback::with_connection;
 use super::kind::KINDS;
+use super::pulls::Puller;
 use super::settings::Defaults;
 use crate::definition::*;
 use crate::diagnostic::{Diagnostic, Span, code};
@@ -111,8 +112,11 @@ impl Reading<'_> {
             if group.is_some() && fields.iter().all(|(key, _)| !KINDS.contains(&&*key.text)) {
                 self.group(&id, key, value, within, graph);
             } else {
+                let place = u32::try_from(graph.tasks.len()).unwrap_or(u32::MAX);
+                self.puller = Puller::Task(place);
                 let task = self.task(&id, at, value, within);
-                graph.task_places.insert(id, u32::try_from(graph.tasks.len()).unwrap_or(u32::MAX));
+                self.puller = Puller::Dag;
+                graph.task_places.insert(id, place);
                 graph.tasks.push(task);
             }
         }
@@ -161,9 +165,9 @@ impl Reading<'_> {
         let settings = own.over(within.defaults);
         let trigger_rule = self.trigger_rule(role, own_rule, settings.trigger_rule, &at);
         let connection = settings.connection.clone();
-        let expands = for_each.map(|(key, node)| self.for_each(key, node, connection.as_ref()));
+        let expands = for_each.map(|(key, node)| self.for_each(key, node, &settings));
         if let Some(read) = &read {
-            self.needs_connection(&read.kind, connection.as_ref(), read.node);
+            self.needs_connection(&read.kind, &settings, read.node);
         }
         let occasion =
             |callbacks: &Option<Arc<[Callback]>>| with_connection(callbacks.as_deref().unwrap_or_default(), connection.as_ref());
@@ -172,7 +176,7 @@ impl Reading<'_> {
             on_retry: occasion(&settings.on_retry),
             on_success: occasion(&settings.on_success),
         };
-        self.callbacks_need_connections(&callbacks);
+        self.callbacks_need_connections(&callbacks, &settings);
         let broken = self.diagnostics[errors_before..].iter().any(|d| d.severity == crate::diagnostic::Severity::Error);
         let core = core_settings(&settings, trigger_rule, role, for_each.is_some(), &callbacks, within.group);
         let source = Source { file: self.file.clone(), line: at.line, column: at.column };
@@ -234,7 +238,7 @@ impl Reading<'_> {
         }
     }
 
-    fn for_each(&mut self, key: &Key, node: &Arc<Node>, connection: Option<&String>) -> Option<ForEach> {
+    fn for_each(&mut self, key: &Key, node: &Arc<Node>, settings: &Defaults) -> Option<ForEach> {
         match &node.value {
             Value::List(_) => match self.json(node) {
                 serde_json::Value::Array(items) => Some(ForEach::List(items, node.source(&self.file))),
@@ -253,18 +257,14 @@ impl Reading<'_> {
                 let mut fields = Fields::new("ForEachRows", entries);
                 let sql = fields.take_present("sql").map(|node| self.sql(node, true));
                 let parameters = fields.take_present("parameters").map(|node| self.parameters(node, "`parameters`"));
-                let own = fields.take_present("connection").map(|node| self.connection_id(node));
+                let (own, unclear) = self.connection_of(&mut fields);
                 fields.finish(&[], &self.file.clone(), &mut self.diagnostics);
                 let at = self.key_span(key);
-                let connection = match own {
-                    Some(own) => own?,
-                    None => match connection {
-                        Some(connection) => connection.clone(),
-                        None => {
-                            self.diagnostics.push(no_connection("`for_each` runs SQL, and has no connection", at));
-                            return None;
-                        }
-                    },
+                let Some(connection) = own.or_else(|| settings.connection.clone()) else {
+                    if !unclear && !settings.connection_unclear {
+                        self.diagnostics.push(no_connection("`for_each` runs SQL, and has no connection", at));
+                    }
+                    return None;
                 };
                 let Some(sql) = sql else {
                     self.error(code::MISSING_KEY, "`for_each` needs `sql`", node);
@@ -275,7 +275,7 @@ impl Reading<'_> {
         }
     }
 
-    fn needs_connection(&mut self, kind: &Kind, connection: Option<&String>, node: &Node) {
+    fn needs_connection(&mut self, kind: &Kind, settings: &Defaults, node: &Node) {
         let needs = match kind {
             Kind::Sql(_) | Kind::Check(_) => true,
             Kind::Branch(branch) => matches!(branch.decide, BranchBy::Sql { .. }),
@@ -283,44 +283,42 @@ impl Reading<'_> {
             Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Empty => false,
         };
         if needs {
-            self.usable(connection, "the task", node.span(&self.file));
+            self.usable(settings.connection.as_ref(), settings, "the task", node.span(&self.file));
         }
     }
 
     /// Reports a connection that is missing, or that cannot be used and was inherited; one given in this file was reported where it stands.
-    fn usable(&mut self, connection: Option<&String>, what: &str, at: Span) {
+    fn usable(&mut self, connection: Option<&String>, settings: &Defaults, what: &str, at: Span) {
         let diagnostic = match connection {
+            None if settings.connection_unclear => return,
             None => no_connection(&format!("{what} runs SQL, and has no connection"), at),
             Some(id) if self.scope.connections.get(id) == Some(&true) => return,
-            Some(id) => {
-                let reported = |d: &Diagnostic| d.code == code::UNKNOWN_CONNECTION && d.message.contains(&format!("`{id}`"));
-                if self.diagnostics.iter().any(reported) {
-                    return;
-                }
-                Diagnostic::error(
-                    code::UNKNOWN_CONNECTION,
-                    format!("{what} inherits connection `{id}`, which cannot be used"),
-                    at,
-                )
-                .hint("mend the connection first: it is reported on its own")
-            }
+            // With such a default no DAG is loaded, and backstop.yaml was told of it.
+            Some(id) if self.told_of_connection(id) || self.scope.defaults.connection.as_ref() == Some(id) => return,
+            Some(id) => Diagnostic::error(
+                code::UNKNOWN_CONNECTION,
+                format!("{what} inherits connection `{id}`, which cannot be used"),
+                at,
+            )
+            .hint("mend the connection first: it is reported on its own"),
         };
         if !self.diagnostics.contains(&diagnostic) {
             self.diagnostics.push(diagnostic);
         }
     }
 
-    fn callbacks_need_connections(&mut self, callbacks: &Callbacks) {
+    fn callbacks_need_connections(&mut self, callbacks: &Callbacks, settings: &Defaults) {
         let all = callbacks.on_failure.iter().chain(&callbacks.on_retry).chain(&callbacks.on_success);
         for callback in all.filter(|callback| matches!(callback.kind, Kind::Sql(_))) {
             let source = &callback.source;
             let at = Span { file: source.file.clone(), line: source.line, column: source.column, length: 1 };
-            self.usable(callback.connection.as_ref(), "the callback", at);
+            self.usable(callback.connection.as_ref(), settings, "the callback", at);
         }
     }
 
     /// Callbacks of the run as a whole.
-    pub(crate) fn run_callbacks(&mut self, fields: &mut Fields<'_>, connection: Option<&String>) -> Callbacks {
+    pub(crate) fn run_callbacks(&mut self, fields: &mut Fields<'_>, defaults: &Defaults) -> Callbacks {
+        let connection = defaults.connection.as_ref();
         let on_failure = fields.take("on_failure").map(|node| self.callbacks(node, "`on_failure`")).unwrap_or_default();
         let on_success = fields.take("on_success").map(|node| self.callbacks(node, "`on_success`")).unwrap_or_default();
         let callbacks = Callbacks {
@@ -328,7 +326,7 @@ impl Reading<'_> {
             on_retry: Vec::new(),
             on_success: with_connection(&on_success, connection),
         };
-        self.callbacks_need_connections(&callbacks);
+        self.callbacks_need_connections(&callbacks, defaults);
         callbacks
     }
 }

@@ -7,6 +7,7 @@ mod error;
 mod macros;
 mod methods;
 mod names;
+pub(crate) mod pull;
 mod values;
 
 pub use error::TemplateError;
@@ -14,6 +15,7 @@ pub use error::TemplateError;
 use crate::context::Context;
 use crate::definition::{Body, Definition, Project, Source, Template};
 use minijinja::Environment;
+pub(crate) use names::keeps_result;
 use names::{Names, Shared};
 use serde_json::Value;
 use std::collections::HashMap;

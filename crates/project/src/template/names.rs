@@ -60,7 +60,7 @@ pub(super) struct Shared {
 }
 
 /// Whether a task of this kind can have a result for `xcom_pull`.
-fn keeps_result(kind: &Kind) -> bool {
+pub(crate) fn keeps_result(kind: &Kind) -> bool {
     match kind {
         Kind::Sql(sql) => sql.result != ResultKind::None,
         Kind::Http(http) => http.result,

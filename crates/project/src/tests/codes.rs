@@ -57,6 +57,7 @@ cases! {
     b0302_bad_size: BAD_SIZE, task("sql: SELECT 1\nconnection: db\nresult_max: lots");
     b0303_bad_cron: BAD_SCHEDULE, header("schedule: \"61 2 * * *\"");
     b0303_bad_preset: BAD_SCHEDULE, header("schedule: \"@dayly\"");
+    b0303_cron_that_never_falls_due: BAD_SCHEDULE, header("schedule: \"0 0 30 2 *\"");
     b0304_bad_timezone: BAD_TIMEZONE, header("timezone: Europe/Pari");
     b0305_bad_date: BAD_DATE, header("start_date: 2025-02-30");
     b0306_bad_id: BAD_ID, "dag: d\ntasks:\n  load sales: {empty: true}\n";
@@ -74,6 +75,14 @@ cases! {
     b0501_unknown_connection: UNKNOWN_CONNECTION, task("sql: SELECT 1\nconnection: lita");
     b0502_unknown_connection_type: UNKNOWN_CONNECTION_TYPE, "//- backstop.yaml\nconnections:\n  a: {conn_type: postgre}\n  b: snowflake://x\n";
     b0503_no_connection: NO_CONNECTION, task("sql: SELECT 1");
+    b0205_misspelt_connection_of_a_task: UNKNOWN_KEY, task("sql: SELECT 1\nconection: db");
+    b0205_misspelt_connection_of_a_dag: UNKNOWN_KEY, "dag: d\nconections: db\non_failure: {sql: SELECT 2}\ntasks:\n  a: {sql: SELECT 1}\n  b: {check: SELECT 1, for_each: {sql: SELECT 1}}\n";
+    b0205_airflows_connection: UNKNOWN_KEY, task("sql: SELECT 1\npostgres_conn_id: db");
+    b0205_misspelt_kind: UNKNOWN_KEY, task("sqll: SELECT 1\nconnection: db");
+    b0205_misspelt_type: UNKNOWN_KEY, "//- backstop.yaml\nconnections:\n  shop: {con_type: sqlite, database: a.db}\n";
+    b0204_connection_of_a_wrong_type: WRONG_TYPE, task("sql: SELECT 1\nconnection: [db]");
+    b0501_wrong_itself: UNKNOWN_CONNECTION, "//- backstop.yaml\nconnections:\n  shop: {conn_type: sqlite, database: a.db, databse: b}\n//- dags/d.yaml\ndag: d\ntasks:\n  a: {sql: SELECT 1, connection: shop}\n  b: {sql: SELECT 1, connection: shop}\n";
+    b0501_unknown_in_defaults: UNKNOWN_CONNECTION, "//- backstop.yaml\ndefaults: {connection: shop}\n//- dags/d.yaml\ndag: d\ntasks:\n  a: {sql: SELECT 1}\n  b: {sql: SELECT 1}\n";
     b0504_unknown_pool: UNKNOWN_POOL, task("empty: true\npool: defualt_pool");
     b0505_unknown_notifier: UNKNOWN_NOTIFIER, task("empty: true\non_failure: [ops]");
     b0506_bad_connection: BAD_CONNECTION, "//- backstop.yaml\nconnections:\n  a: postgres://ann:s3cret@host:port/db\n";
@@ -81,6 +90,32 @@ cases! {
     b0601_template_syntax: TEMPLATE_SYNTAX, task("sql: |\n  SELECT 1;\n  SELECT {{ ds | }};\nconnection: db");
     b0602_template_name: TEMPLATE_NAME, task("sql: SELECT '{{ dss }}', {{ params.regoin }}, {{ var.value.x }}, '{{ execution_date }}'\nconnection: db");
     b0603_template_refused: TEMPLATE_REFUSED, task("sql: SELECT '{{ conn.db.password }}', {{ macros.random() }}\nconnection: db");
+    b0604_pull_from_nobody: PULL_FROM_NOBODY, pulling("{{ ti.xcom_pull('totl') }}", "sql: SELECT 60\n    result: scalar");
+    b0604_pull_from_a_group: PULL_FROM_NOBODY, "dag: d\ntasks:\n  g:\n    tasks:\n      a: {shell: ls}\n  b: {shell: \"echo {{ ti.xcom_pull(['g', 'a']) }}\", after: [g]}\n";
+    b0604_in_a_file: PULL_FROM_NOBODY, "dag: d\nconnection: db\non_failure: {shell: \"echo {{ ti.xcom_pull('nobody', default=1) }}\"}\ntasks:\n  a: {sql: sql/a.sql}\n  b: {sql: sql/a.sql}\n//- sql/a.sql\nSELECT 1;\nSELECT {{ ti.xcom_pull(task_ids='c') }};\n";
+    b0605_pull_of_nothing: PULL_OF_NOTHING, pulling("{{ ti.xcom_pull('total') }}", "sql: SELECT 60");
+    b0605_of_a_check: PULL_OF_NOTHING, pulling("{{ ti.xcom_pull('total') }}", "check: SELECT 60");
+    b0606_not_waited_for: PULL_BEFORE_END, pulling("{{ ti.xcom_pull('other') }}", "sql: SELECT 60");
+    b0606_itself_and_what_follows: PULL_BEFORE_END, "dag: d\ntasks:\n  a: {shell: \"echo {{ ti.xcom_pull('a') }} {{ ti.xcom_pull('b') }}\"}\n  b: {shell: ls, after: [a]}\n";
+}
+
+/// A task `keep` that binds a template, after a task `total` of this kind; a task `other` stands beside them.
+fn pulling(template: &str, total: &str) -> String {
+    format!(
+        "dag: d\nconnection: db\ntasks:\n  total:\n    {total}\n  other: {{shell: ls}}\n  keep:\n    after: [total]\n    \
+         sql: INSERT INTO t VALUES (:n)\n    parameters: {{n: \"{template}\"}}\n"
+    )
+}
+
+#[test]
+fn a_pull_that_finds_its_result_is_not_told() {
+    let report = report(
+        "dag: d\nconnection: db\ntasks:\n  first: {shell: ls, on_success: {shell: \"echo {{ ti.xcom_pull('first') }}\"}}\n  second: {empty: true, after: [first]}\n  \
+         g:\n    after: [second]\n    defaults: {on_failure: {shell: \"echo {{ ti.xcom_pull('beside') }}\"}}\n    tasks:\n      third:\n        \
+         for_each: \"{{ ti.xcom_pull('first') }}\"\n        shell: \"echo {{ ti.xcom_pull('beside', default='') }} {{ ti.xcom_pull('g.' ~ 'x') }}\"\n  \
+         beside: {shell: ls}\n  last: {shell: \"echo {{ ti.xcom_pull(task_ids=['g.third', 'first']) }}\", after: [g]}\n",
+    );
+    assert_eq!(report, "");
 }
 
 fn branch(more: &str) -> String {

@@ -93,7 +93,7 @@ tasks:
   no: {python: {file: py/total.py, function: total, args: {a: 1}, interpreter: python3}, after: [choose]}
   inline: {python: {code: print(1)}, for_each: [1, {a: "{{ ds }}"}]}
   mapped: {sql: "SELECT {{ item.n }}", for_each: {sql: SELECT n FROM t, parameters: {a: 1}, connection: files}}
-  spread: {shell: "echo {{ item }}", for_each: "{{ ti.xcom_pull('capture') }}"}
+  spread: {shell: "echo {{ item }}", for_each: "{{ ti.xcom_pull('capture') }}", after: [capture]}
   wait_sql: {sensor: {sql: SELECT 1, parameters: {}, fail_on_empty: true, poke_interval: 5s, timeout: 1h, soft_fail: true}, after: [when]}
   wait_file: {sensor: {file: "in/{{ ds }}.csv"}}
   wait_http: {sensor: {http: "https://example.com/{{ ds }}"}}

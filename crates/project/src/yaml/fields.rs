@@ -43,6 +43,13 @@ impl<'n> Fields<'n> {
         self.entries.iter().any(|(found, _)| &*found.text == key)
     }
 
+    /// True when a key that nobody asked for is a misspelling of this one, which is not there itself. What follows from its absence is not worth
+    /// telling then: the misspelling is.
+    pub(crate) fn misspells(&self, wanted: &str) -> bool {
+        let meant = |key: &Key| did_you_mean(&key.text, [wanted]).is_some() || is_airflows_name(&key.text, wanted);
+        !self.has(wanted) && self.entries.iter().zip(&self.taken).any(|((key, _), taken)| !taken && meant(key))
+    }
+
     /// Reports the keys that nobody asked for. `later` are keys of the format that this version does not have.
     pub(crate) fn finish(self, later: &[&str], file: &Arc<str>, diagnostics: &mut Vec<Diagnostic>) {
         #[cfg(test)]
@@ -62,12 +69,18 @@ impl<'n> Fields<'n> {
             }
             let message = format!("unknown key `{text}` in {}", self.object);
             let diagnostic = Diagnostic::error(code::UNKNOWN_KEY, message, key.span(file));
-            diagnostics.push(match did_you_mean(text, self.asked.iter().copied()) {
+            let near = did_you_mean(text, self.asked.iter().copied());
+            diagnostics.push(match near.or_else(|| self.asked.iter().copied().find(|known| is_airflows_name(text, known))) {
                 Some(known) => diagnostic.hint(format!("did you mean `{known}`?")),
                 None => diagnostic.hint(format!("known keys: {}", self.asked.join(", "))),
             });
         }
     }
+}
+
+/// `conn_id`, `postgres_conn_id`: Airflow's operators each have a name of their own for it.
+fn is_airflows_name(key: &str, known: &str) -> bool {
+    known == "connection" && (key == "conn_id" || key.ends_with("_conn_id"))
 }
 
 /// Which keys the reader asked for, by type of the format.
