@@ -48,6 +48,8 @@ on_each_database!(
     multi_database,
     atomic_workflow,
     atomic_workflow_undone,
+    setup_teardown,
+    setup_teardown_of_failed_work,
     data_sync,
     night,
     night_at_the_end_of_a_month,
@@ -157,6 +159,37 @@ fn atomic_workflow_undone(database: Database) {
     assert_eq!(example.ask("shop", "SELECT COUNT(*) FROM captured_changes"), "0");
 }
 
+fn setup_teardown(database: Database) {
+    let example = Example::copy("setup_teardown", database);
+    let events = example.run(&["setup_teardown"], 0);
+    assert_eq!(count(&events, "attempt_succeeded", "drop_working_table"), 1);
+    assert_eq!(example.ask("shop", "SELECT product, quantity FROM stock ORDER BY product"), "desk|6\nlamp|15");
+    assert!(!has_working_table(&example));
+}
+
+fn setup_teardown_of_failed_work(database: Database) {
+    let example = Example::copy("setup_teardown", database);
+    let events = example.run(&["setup_teardown", "--param", "work=bad"], 1);
+    assert_eq!(attempts_failed(&events, "book_deliveries"), [true]);
+    assert_eq!(count(&events, "attempt_succeeded", "drop_working_table"), 1, "it is cleared away all the same");
+    assert_eq!(example.ask("shop", "SELECT product, quantity FROM stock ORDER BY product"), "desk|2\nlamp|10");
+    assert!(!has_working_table(&example));
+    // What the setup would stumble over is not there: the next run stands for itself.
+    example.run(&["setup_teardown"], 0);
+    assert_eq!(example.ask("shop", "SELECT product, quantity FROM stock ORDER BY product"), "desk|6\nlamp|15");
+}
+
+fn has_working_table(example: &Example) -> bool {
+    let known = match example.database_of("shop") {
+        Database::Sqlite => "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'working_deliveries'",
+        Database::Postgres(..) => "SELECT COUNT(*) FROM pg_tables WHERE tablename = 'working_deliveries'",
+        Database::MariaDb(..) => {
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = 'working_deliveries'"
+        }
+    };
+    example.ask("shop", known) != "0"
+}
+
 fn data_sync(database: Database) {
     const SALES: u64 = 100_000;
     let example = Example::copy("data_sync", database);
@@ -233,7 +266,7 @@ fn every_example_is_without_errors_and_has_a_readme() {
         assert!(output.status.success(), "{}:\n{}", folder.display(), String::from_utf8_lossy(&output.stderr));
         checked += 1;
     }
-    assert_eq!(checked, 7);
+    assert_eq!(checked, 8);
 }
 
 #[test]
