@@ -92,7 +92,7 @@ impl Followed<'_> {
         Ok(())
     }
 
-    /// The state of the instance; `None` when it will not change any more.
+    /// The try that runs or waits; `None` when there will be no other.
     async fn current_try(&self) -> Result<Option<u32>, Problem> {
         if runs::is_over(self.store, &self.run).await? {
             return Ok(None);
@@ -112,20 +112,23 @@ impl Followed<'_> {
         let mut tail = self.tail(number);
         let mut was_there = false;
         loop {
-            // Asked before the file is read: what a task that is done has not written by then it will never write.
+            // Asked before the file is read: what a task that is done, or has begun its next try, has not written by then it will never
+            // write.
             let current = self.current_try().await?;
+            let later = self.tries().into_iter().find(|later| *later > number);
             was_there |= tail.copy()?;
-            match current {
-                None if was_there => return Ok(()),
-                None => return Err(self.absent(Some(number))),
-                Some(next) if try_number.is_some() && next > number => return Ok(()),
-                Some(next) if next > number => {
+            match (current, later) {
+                // Whole tries may have come and gone between two looks: none is left out.
+                (_, Some(next)) if try_number.is_none() => {
                     number = next;
                     tail = self.tail(number);
                     output::note(&format!("try {number}"));
                     continue;
                 }
-                Some(_) => {}
+                (None, _) if was_there => return Ok(()),
+                (None, _) => return Err(self.absent(Some(number))),
+                (Some(next), _) if try_number.is_some() && next > number => return Ok(()),
+                (Some(_), _) => {}
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

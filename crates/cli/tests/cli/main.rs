@@ -4,9 +4,15 @@
 
 mod bad_input;
 mod begin;
+mod checks;
+mod crash;
+mod disaster;
+mod dry_run;
+mod follow;
 mod inspect;
 mod interrupt;
 mod kinds;
 mod outcome;
 mod project;
 mod resume;
+mod server;
