@@ -28,8 +28,8 @@ pub struct Source {
     pub column: u32,
 }
 
-/// A project.
-#[derive(Clone, Debug)]
+/// A project. Its `Debug` shows no secret.
+#[derive(Clone)]
 pub struct Project {
     /// `name` in backstop.yaml, or the folder's name.
     pub name: String,
@@ -39,8 +39,24 @@ pub struct Project {
     pub connections: BTreeMap<String, Connection>,
     /// `var.value.X`: of backstop.yaml, then `BACKSTOP_VAR_*`, then `AIRFLOW_VAR_*`.
     pub variables: BTreeMap<String, serde_json::Value>,
+    /// Values of `${NAME}` that are secret: those in passwords, and those whose NAME says so. [`Project::secrets`] has all there are.
+    pub interpolated_secrets: crate::secrets::Secrets,
     /// Valid DAGs by id. One with errors is absent.
     pub dags: BTreeMap<DagId, Arc<Definition>>,
+}
+
+impl std::fmt::Debug for Project {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Project")
+            .field("name", &self.name)
+            .field("root", &self.root)
+            .field("connections", &self.connections)
+            // Their values may be secret.
+            .field("variables", &self.variables.keys())
+            .field("interpolated_secrets", &self.interpolated_secrets)
+            .field("dags", &self.dags)
+            .finish()
+    }
 }
 
 /// A connection, credentials included. Its `Debug` shows no secret.

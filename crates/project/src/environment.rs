@@ -3,18 +3,29 @@
 use crate::connection::{self, supported};
 use crate::definition::Connection;
 use crate::diagnostic::{Diagnostic, code};
-use crate::read::unknown_type;
+use crate::read::{short_password, unknown_type};
+use crate::secrets::is_short;
 use std::collections::BTreeMap;
 
 /// Variables of the environment, as far as they are valid Unicode.
 pub type Environment = BTreeMap<String, String>;
 
+/// A text in which variables were replaced.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Substituted {
+    /// The whole text.
+    pub(crate) text: String,
+    /// The names in it, and what stands in their places.
+    pub(crate) used: Vec<(String, String)>,
+}
+
 /// The text with `${NAME}` and `${NAME:-default}` replaced; `$$` is a dollar sign. A `$` before anything else stays as it is.
 ///
 /// # Errors
 /// The names that are not set and have no default.
-pub(crate) fn substitute(text: &str, environment: &Environment) -> Result<String, Vec<String>> {
+pub(crate) fn substitute(text: &str, environment: &Environment) -> Result<Substituted, Vec<String>> {
     let mut replaced = String::with_capacity(text.len());
+    let mut used = Vec::new();
     let mut missing = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -35,16 +46,23 @@ pub(crate) fn substitute(text: &str, environment: &Environment) -> Result<String
             None => (inner, None),
         };
         // As in a shell, `:-` also stands in for a variable that is set to nothing.
-        match (environment.get(name), default) {
-            (Some(value), None) => replaced.push_str(value),
-            (Some(value), Some(_)) if !value.is_empty() => replaced.push_str(value),
-            (_, Some(default)) => replaced.push_str(default),
-            (None, None) => missing.push(name.to_owned()),
+        let value = match (environment.get(name), default) {
+            (Some(value), None) => Some(value.as_str()),
+            (Some(value), Some(_)) if !value.is_empty() => Some(value.as_str()),
+            (_, Some(default)) => Some(default),
+            (None, None) => None,
+        };
+        match value {
+            Some(value) => {
+                replaced.push_str(value);
+                used.push((name.to_owned(), value.to_owned()));
+            }
+            None => missing.push(name.to_owned()),
         }
         rest = after;
     }
     replaced.push_str(rest);
-    if missing.is_empty() { Ok(replaced) } else { Err(missing) }
+    if missing.is_empty() { Ok(Substituted { text: replaced, used }) } else { Err(missing) }
 }
 
 /// Adds `BACKSTOP_CONN_*`, then `AIRFLOW_CONN_*`, to the connections that are not there yet. Ids that are there but wrong come back in `broken`.
@@ -69,6 +87,11 @@ pub(crate) fn add_connections(
             };
             match read {
                 Ok(connection) if supported(&connection.conn_type) => {
+                    if is_short(connection.password.as_deref()) {
+                        let (message, hint) = short_password();
+                        let diagnostic = Diagnostic::elsewhere(code::SHORT_PASSWORD, format!("{origin}: {message}"));
+                        diagnostics.push(diagnostic.hint(hint).warning());
+                    }
                     connections.insert(id, connection);
                 }
                 // Airflow's environment may hold connections of all kinds, which no DAG here uses: that is no error of this project.
@@ -104,7 +127,7 @@ mod tests {
 
     fn check(text: &str, expect: Result<&str, &[&str]>) {
         let environment = Environment::from([("A".to_owned(), "one".to_owned()), ("EMPTY".to_owned(), String::new())]);
-        let found = substitute(text, &environment);
+        let found = substitute(text, &environment).map(|found| found.text);
         assert_eq!(found, expect.map(str::to_owned).map_err(|names| names.iter().map(|n| (*n).to_owned()).collect()), "{text}");
     }
 

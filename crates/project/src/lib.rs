@@ -17,8 +17,10 @@ pub mod files;
 pub mod format;
 mod load;
 pub mod params;
+mod place;
 mod read;
 mod schedule;
+mod secrets;
 pub mod template;
 mod units;
 mod yaml;
@@ -30,6 +32,8 @@ pub use diagnostic::{Diagnostic, Severity, Span, render};
 pub use environment::Environment;
 pub use files::{Bundle, Disk, Files};
 pub use load::{Loaded, load, load_definition, load_only};
+pub use place::place_of_key;
+pub use secrets::{MASKED_BYTES_MIN, Secrets};
 pub use template::{Renderer, TemplateError};
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub struct Loaded {
     pub project: Project,
     /// Everything that is not, by file and place.
     pub diagnostics: Vec<Diagnostic>,
+    /// The files that define each DAG, also of those with errors. More than one is an error.
+    pub dag_files: BTreeMap<DagId, Vec<Arc<str>>>,
 }
 
 impl Loaded {
@@ -48,12 +50,14 @@ pub fn load_only(files: &dyn Files, environment: &Environment, dag_files: &[&str
     let mut shared = load_shared(files, environment, &mut checker);
     let mut dags: BTreeMap<DagId, Arc<Definition>> = BTreeMap::new();
     let mut places: BTreeMap<DagId, Span> = BTreeMap::new();
+    let mut defined_in: BTreeMap<DagId, Vec<Arc<str>>> = BTreeMap::new();
     for path in dag_files {
         let Some(text) = read_yaml(files, path, &mut shared.diagnostics) else { continue };
         let file = Arc::from(files::normal(path));
         let read = read::read_dag(files, &file, &text, shared.kept_yaml.as_deref(), &shared.scope, &mut checker);
         shared.diagnostics.extend(read.diagnostics);
         let Some((id, at)) = read.id else { continue };
+        defined_in.entry(id.clone()).or_default().push(at.file.clone());
         match places.get(&id) {
             Some(first) => {
                 // Which of the two was meant is not guessed: neither runs.
@@ -69,7 +73,7 @@ pub fn load_only(files: &dyn Files, environment: &Environment, dag_files: &[&str
     }
     shared.diagnostics.sort_by(|a, b| a.place.cmp(&b.place));
     let project = Project { root: files.root().to_owned(), dags, ..shared.project };
-    Loaded { project, diagnostics: shared.diagnostics }
+    Loaded { project, diagnostics: shared.diagnostics, dag_files: defined_in }
 }
 
 /// Loads the definition that a run is pinned to, from the bundle kept with the run. Connections and variables are those of the live project.
@@ -132,6 +136,7 @@ fn load_shared(files: &dyn Files, environment: &Environment, checker: &mut Check
     let mut reading = Reading::new(files, file, &scope, checker);
     let mut read = read::read_project(&mut reading, root.as_ref(), environment);
     diagnostics.extend(std::mem::take(&mut reading.diagnostics));
+    let interpolated_secrets = std::mem::take(&mut reading.secrets);
     environment::add_connections(environment, &mut read.connections, &mut read.broken, &mut diagnostics);
     environment::add_variables(environment, &mut read.variables);
     scope.connections = read.connections.keys().map(|id| (id.clone(), true)).collect();
@@ -144,6 +149,7 @@ fn load_shared(files: &dyn Files, environment: &Environment, checker: &mut Check
         root: files.root().to_owned(),
         connections: read.connections,
         variables: read.variables,
+        interpolated_secrets,
         dags: BTreeMap::new(),
     };
     Shared { project, scope, kept_yaml, root, flawed, diagnostics }

@@ -1,5 +1,6 @@
 //! Keeps secrets out of texts that leave the process: a driver or a script may quote them back.
 
+use backstop_project::MASKED_BYTES_MIN;
 use backstop_project::definition::Project;
 use std::borrow::Cow;
 
@@ -9,26 +10,13 @@ pub(crate) struct Redactor {
     secrets: Vec<String>,
 }
 
-/// Shorter secrets would mask ordinary words everywhere, and are not masked.
-const SECRET_BYTES_MIN: usize = 4;
-
 impl Redactor {
-    /// The passwords and the secret-looking extras of a project's connections, and the variables whose names say that they are secret, as
-    /// Airflow masks them.
+    /// What the project knows to be secret.
     pub(crate) fn of(project: &Project) -> Self {
-        let mut secrets: Vec<String> = Vec::new();
-        for connection in project.connections.values() {
-            secrets.extend(connection.password.clone());
-            secrets.extend(connection.extra.iter().filter(|(key, _)| is_secret_key(key)).map(|(_, value)| value.clone()));
-        }
-        for (name, value) in &project.variables {
-            if is_secret_key(name) {
-                secrets.extend(value.as_str().map(str::to_owned));
-            }
-        }
+        let mut secrets: Vec<String> = project.secrets().iter().map(str::to_owned).collect();
         let encoded: Vec<String> = secrets.iter().map(|secret| percent_encode(secret)).collect();
         secrets.extend(encoded);
-        secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
+        secrets.retain(|secret| secret.len() >= MASKED_BYTES_MIN);
         secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         secrets.dedup();
         Self { secrets }
@@ -59,13 +47,6 @@ impl std::fmt::Debug for Redactor {
     }
 }
 
-fn is_secret_key(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    ["password", "passwd", "secret", "token", "private_key", "keyfile_dict", "api_key", "apikey", "passphrase"]
-        .iter()
-        .any(|word| key.contains(word))
-}
-
 /// As a password stands in a URI.
 fn percent_encode(text: &str) -> String {
     text.bytes()
@@ -82,6 +63,17 @@ fn percent_encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_environment_puts_into_an_innocent_variable_is_masked() {
+        let yaml = "connections:\n  a: {conn_type: mysql, password: p@ss-word}\nvariables: {url: \"https://h/?t=${SHOP_TOKEN}\", short: \"${PIN_SECRET}\"}\n";
+        let files = [("backstop.yaml".to_owned(), yaml.as_bytes().to_vec())].into();
+        let bundle = backstop_project::Bundle { files, ..backstop_project::Bundle::default() };
+        let environment =
+            [("SHOP_TOKEN", "tok-1234"), ("PIN_SECRET", "123")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let redactor = Redactor::of(&backstop_project::load(&bundle, &environment.into()).project);
+        assert_eq!(redactor.clean("GET https://h/?t=tok-1234 p%40ss-word p@ss-word 123"), "GET https://h/?t=*** *** *** 123");
+    }
 
     #[test]
     fn a_secret_is_masked_wherever_it_stands() {

@@ -86,6 +86,8 @@ codes! {
     BAD_CONNECTION = "B0506";
     /// `${NAME}` of a variable that is not set.
     MISSING_ENVIRONMENT = "B0507";
+    /// A password that is too short to be masked.
+    SHORT_PASSWORD = "B0508";
     /// A template that cannot be parsed.
     TEMPLATE_SYNTAX = "B0601";
     /// A template that uses a name that is not there.

@@ -4,8 +4,9 @@ use super::Reading;
 use super::project::{ProjectFile, key_span};
 use crate::connection::{self, TYPES, normal_type, supported};
 use crate::definition::Connection;
-use crate::diagnostic::{code, did_you_mean};
+use crate::diagnostic::{Diagnostic, code, did_you_mean};
 use crate::environment::Environment;
+use crate::secrets::{MASKED_BYTES_MIN, is_secret_key, is_short};
 use crate::yaml::{Fields, Key, Node, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,9 +20,9 @@ impl Reading<'_> {
             }
             // Variables of the environment are in capitals, so ids are told apart without case.
             let id = key.text.to_lowercase();
-            let before = self.diagnostics.len();
+            let before = self.errors();
             let read = self.connection(key, value, environment);
-            match read.filter(|_| self.diagnostics.len() == before) {
+            match read.filter(|_| self.errors() == before) {
                 Some(connection) => {
                     file.connections.insert(id, connection);
                 }
@@ -73,16 +74,20 @@ impl Reading<'_> {
     }
 
     fn connection_texts(&mut self, fields: &mut Fields<'_>, environment: &Environment, target: &mut Connection) {
-        let mut text = |reading: &mut Self, name: &'static str| {
+        let text = |reading: &mut Self, fields: &mut Fields<'_>, name: &'static str| {
             let node = fields.take_present(name)?;
             reading.substituted(node, environment)
         };
-        let host = text(self, "host");
-        let login = text(self, "login");
-        let password = text(self, "password");
-        let database = text(self, "database");
+        let host = text(self, fields, "host");
+        let login = text(self, fields, "login");
+        let password = fields.take_present("password").and_then(|node| {
+            let password = self.substituted_in(node, environment, true)?;
+            self.masked(&password, node);
+            Some(password)
+        });
+        let database = text(self, fields, "database");
         // Airflow calls the database `schema`.
-        let schema = text(self, "schema");
+        let schema = text(self, fields, "schema");
         target.host = host.or(target.host.take());
         target.login = login.or(target.login.take());
         target.password = password.or(target.password.take());
@@ -102,6 +107,7 @@ impl Reading<'_> {
         match connection::parse_uri(&text, origin) {
             Ok(connection) => {
                 self.known_type(&connection.conn_type, node)?;
+                self.masked(connection.password.as_deref().unwrap_or_default(), node);
                 Some(connection)
             }
             Err(error) => {
@@ -109,6 +115,15 @@ impl Reading<'_> {
                 self.error_with_hint(code::BAD_CONNECTION, error.to_string(), node, hint);
                 None
             }
+        }
+    }
+
+    /// Warns of a password that will not be masked.
+    fn masked(&mut self, password: &str, node: &Node) {
+        if is_short(Some(password)) {
+            let (message, hint) = short_password();
+            let diagnostic = Diagnostic::error(code::SHORT_PASSWORD, message, node.span(&self.file));
+            self.diagnostics.push(diagnostic.hint(hint).warning());
         }
     }
 
@@ -131,7 +146,7 @@ impl Reading<'_> {
         let mut extra = BTreeMap::new();
         for (key, value) in self.map(node, "`extra`").unwrap_or_default() {
             let text = match &value.value {
-                Value::Scalar { .. } => self.substituted(value, environment),
+                Value::Scalar { .. } => self.substituted_in(value, environment, is_secret_key(&key.text)),
                 Value::List(_) | Value::Map(_) => Some(value.to_json().to_string()),
             };
             extra.extend(text.map(|text| (key.text.to_string(), text)));
@@ -148,6 +163,12 @@ impl Reading<'_> {
         target.marker_table = table.map(|text| text.to_string());
         fields.finish(&[], &self.file.clone(), &mut self.diagnostics);
     }
+}
+
+/// What to say of a password that will not be masked.
+pub(crate) fn short_password() -> (String, String) {
+    let message = format!("the password has fewer than {MASKED_BYTES_MIN} bytes, and is not masked where it is told back");
+    (message, "choose a longer one: a mask for so short a text would hide ordinary words everywhere".to_owned())
 }
 
 /// What to say of a type that this version cannot open.

@@ -14,7 +14,7 @@ mod task;
 mod unreachable;
 mod value;
 
-pub(crate) use connection::unknown_type;
+pub(crate) use connection::{short_password, unknown_type};
 pub(crate) use dag::read_dag;
 pub(crate) use project::{read_defaults, read_notifiers, read_pools, read_project, without_secrets};
 pub(crate) use value::not_utf8;
@@ -22,6 +22,7 @@ pub(crate) use value::not_utf8;
 use crate::definition::Template;
 use crate::diagnostic::{Diagnostic, Severity, Span, code};
 use crate::files::Files;
+use crate::secrets::Secrets;
 use crate::template::check::Checker;
 use crate::template::pull::Pull;
 use crate::yaml::{Key, Node};
@@ -58,6 +59,8 @@ pub(crate) struct Reading<'a> {
     texts: BTreeMap<String, Option<Arc<str>>>,
     /// Files already checked as templates.
     checked: BTreeSet<String>,
+    /// What `${NAME}` stood for, where that is secret.
+    pub(crate) secrets: Secrets,
     /// Whose templates are being read.
     puller: pulls::Puller,
     /// What the templates pull, for when all tasks are known.
@@ -77,6 +80,7 @@ impl<'a> Reading<'a> {
             used: scope.used.clone(),
             texts: BTreeMap::new(),
             checked: BTreeSet::new(),
+            secrets: Secrets::default(),
             puller: pulls::Puller::default(),
             pulled: Vec::new(),
             pulls_of_files: BTreeMap::new(),

@@ -6,6 +6,7 @@ use super::{Reading, Scope};
 use crate::definition::Connection;
 use crate::diagnostic::{Span, code};
 use crate::environment::Environment;
+use crate::secrets::is_secret_variable;
 use crate::yaml::{Fields, Key, Node, Value};
 use backstop_core::dag::Pool;
 use std::collections::{BTreeMap, BTreeSet};
@@ -164,9 +165,21 @@ impl Reading<'_> {
 
     /// The text with `${NAME}` and `${NAME:-default}` replaced. A variable that is not set is reported, with its name alone.
     pub(super) fn substituted(&mut self, node: &Node, environment: &Environment) -> Option<String> {
+        self.substituted_in(node, environment, false)
+    }
+
+    /// As [`Reading::substituted`], in a place that is secret: then so is every part of it, whatever its name is.
+    pub(super) fn substituted_in(&mut self, node: &Node, environment: &Environment, is_secret: bool) -> Option<String> {
         let text = self.text(node, "the value")?;
         match crate::environment::substitute(&text, environment) {
-            Ok(text) => Some(text),
+            Ok(substituted) => {
+                for (name, value) in substituted.used {
+                    if is_secret || is_secret_variable(&name) {
+                        self.secrets.add(value);
+                    }
+                }
+                Some(substituted.text)
+            }
             Err(missing) => {
                 for name in missing {
                     let message = format!("variable `{name}` is not set in the environment");

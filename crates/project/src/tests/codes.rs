@@ -87,6 +87,7 @@ cases! {
     b0505_unknown_notifier: UNKNOWN_NOTIFIER, task("empty: true\non_failure: [ops]");
     b0506_bad_connection: BAD_CONNECTION, "//- backstop.yaml\nconnections:\n  a: postgres://ann:s3cret@host:port/db\n";
     b0507_missing_environment: MISSING_ENVIRONMENT, "//- backstop.yaml\nconnections:\n  a: {conn_type: postgres, password: \"${NO_SUCH}\"}\n";
+    b0508_short_password: SHORT_PASSWORD, "//- backstop.yaml\nconnections:\n  a: {conn_type: postgres, password: \"xyz\"}\n  b: mysql://ann:xyz@host/db\n  c: {conn_type: mysql, password: \"\"}\n";
     b0601_template_syntax: TEMPLATE_SYNTAX, task("sql: |\n  SELECT 1;\n  SELECT {{ ds | }};\nconnection: db");
     b0602_template_name: TEMPLATE_NAME, task("sql: SELECT '{{ dss }}', {{ params.regoin }}, {{ var.value.x }}, '{{ execution_date }}'\nconnection: db");
     b0603_template_refused: TEMPLATE_REFUSED, task("sql: SELECT '{{ conn.db.password }}', {{ macros.random() }}\nconnection: db");

@@ -271,3 +271,43 @@ fn everything_wrong_is_told_at_once_and_as_json() {
         })
     );
 }
+
+/// The secrets of a project with this backstop.yaml, when these variables are set.
+fn secrets(yaml: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    let bundle = super::project(&format!("//- backstop.yaml\n{yaml}"));
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let loaded = crate::load(&bundle, &environment);
+    assert!(loaded.is_valid(), "{:?}", loaded.diagnostics);
+    let shown = format!("{:?}", loaded.project);
+    let secrets: Vec<String> = loaded.project.secrets().iter().map(str::to_owned).collect();
+    assert!(!secrets.iter().any(|secret| shown.contains(secret)), "{shown}");
+    secrets
+}
+
+#[test]
+fn what_the_environment_puts_in_is_secret_where_its_name_or_its_place_says_so() {
+    let set =
+        [("PLAIN", "plain-part"), ("SHOP_TOKEN", "token-part"), ("REGION", "emea"), ("BACKSTOP_CONN_X", "mysql://a:of-uri@h/d")];
+    assert_eq!(
+        secrets("variables: {url: \"https://h/?t=${SHOP_TOKEN}\", region: \"${REGION}\"}\n", &set),
+        ["of-uri", "token-part"]
+    );
+    assert_eq!(secrets("variables: {deep: [{url: \"${NO_SUCH_KEY:-by-default}\"}]}\n", &set), ["by-default", "of-uri"]);
+    assert_eq!(
+        secrets("connections: {a: {conn_type: mysql, password: \"pre-${PLAIN}\"}}\n", &[("PLAIN", "plain-part")]),
+        ["plain-part", "pre-plain-part"]
+    );
+    assert_eq!(
+        secrets("connections: {a: {conn_type: mysql, extra: {ssl_secret: \"${REGION}\", x: \"${SHOP_TOKEN}\"}}}\n", &set),
+        ["emea", "of-uri", "token-part"]
+    );
+}
+
+#[test]
+fn variables_are_secret_by_their_names_down_to_the_keys_of_json() {
+    let yaml = "variables:\n  api_key: {a: [one-key, 12345678]}\n  limits: {low: open, password: deep-one}\n  text: '{\"token\": \"in-json\"}'\n";
+    assert_eq!(
+        secrets(yaml, &[("BACKSTOP_VAR_OPS_SECRET", "of-variable")]),
+        ["12345678", "deep-one", "in-json", "of-variable", "one-key"]
+    );
+}

@@ -50,3 +50,19 @@ fn inline_python_and_callbacks_know_their_lines() {
     let Kind::Shell(shell) = &body.callbacks.on_failure[0].kind else { panic!("no shell") };
     assert_eq!((shell.command.source.line, shell.command.source.column), (9, 16));
 }
+
+#[test]
+fn a_key_is_found_where_it_stands() {
+    let text = "dag: d\nconnection: db\ntasks:\n  first:\n    check: {sql: SELECT :n, parameters: {n: 1}}\n    on_failure:\n      - sql: SELECT :m\n        \
+                parameters:\n          m: 2\n  g:\n    tasks:\n      inner: {sql: SELECT :k, parameters: {k: 3}}\n";
+    let (bundle, _) = super::loaded(text);
+    let definition = definition(text);
+    let place = |source: &crate::definition::Source, keys: &[&str]| {
+        crate::place_of_key(&bundle, source, keys).map(|at| (at.line, at.column, at.length))
+    };
+    let (first, inner) = (&definition.bodies[0], &definition.bodies[1]);
+    assert_eq!(place(&first.source, &["check", "parameters", "n"]), Some((5, 42, 1)));
+    assert_eq!(place(&first.callbacks.on_failure[0].source, &["parameters", "m"]), Some((9, 11, 1)));
+    assert_eq!(place(&inner.source, &["parameters", "k"]), Some((12, 44, 1)));
+    assert_eq!(place(&inner.source, &["parameters", "n"]), None);
+}

@@ -445,6 +445,7 @@ fn project(sessions_max: u32) -> Project {
         root: PathBuf::from("/nowhere"),
         connections: SERVERS.iter().map(|name| ((*name).to_owned(), connection(name))).collect(),
         variables: BTreeMap::new(),
+        interpolated_secrets: backstop_project::Secrets::default(),
         dags: BTreeMap::new(),
     }
 }
