@@ -21,6 +21,19 @@ fn a_script_that_commits_by_its_own_leaves_nothing() {
 }
 
 #[test]
+fn a_failure_behind_a_commit_of_the_script_does_not_say_that_it_stays() {
+    let project = Database::Sqlite.project(
+        "  load:\n    sql: |\n      BEGIN;\n      INSERT INTO t VALUES (1);\n      COMMIT;\n      INSERT INTO missing VALUES (1);\n",
+    );
+    project.sql("CREATE TABLE t (n INTEGER)");
+    let outcome = project.backstop(&["run", "d", "--dry-run"]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    let told: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("effect:")).collect();
+    assert_eq!(told, ["    effect: nothing was committed: a dry run rolls back what it ran"], "{}", outcome.stderr);
+    assert_eq!(project.ask("SELECT count(*) FROM t"), 0);
+}
+
+#[test]
 fn what_cannot_be_rolled_back_is_named_and_not_run() {
     let statement = |database: &Database| match database {
         Database::Sqlite => ("VACUUM", "VACUUM"),

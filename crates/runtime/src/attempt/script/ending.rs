@@ -26,12 +26,15 @@ impl Runner<'_> {
         reason: Option<&StopReason>,
     ) -> Outcome {
         let of = prepared.segments.len();
+        let is_dry = self.shared.header.dry_run;
         let before = match number {
+            _ if is_dry => String::new(),
             0 => String::new(),
             1 => format!("segment 1 of {of} is committed and stays; "),
             _ => format!("segments 1 to {number} of {of} are committed and stay; "),
         };
         let nothing = match (of, number) {
+            _ if is_dry => "nothing was committed: a dry run rolls back what it ran".to_owned(),
             (1, _) => "nothing was committed".to_owned(),
             _ => format!("{before}nothing of segment {} was committed", number + 1),
         };
