@@ -1,10 +1,12 @@
 //! `http`: one request. A status that was not expected is a failure, and the answer's beginning is its cause.
 
+mod address;
+
 use super::script::stopped;
 use super::{Attempt, Outcome};
 use crate::failure::{FailureExt, causes, failure, of_template};
 use backstop_core::dag::Delivery;
-use backstop_core::event::{Failure, FailureClass};
+use backstop_core::event::{Failure, FailureClass, Place};
 use backstop_project::definition::{Http, HttpBody, Template};
 use serde_json::Value as Json;
 use std::sync::OnceLock;
@@ -41,15 +43,16 @@ pub(crate) async fn run_task(attempt: &mut Attempt, http: &Http) -> Outcome {
             return outcome;
         }
     }
-    let (status, answer, is_whole) = match send(attempt, http).await {
+    let Answered { shown, status, text: answer, is_whole } = match send(attempt, http).await {
         Ok(answered) => answered,
         Err(outcome) => return outcome,
     };
     if !is_expected(http, status) {
         let mut told = failure(
             if status == 429 || status >= 500 { FailureClass::Transient } else { FailureClass::Permanent },
-            format!("the request was answered with status {status}"),
+            format!("{shown} was answered with status {status}"),
         )
+        .place(Some(place(http)))
         .effect("what the other side did is not known to Backstop");
         let shown: String = answer.chars().take(ANSWER_SHOWN_MAX).collect();
         if !shown.trim().is_empty() {
@@ -64,8 +67,9 @@ pub(crate) async fn run_task(attempt: &mut Attempt, http: &Http) -> Outcome {
         return Outcome::Failed(
             failure(
                 FailureClass::Final,
-                format!("the answer is longer than {ANSWER_BYTES_MAX} bytes, the most that is kept as a result"),
+                format!("the answer of {shown} is longer than {ANSWER_BYTES_MAX} bytes, the most that is kept as a result"),
             )
+            .place(Some(place(http)))
             .effect("the other side has acted")
             .hint("ask for less, or do without `result`"),
         );
@@ -76,7 +80,7 @@ pub(crate) async fn run_task(attempt: &mut Attempt, http: &Http) -> Outcome {
 /// Looks for a sensor: true when the answer is expected. No answer, and any other status, is "not yet".
 pub(crate) async fn look(attempt: &mut Attempt, http: &Http) -> Result<bool, Outcome> {
     match send(attempt, http).await {
-        Ok((status, _, _)) => Ok(is_expected(http, status)),
+        Ok(answered) => Ok(is_expected(http, answered.status)),
         Err(Outcome::Failed(failure)) if failure.class == FailureClass::Transient => Ok(false),
         Err(outcome) => Err(outcome),
     }
@@ -86,18 +90,38 @@ fn is_expected(http: &Http, status: u16) -> bool {
     if http.expect.is_empty() { (200..300).contains(&status) } else { http.expect.contains(&status) }
 }
 
-/// Status, body, and whether the body is whole.
-async fn send(attempt: &mut Attempt, http: &Http) -> Result<(u16, String, bool), Outcome> {
+/// Where the address stands in the sources.
+fn place(http: &Http) -> Place {
+    let source = &http.url.source;
+    Place { file: source.file.to_string(), line: source.line, column: source.column, statement: None }
+}
+
+/// What came back.
+struct Answered {
+    /// The request, as it may be shown.
+    shown: String,
+    status: u16,
+    text: String,
+    /// False when the answer was longer than what is read.
+    is_whole: bool,
+}
+
+async fn send(attempt: &mut Attempt, http: &Http) -> Result<Answered, Outcome> {
     let shared = attempt.shared.clone();
     let render = |template: &Template| {
         shared.renderer.render(template, &attempt.context).map_err(|error| Outcome::Failed(of_template(&error)))
     };
-    let refused = |text: String| Outcome::Failed(failure(FailureClass::Permanent, text).effect("nothing was sent"));
-    let url = render(&http.url)?;
+    let refused = |text: String| {
+        Outcome::Failed(failure(FailureClass::Permanent, text).place(Some(place(http))).effect("nothing was sent"))
+    };
+    // What is no address cannot be masked in parts, so it is not shown: its place is.
+    let url: reqwest::Url =
+        render(&http.url)?.trim().parse().map_err(|error| refused(format!("the address to send to is not valid: {error}")))?;
+    let shown = address::shown(&http.method, &url);
     let method = reqwest::Method::from_bytes(http.method.as_bytes())
         .map_err(|_| refused(format!("`{}` is not an HTTP method", http.method)))?;
     let client = client().map_err(|error| refused(format!("prepare the HTTP client: {error}")))?;
-    let mut request = client.request(method, url.trim()).timeout(http.timeout);
+    let mut request = client.request(method, url).timeout(http.timeout);
     for (name, value) in &http.headers {
         request = request.header(name, render(value)?);
     }
@@ -122,16 +146,21 @@ async fn send(attempt: &mut Attempt, http: &Http) -> Result<(u16, String, bool),
         read(response).await.map(|(text, is_whole)| (status, text, is_whole))
     };
     tokio::select! {
-        answered = answered => answered.map_err(|error| {
-            let told = of_request(&error);
-            let may_have_acted = !error.is_connect() && !error.is_builder();
-            // As after a crash: nobody knows, so nobody repeats it unless the author allows it.
-            match may_have_acted && !is_safe(&http.method) && attempt.delivery == Delivery::ExactlyOnce {
-                true => Outcome::Unknown(told),
-                false => Outcome::Failed(told),
-            }
-        }),
+        answered = answered => match answered {
+            Ok((status, text, is_whole)) => Ok(Answered { shown, status, text, is_whole }),
+            Err(error) => Err(not_answered(attempt, http, &shown, &error)),
+        },
         reason = stopper.wait() => Err(stopped(&reason, "whether the other side acted is not known to Backstop")),
+    }
+}
+
+fn not_answered(attempt: &Attempt, http: &Http, shown: &str, error: &reqwest::Error) -> Outcome {
+    let told = of_request(shown, error).place(Some(place(http)));
+    let may_have_acted = !error.is_connect() && !error.is_builder();
+    // As after a crash: nobody knows, so nobody repeats it unless the author allows it.
+    match may_have_acted && !is_safe(&http.method) && attempt.delivery == Delivery::ExactlyOnce {
+        true => Outcome::Unknown(told),
+        false => Outcome::Failed(told),
     }
 }
 
@@ -148,15 +177,15 @@ async fn read(mut response: reqwest::Response) -> Result<(String, bool), reqwest
     Ok((String::from_utf8_lossy(&bytes).into_owned(), true))
 }
 
-fn of_request(error: &reqwest::Error) -> Failure {
-    // A URL may carry a token: the error must not repeat it.
+/// The error's own text has the whole address in it, and is left out; its causes have not.
+fn of_request(shown: &str, error: &reqwest::Error) -> Failure {
     let class = if error.is_builder() { FailureClass::Permanent } else { FailureClass::Transient };
     let what = if error.is_connect() {
         "no connection"
     } else if error.is_timeout() {
         "no answer in time"
     } else if error.is_builder() {
-        "the URL or a header is not valid"
+        "the address or a header is not valid"
     } else {
         "no whole answer"
     };
@@ -165,7 +194,7 @@ fn of_request(error: &reqwest::Error) -> Failure {
     } else {
         "whether the other side acted is not known to Backstop"
     };
-    let mut told = failure(class, format!("send the request: {what}")).effect(effect);
+    let mut told = failure(class, format!("{shown}: {what}")).effect(effect);
     told.causes = causes(error);
     told
 }

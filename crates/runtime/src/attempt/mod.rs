@@ -1,5 +1,6 @@
 //! One attempt of a task instance: what it is given, how it is stopped, how it answers. One module a kind of task.
 
+mod branch;
 mod check;
 mod context;
 mod expand;
@@ -26,7 +27,7 @@ use backstop_core::dag::Delivery;
 use backstop_core::event::{CallbackId, Failure, FailureClass, Occasion, SegmentCommit};
 use backstop_core::{Command, InstanceId, TaskId};
 use backstop_project::context::Context;
-use backstop_project::definition::{Branch, BranchBy, Callback, Kind, Source};
+use backstop_project::definition::{Callback, Kind, Source};
 use futures_util::FutureExt as _;
 use serde_json::Value as Json;
 use std::panic::AssertUnwindSafe;
@@ -262,7 +263,7 @@ impl Attempt {
         match kind {
             Kind::Sql(sql) => script::run_task(self, sql).await,
             Kind::Check(check) => check::run(self, check).await,
-            Kind::Branch(branch) => self.branch(branch).await,
+            Kind::Branch(branch) => branch::run(self, branch).await,
             Kind::Sensor(sensor) => sensor::run(self, sensor).await,
             Kind::Shell(shell) => shell::run(self, shell).await,
             Kind::Python(python) => python::run(self, python).await,
@@ -289,43 +290,6 @@ impl Attempt {
         self.shared.watcher.note(Some(&self.instance), &text);
         Some(Outcome::done())
     }
-
-    async fn branch(&mut self, branch: &Branch) -> Outcome {
-        let decided = match &branch.decide {
-            BranchBy::Sql { sql, parameters } => match query::rows(self, None, sql, parameters, 1).await {
-                Ok(rows) => match query::branch_truth(&rows) {
-                    Ok(truth) => Json::Bool(truth),
-                    Err(failure) => return Outcome::Failed(failure),
-                },
-                Err(outcome) => return outcome,
-            },
-            BranchBy::When(template) => {
-                let value = Json::String(template.text.to_string());
-                match self.shared.renderer.render_value(&value, &template.source, &self.context) {
-                    Ok(value) => value,
-                    Err(error) => return Outcome::Failed(crate::failure::of_template(&error)),
-                }
-            }
-            BranchBy::Python(python) => match python::run(self, python).await {
-                Outcome::Succeeded { result, .. } => {
-                    result.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Json::Null)
-                }
-                other => return other,
-            },
-        };
-        match follow(branch, &decided) {
-            Ok(follow) => {
-                let names = follow.iter().map(TaskId::as_str).collect::<Vec<_>>().join(", ");
-                self.log.line(self.shared.clock.now(), "INFO", &format!("follows: {names}")).await;
-                Outcome::Succeeded { result: Some(decided.to_string().into()), follow: Some(follow) }
-            }
-            Err(message) => Outcome::Failed(
-                failure(FailureClass::Permanent, message)
-                    .effect("nothing was changed")
-                    .hint("a branch must give true or false, the id of a direct downstream task, or a list of such ids"),
-            ),
-        }
-    }
 }
 
 /// Waits until the log is durable up to a version.
@@ -343,29 +307,5 @@ pub(crate) async fn wait_until_durable(gate: &Gate, version: u64, stopper: &mut 
             )),
         },
         reason = stopper.wait() => Err(script::stopped(&reason, "nothing was sent")),
-    }
-}
-
-/// The tasks to follow: truth values choose between the two lists; texts name the tasks themselves.
-fn follow(branch: &Branch, decided: &Json) -> Result<Vec<TaskId>, String> {
-    let ids = |names: &[String]| names.iter().map(|name| TaskId::new(name.as_str())).collect();
-    match decided {
-        Json::Bool(true) => Ok(ids(&branch.if_true)),
-        Json::Bool(false) => Ok(ids(&branch.if_false)),
-        Json::Null => Ok(Vec::new()),
-        Json::String(text) => match text.trim().to_ascii_lowercase().as_str() {
-            "true" => Ok(ids(&branch.if_true)),
-            "false" => Ok(ids(&branch.if_false)),
-            "" | "none" => Ok(Vec::new()),
-            _ => Ok(vec![TaskId::new(text.trim())]),
-        },
-        Json::Array(items) => items
-            .iter()
-            .map(|item| match item {
-                Json::String(text) => Ok(TaskId::new(text.as_str())),
-                other => Err(format!("the branch gave {other} where a task id was expected")),
-            })
-            .collect(),
-        other => Err(format!("the branch gave {other}")),
     }
 }
