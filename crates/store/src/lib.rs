@@ -60,6 +60,15 @@ pub trait Store: Send + Sync {
     /// `Busy` when somebody else (also within this process) has it; `ReadOnly` or another kind when it cannot be taken.
     fn lock_run(&self, run: &RunId) -> Result<RunLock, Error>;
 
+    /// Whether a process of this machine, this one included, has the run by [`Self::lock_run`]. Takes nothing, so that a store opened for
+    /// reading answers too. A store that cannot know says true: nobody may be told that a run is free when it is not.
+    ///
+    /// # Errors
+    /// When the lock cannot be looked at.
+    fn is_run_held(&self, _run: &RunId) -> Result<bool, Error> {
+        Ok(true)
+    }
+
     /// The events of a run from `after_seq` (exclusive), at most `limit`. None when the run is not there.
     ///
     /// # Errors

@@ -47,17 +47,22 @@ pub(crate) struct FileLock {
     _file: File,
 }
 
-/// How often a lock file may vanish under us: each time, its holder removed it between our opening and our locking it.
-const VANISHED_MAX: u32 = 100;
+/// How often a lock file may vanish under us (each time, its holder removed it between our opening and our locking it), or be looked at
+/// by somebody just then.
+const TRIES_MAX: u32 = 1000;
 
 impl FileLock {
     /// Takes the lock of a run in a folder, which must be there. Does not wait.
     pub(crate) fn take(folder: &Path, run: &RunId) -> Result<Self, Error> {
         let path = folder.join(file_name(run));
-        for _ in 0..VANISHED_MAX {
+        for _ in 0..TRIES_MAX {
             let mut file = open(&path).map_err(|cause| cannot_lock(run, &path, cause))?;
             match file.try_lock() {
                 Ok(()) => {}
+                Err(TryLockError::WouldBlock) if is_only_looked_at(&file) => {
+                    std::thread::yield_now();
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => return Err(busy(run, &holder(&mut file))),
                 Err(TryLockError::Error(cause)) => return Err(cannot_lock(run, &path, cause)),
             }
@@ -67,9 +72,31 @@ impl FileLock {
                 return Ok(Self { path, _file: file });
             }
         }
-        Err(Error::new(ErrorKind::Busy, format!("lock run {run}: {} vanished {VANISHED_MAX} times", path.display()))
-            .hint("another process starts and ends the same run over and over: try again"))
+        Err(Error::new(ErrorKind::Busy, format!("lock run {run}: {} was not free in {TRIES_MAX} tries", path.display()))
+            .hint("other processes start, end or look at the same run over and over: try again"))
     }
+
+    /// Whether a process has the lock of a run. It is not taken for that; who takes it meanwhile tries again, see [`Self::take`].
+    pub(crate) fn is_held(folder: &Path, run: &RunId) -> Result<bool, Error> {
+        let path = folder.join(file_name(run));
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            // Its last holder removed it.
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(cause) => return Err(cannot_look(run, &path, cause)),
+        };
+        match file.try_lock_shared() {
+            // Free again as soon as the file is closed.
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(cause)) => Err(cannot_look(run, &path, cause)),
+        }
+    }
+}
+
+/// True when what keeps us from the lock is only somebody who looks whether it is held: lookers share it, for moments.
+fn is_only_looked_at(file: &File) -> bool {
+    file.try_lock_shared().is_ok() && file.unlock().is_ok()
 }
 
 impl Drop for FileLock {
@@ -85,6 +112,10 @@ fn open(path: &Path) -> std::io::Result<File> {
 
 fn cannot_lock(run: &RunId, path: &Path, cause: std::io::Error) -> Error {
     crate::sqlite::fault::from_io(&format!("lock run {run} with {}", path.display()), path, cause)
+}
+
+fn cannot_look(run: &RunId, path: &Path, cause: std::io::Error) -> Error {
+    crate::sqlite::fault::from_io(&format!("look whether run {run} goes on, by {}", path.display()), path, cause)
 }
 
 /// Run ids are UUIDs, but nothing here relies on it: other bytes than letters, digits and `-` are escaped, so that no id leaves the folder.

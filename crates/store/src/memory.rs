@@ -317,6 +317,10 @@ impl Store for MemoryStore {
         Ok(RunLock::new(run.clone(), Hold { run: run.clone(), store: self.clone() }))
     }
 
+    fn is_run_held(&self, run: &RunId) -> Result<bool, Error> {
+        Ok(self.state().locks.contains(run))
+    }
+
     async fn events(&self, run: &RunId, after_seq: u64, limit: usize) -> Result<Vec<Recorded>, Error> {
         let skip = usize::try_from(after_seq).unwrap_or(usize::MAX);
         self.read(|kept| match kept.run(run) {

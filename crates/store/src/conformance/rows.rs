@@ -195,8 +195,10 @@ pub async fn folding_the_log_gives_the_projections(subject: &mut dyn Subject) {
 /// A run is held by one at a time, each run by itself, and free again once the lock is dropped.
 pub async fn run_locks(subject: &mut dyn Subject) {
     let (store, run, other) = (subject.store(), RunId::new("r"), RunId::new("../other run"));
+    assert!(!store.is_run_held(&run).unwrap());
     let lock = store.lock_run(&run).unwrap();
     assert_eq!(lock.run(), &run);
+    assert_eq!([&run, &other].map(|run| store.is_run_held(run).unwrap()), [true, false]);
     let error = store.lock_run(&run).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Busy);
     assert!(error.message.starts_with("run r is being run by "), "{error}");
@@ -204,4 +206,5 @@ pub async fn run_locks(subject: &mut dyn Subject) {
     drop(lock);
     let again = store.lock_run(&run).unwrap();
     drop((again, other_lock));
+    assert_eq!([&run, &other].map(|run| store.is_run_held(run).unwrap()), [false, false]);
 }

@@ -21,7 +21,9 @@ fn a_file_left_by_a_killed_process_is_taken_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("r.lock");
     std::fs::write(&path, "process 4194305 since 2020-01-01T00:00:00Z and a long text behind it\n").unwrap();
+    assert!(!FileLock::is_held(folder.path(), &RunId::new("r")).unwrap(), "nobody holds it, though the file is there");
     let lock = FileLock::take(folder.path(), &RunId::new("r")).unwrap();
+    assert!(FileLock::is_held(folder.path(), &RunId::new("r")).unwrap());
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.starts_with(&format!("process {} since", std::process::id())), "{text}");
     assert_eq!(text.lines().count(), 1);
@@ -61,4 +63,25 @@ fn removal_of_the_file_never_lets_two_in() {
         }
     });
     assert!(taken.load(Ordering::SeqCst) > 0);
+}
+
+/// Who takes a lock while others look at it gets it: looking is not holding.
+#[test]
+fn a_look_never_keeps_anybody_from_the_lock() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("r.lock"), "").unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    FileLock::is_held(folder.path(), &RunId::new("r")).unwrap();
+                }
+            });
+        }
+        let taken: Vec<bool> = (0..100).map(|_| FileLock::take(folder.path(), &RunId::new("r")).is_ok()).collect();
+        is_over.store(true, Ordering::SeqCst);
+        assert!(taken.into_iter().all(|taken| taken));
+    });
 }

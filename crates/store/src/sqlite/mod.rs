@@ -226,6 +226,10 @@ impl Store for SqliteStore {
         Ok(RunLock::new(run.clone(), lock))
     }
 
+    fn is_run_held(&self, run: &RunId) -> Result<bool, Error> {
+        FileLock::is_held(&open::locks_folder(&self.place.path), run)
+    }
+
     async fn events(&self, run: &RunId, after_seq: u64, limit: usize) -> Result<Vec<Recorded>, Error> {
         let run = run.clone();
         self.readers.read(move |reader| reader.events(&run, after_seq, limit)).await
