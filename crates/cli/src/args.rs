@@ -82,6 +82,9 @@ pub(crate) struct RunArgs {
     /// Start a new run, also when an earlier one is not finished
     #[arg(long)]
     pub(crate) new: bool,
+    /// Do nothing, and exit with 0, when a run of this date and these parameters has succeeded already
+    #[arg(long, requires = "logical_date", conflicts_with_all = ["new", "dry_run", "resume"])]
+    pub(crate) skip_if_successful: bool,
     /// For a .sql file: a connection of the project, or a URI such as sqlite:data.db
     #[arg(long, value_name = "ID|URI")]
     pub(crate) connection: Option<String>,

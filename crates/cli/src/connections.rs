@@ -66,10 +66,8 @@ fn list(project: &Project, json: bool) -> Result<Exit, Problem> {
 fn test(project: &Project, ids: &[String], json: bool) -> Result<Exit, Problem> {
     let mut chosen: BTreeMap<&str, &Connection> = BTreeMap::new();
     for id in ids {
-        let Some((id, connection)) = project.connections.get_key_value(id) else {
-            let mut problem = Problem::usage(format!("there is no connection `{id}` in this project"));
-            problem.hints = words::hints_for_name(id, "connections", project.connections.keys().map(String::as_str));
-            return Err(problem);
+        let Some((id, connection)) = project.connections.get_key_value(&id.to_lowercase()) else {
+            return Err(sources::no_such_connection(id, project));
         };
         chosen.insert(id, connection);
     }

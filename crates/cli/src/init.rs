@@ -17,13 +17,17 @@ const FILES: &[(&str, &str)] = &[
     (".gitignore", include_str!("../templates/init/gitignore")),
 ];
 
+/// The folder of the schemas that editors read: kept with the project, so that whoever checks it out has them. Its name begins with a dot,
+/// as `schema` is where a project of SQL scripts would look for tables.
+const SCHEMAS: &str = ".schema";
+
 /// Writes a project.
 pub(crate) fn init(arguments: &InitArgs) -> Result<Exit, Problem> {
     let folder = &arguments.folder;
     refuse_full(folder, arguments.force)?;
     let mut kept = Vec::new();
     let schemas = [("backstop.schema.json", format::project_schema()), ("dag.schema.json", format::dag_schema())];
-    let schemas = schemas.map(|(name, schema)| (format!(".backstop/{name}"), format!("{schema:#}\n")));
+    let schemas = schemas.map(|(name, schema)| (format!("{SCHEMAS}/{name}"), format!("{schema:#}\n")));
     let files = FILES.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).chain(schemas);
     for (path, text) in files {
         if !write_new(&folder.join(&path), &text)? {

@@ -5,6 +5,7 @@
 //!
 //! Where to go next: `args` for the command line, `run` for running, `explain` for how errors leave, `wire` for what machines read.
 
+mod account;
 mod args;
 mod check;
 mod connections;

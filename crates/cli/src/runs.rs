@@ -1,12 +1,16 @@
-//! `backstop runs`: lists, one run with its tasks and statements, and the log event by event.
+//! `backstop runs`: lists, and the log event by event. One run with all that is known of it is in `show`.
+
+mod shape;
+mod show;
+pub(crate) mod story;
 
 use crate::args::{Place, RunsCommand};
 use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
 use crate::{narrate, paths, wire, words};
+use backstop_core::state::RunPhase;
 use backstop_core::{DagId, Event, RunId};
-use backstop_store::{InstanceRow, RunFilter, RunRow, SqliteStore, StatementRow, Store};
-use jiff::Timestamp;
+use backstop_store::{RunFilter, RunRow, SqliteStore, Store};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,10 +19,10 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Events read at once.
 const EVENTS_AT_ONCE: usize = 1000;
+/// Runs whose process is gone that are told of, below a list.
+const RESUMES_TOLD_MAX: usize = 10;
 /// Rows read at once while a list is filtered.
 const ROWS_AT_ONCE: u32 = 500;
-/// Statements that are shown to people.
-const STATEMENTS_SHOWN_MAX: usize = 500;
 
 /// Looks at runs.
 pub(crate) fn runs(command: RunsCommand, place: &Place) -> Result<Exit, Problem> {
@@ -32,8 +36,8 @@ pub(crate) fn runs(command: RunsCommand, place: &Place) -> Result<Exit, Problem>
     let store = SqliteStore::open_read_only(&kept.store)?;
     block_on(async {
         match command {
-            RunsCommand::List { dag, state, limit, json } => list(&store, dag, state, limit, json).await,
-            RunsCommand::Show { run, json } => show(&store, &run, json).await,
+            RunsCommand::List { dag, state, limit, json } => list(&store, Listed { dag, state, limit, json }, &kept.flags).await,
+            RunsCommand::Show { run, json } => show::show(&store, &run, &kept.flags, json).await,
             RunsCommand::Events { run, json, follow } => events(&store, &run, json, follow).await,
         }
     })?;
@@ -100,7 +104,32 @@ async fn row_of(store: &dyn Store, run: &RunId) -> Result<RunRow, Problem> {
     store.run(run).await?.ok_or_else(|| Problem::usage(format!("there is no run `{run}`")))
 }
 
-async fn list(store: &dyn Store, dag: Option<String>, state: Option<String>, limit: u32, json: bool) -> Result<(), Problem> {
+/// Whether a run goes on by its row, while its process is gone: it was killed, or its machine went down.
+pub(crate) async fn is_abandoned(store: &dyn Store, row: &RunRow) -> Result<bool, Problem> {
+    // Where the lock cannot be looked at, nobody is told that the run is free.
+    let is_free = |run: &RunId| !store.is_run_held(run).unwrap_or(true);
+    if !should_go_on(row) || !is_free(&row.header.run_id) {
+        return Ok(false);
+    }
+    // It may have ended between the look at its row and the look at its lock.
+    Ok(store.run(&row.header.run_id).await?.is_some_and(|row| should_go_on(&row)))
+}
+
+/// Whether some process should be running it. A stuck run waits for a person, and needs none.
+fn should_go_on(row: &RunRow) -> bool {
+    row.ended_at.is_none() && row.state != RunPhase::Stuck.as_str()
+}
+
+/// What to list, and how.
+struct Listed {
+    dag: Option<String>,
+    state: Option<String>,
+    limit: u32,
+    json: bool,
+}
+
+async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Problem> {
+    let Listed { dag, state, limit, json } = wanted;
     let mut filter = RunFilter { dag: dag.map(DagId::new), limit: limit.max(1), ..RunFilter::default() };
     if state.is_some() {
         filter.limit = ROWS_AT_ONCE;
@@ -116,121 +145,48 @@ async fn list(store: &dyn Store, dag: Option<String>, state: Option<String>, lim
         }
     }
     rows.truncate(limit as usize);
-    if json {
-        return output::json(&rows.iter().map(wire::Run::from).collect::<Vec<_>>());
+    let mut listed = Vec::new();
+    for row in rows {
+        let abandoned = is_abandoned(store, &row).await?;
+        listed.push((row, abandoned));
     }
-    if rows.is_empty() {
+    if json {
+        return output::json(&listed.iter().map(|(row, abandoned)| wire::Run::new(row, *abandoned)).collect::<Vec<_>>());
+    }
+    if listed.is_empty() {
         output::note("there is no such run");
         return Ok(());
     }
     let heading = ["RUN", "DAG", "STATE", "LOGICAL DATE", "BEGUN", "TOOK"];
     let mut table = vec![heading.map(str::to_owned).to_vec()];
-    table.extend(rows.iter().map(|row| {
-        let dry = if row.header.dry_run { " (dry run)" } else { "" };
+    table.extend(listed.iter().map(|(row, abandoned)| {
         vec![
             row.header.run_id.to_string(),
             row.header.dag_id.to_string(),
-            format!("{}{dry}", row.state),
+            state_in_words(row, *abandoned),
             row.header.logical_date.map(words::time).unwrap_or_default(),
             words::time(row.header.queued_at),
             row.started_at.zip(row.ended_at).map(|(start, end)| words::between(start, end)).unwrap_or_default(),
         ]
     }));
-    output::data(&output::table(&table, Painter::stdout()))
+    output::data(&output::table(&table, Painter::stdout()))?;
+    for (row, _) in listed.iter().filter(|(_, abandoned)| *abandoned).take(RESUMES_TOLD_MAX) {
+        let (run, dag) = (&row.header.run_id, &row.header.dag_id);
+        output::note(&format!("nobody runs {run} of `{dag}`: resume it with `{}`", resume_command(row, flags)));
+    }
+    Ok(())
 }
 
-async fn show(store: &dyn Store, wanted: &str, json: bool) -> Result<(), Problem> {
-    let row = find(store, wanted, Latest::Any).await?;
-    let run = row.header.run_id.clone();
-    let instances = store.instances(&run).await?;
-    let statements = store.statements(&run, None).await?;
-    if json {
-        return output::json(&wire::RunShown {
-            run: wire::Run::from(&row),
-            tasks: instances.iter().map(wire::Instance::from).collect(),
-            statements: statements.iter().map(wire::Statement::from).collect(),
-        });
-    }
-    let paint = Painter::stdout();
-    let mut text = header(&row);
-    tasks(&instances, paint, &mut text);
-    statements_table(&statements, paint, &mut text);
-    output::data(&text)
+/// A run's state, and what makes it differ from what one would think.
+fn state_in_words(row: &RunRow, abandoned: bool) -> String {
+    let dry = if row.header.dry_run { " (dry run)" } else { "" };
+    let gone = if abandoned { " (its process is gone)" } else { "" };
+    format!("{}{dry}{gone}", row.state)
 }
 
-fn header(row: &RunRow) -> String {
-    let header = &row.header;
-    let time = |at: Option<Timestamp>| at.map(words::time).unwrap_or_else(|| "-".to_owned());
-    let mut lines = vec![
-        ("run", header.run_id.to_string()),
-        ("dag", header.dag_id.to_string()),
-        ("state", if header.dry_run { format!("{} (dry run)", row.state) } else { row.state.clone() }),
-        ("logical date", time(header.logical_date)),
-        ("queued", words::time(header.queued_at)),
-        ("started", time(row.started_at)),
-        ("ended", time(row.ended_at)),
-    ];
-    if let Some((start, end)) = row.started_at.zip(row.ended_at) {
-        lines.push(("took", words::between(start, end)));
-    }
-    if &*header.params != "{}" {
-        lines.push(("params", header.params.to_string()));
-    }
-    if !header.only_tasks.is_empty() {
-        let names: Vec<&str> = header.only_tasks.iter().map(backstop_core::TaskId::as_str).collect();
-        lines.push(("only tasks", names.join(", ")));
-    }
-    let mut text = String::new();
-    for (name, value) in lines {
-        let _ = writeln!(text, "{name:<13} {value}");
-    }
-    text
-}
-
-fn tasks(instances: &[InstanceRow], paint: Painter, text: &mut String) {
-    if instances.is_empty() {
-        return;
-    }
-    let mut table = vec![["TASK", "STATE", "TRIES", "TOOK", "LAST ERROR"].map(str::to_owned).to_vec()];
-    table.extend(instances.iter().map(|row| {
-        vec![
-            row.instance.to_string(),
-            row.state.clone(),
-            row.try_number.to_string(),
-            row.started_at.zip(row.ended_at).map(|(start, end)| words::between(start, end)).unwrap_or_default(),
-            row.error.as_deref().map(|error| words::short(error, 120)).unwrap_or_default(),
-        ]
-    }));
-    let _ = write!(text, "\n{}", output::table(&table, paint));
-}
-
-fn statements_table(statements: &[StatementRow], paint: Painter, text: &mut String) {
-    if statements.is_empty() {
-        return;
-    }
-    let mut table = vec![["TASK", "TRY", "SEGMENT", "NO", "LINE", "ROWS", "TOOK", "STATEMENT"].map(str::to_owned).to_vec()];
-    table.extend(statements.iter().take(STATEMENTS_SHOWN_MAX).map(|row| {
-        let record = &row.record;
-        let rows = record.rows_affected.unwrap_or(0).max(record.rows_returned);
-        vec![
-            row.instance.to_string(),
-            row.try_number.to_string(),
-            row.segment.map_or_else(|| "failed".to_owned(), |segment| (segment + 1).to_string()),
-            record.number.to_string(),
-            record.line.to_string(),
-            words::grouped(rows),
-            words::duration_us(record.duration_us),
-            record.summary.clone(),
-        ]
-    }));
-    let _ = write!(text, "\n{}", output::table(&table, paint));
-    if statements.len() > STATEMENTS_SHOWN_MAX {
-        let _ = writeln!(
-            text,
-            "… and {} more: --json has them all",
-            words::grouped((statements.len() - STATEMENTS_SHOWN_MAX) as u64)
-        );
-    }
+/// What goes on with a run.
+fn resume_command(row: &RunRow, flags: &str) -> String {
+    format!("backstop run --resume {}{flags}", row.header.run_id)
 }
 
 async fn events(store: &dyn Store, wanted: &str, json: bool, follow: bool) -> Result<(), Problem> {

@@ -136,7 +136,7 @@ fn sql_file(file: &Path, connection: Option<&str>, place: &Place) -> Result<Chos
     let (root, inside) = locate(file, place)?;
     let mut environment = environment();
     let is_uri = connection.contains(':');
-    let id = if is_uri { GIVEN_CONNECTION } else { connection };
+    let id = if is_uri { GIVEN_CONNECTION } else { known_connection(connection, &root)? };
     if is_uri {
         environment.insert(format!("BACKSTOP_CONN_{}", GIVEN_CONNECTION.to_uppercase()), connection.to_owned());
     }
@@ -155,6 +155,25 @@ fn sql_file(file: &Path, connection: Option<&str>, place: &Place) -> Result<Chos
         from_here(&mut loaded.project)?;
     }
     only(&sources, loaded)
+}
+
+/// The id of a connection that was named at the command line, when there is such a one.
+fn known_connection<'c>(id: &'c str, root: &Path) -> Result<&'c str, Problem> {
+    let sources = Sources::of_folder(root);
+    let loaded = backstop_project::load_only(&sources, &environment(), &[]);
+    if loaded.project.connections.contains_key(&id.to_lowercase()) {
+        return Ok(id);
+    }
+    // The one that was meant may be there, and be wrong.
+    show(&sources, loaded.diagnostics.iter());
+    Err(no_such_connection(id, &loaded.project).hint("or give a URI such as sqlite:data.db or postgres://user@host/database"))
+}
+
+/// The error for a connection that is not there.
+pub(crate) fn no_such_connection(id: &str, project: &Project) -> Problem {
+    let mut problem = Problem::usage(format!("there is no connection `{id}` in {}", project.root.display()));
+    problem.hints = words::hints_for_name(id, "connections", project.connections.keys().map(String::as_str));
+    problem
 }
 
 /// A relative SQLite path that was typed at the command line starts from where the person stands, not from the project folder.

@@ -2,11 +2,12 @@
 //! never renamed or removed. Times are RFC 3339 in UTC.
 
 mod event;
+pub(crate) mod shown;
 
 use backstop_core::event::{Failure, RunHeader, RunType, StatementRecord};
 use backstop_core::state::PhaseCounts;
 use backstop_core::{InstanceId, RunId};
-use backstop_store::{InstanceRow, Recorded, RunRow, StatementRow};
+use backstop_store::{Recorded, RunRow, StatementRow};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub(crate) struct Run<'a> {
     run_id: &'a str,
     dag: &'a str,
     state: &'a str,
+    /// By its state it goes on, but its process is gone: it can be resumed.
+    abandoned: bool,
     run_type: &'static str,
     logical_date: Option<Timestamp>,
     data_interval_start: Option<Timestamp>,
@@ -47,13 +50,14 @@ pub(crate) struct Run<'a> {
     version: &'a str,
 }
 
-impl<'a> From<&'a RunRow> for Run<'a> {
-    fn from(row: &'a RunRow) -> Self {
+impl<'a> Run<'a> {
+    pub(crate) fn new(row: &'a RunRow, abandoned: bool) -> Self {
         let header = &*row.header;
         Self {
             run_id: header.run_id.as_str(),
             dag: header.dag_id.as_str(),
             state: &row.state,
+            abandoned,
             run_type: run_type(header.run_type),
             logical_date: header.logical_date,
             data_interval_start: header.data_interval.map(|(start, _)| start),
@@ -65,41 +69,6 @@ impl<'a> From<&'a RunRow> for Run<'a> {
             only_tasks: only_tasks(header),
             dry_run: header.dry_run,
             version: &header.version,
-        }
-    }
-}
-
-/// A run with all that is known of it.
-#[derive(Debug, Serialize)]
-pub(crate) struct RunShown<'a> {
-    #[serde(flatten)]
-    pub(crate) run: Run<'a>,
-    pub(crate) tasks: Vec<Instance<'a>>,
-    pub(crate) statements: Vec<Statement<'a>>,
-}
-
-/// A task instance.
-#[derive(Debug, Serialize)]
-pub(crate) struct Instance<'a> {
-    task: &'a str,
-    map_index: Option<u32>,
-    state: &'a str,
-    try_number: u32,
-    started_at: Option<Timestamp>,
-    ended_at: Option<Timestamp>,
-    error: Option<&'a str>,
-}
-
-impl<'a> From<&'a InstanceRow> for Instance<'a> {
-    fn from(row: &'a InstanceRow) -> Self {
-        Self {
-            task: row.instance.task.as_str(),
-            map_index: row.instance.map_index,
-            state: &row.state,
-            try_number: row.try_number,
-            started_at: row.started_at,
-            ended_at: row.ended_at,
-            error: row.error.as_deref(),
         }
     }
 }

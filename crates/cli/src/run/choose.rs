@@ -4,6 +4,7 @@ use super::is_same;
 use crate::args::RunArgs;
 use crate::explain::Problem;
 use crate::{output, words};
+use backstop_core::state::RunPhase;
 use backstop_core::{DagId, RunId};
 use backstop_project::definition::Definition;
 use backstop_runtime::run::Request;
@@ -12,6 +13,10 @@ use std::io::BufRead as _;
 
 /// Unfinished runs that are looked at.
 const RUNS_LOOKED_AT: u32 = 50;
+/// Runs that are read at once while one that succeeded is looked for.
+const RUNS_AT_ONCE: u32 = 500;
+/// Runs among which a success is looked for that is only worth a remark.
+const RUNS_REMARKED_MAX: usize = 1000;
 
 /// What to do.
 pub(super) enum Choice {
@@ -19,7 +24,7 @@ pub(super) enum Choice {
     New,
     /// Go on with an earlier one.
     Resume(RunRow, RunLock),
-    /// A person changed their mind.
+    /// Nothing: a person changed their mind, or it is done already.
     Quit,
 }
 
@@ -33,6 +38,12 @@ pub(super) async fn choose(
 ) -> Result<Choice, Problem> {
     if arguments.new || arguments.dry_run {
         return Ok(Choice::New);
+    }
+    if arguments.skip_if_successful
+        && let Some(done) = succeeded(store, definition.dag.id(), request, usize::MAX).await?
+    {
+        output::note(&format!("{}: nothing to do", has_succeeded(&done)));
+        return Ok(Choice::Quit);
     }
     let left = left_behind(store, definition.dag.id(), |row, busy| {
         // Two processes that do the same work are never what was meant.
@@ -51,6 +62,9 @@ pub(super) async fn choose(
         ));
         return Ok(Choice::Resume(row, lock));
     }
+    if by_date && let Some(done) = succeeded(store, definition.dag.id(), request, RUNS_REMARKED_MAX).await? {
+        output::note(&format!("{}; this is another run (--skip-if-successful would leave it at that)", has_succeeded(&done)));
+    }
     if others.is_empty() {
         return Ok(Choice::New);
     }
@@ -67,6 +81,29 @@ pub(super) async fn choose(
         row.header.run_id,
     ));
     Ok(Choice::New)
+}
+
+/// The newest run that did the same work and succeeded, among so many.
+async fn succeeded(store: &dyn Store, dag: &DagId, request: &Request, looked_at_max: usize) -> Result<Option<RunRow>, Problem> {
+    let mut filter = RunFilter { dag: Some(dag.clone()), limit: RUNS_AT_ONCE, ..RunFilter::default() };
+    let mut looked_at = 0;
+    loop {
+        let page = store.runs(&filter).await?;
+        looked_at += page.len();
+        let is_last = page.len() < RUNS_AT_ONCE as usize || looked_at >= looked_at_max;
+        filter.before = page.last().map(|row| row.header.run_id.clone());
+        let found = page.into_iter().find(|row| row.state == RunPhase::Succeeded.as_str() && is_same(row, request));
+        if found.is_some() || is_last {
+            return Ok(found);
+        }
+    }
+}
+
+fn has_succeeded(row: &RunRow) -> String {
+    let header = &row.header;
+    let about = header.logical_date.map(words::time).unwrap_or_default();
+    let ended = row.ended_at.map(|at| format!(" at {}", words::time(at))).unwrap_or_default();
+    format!("run {} of `{}` for {about} succeeded already{ended}", header.run_id, header.dag_id)
 }
 
 /// Unfinished runs of a DAG whose process is gone, newest first, each locked for us. `busy` is told of those that go on.

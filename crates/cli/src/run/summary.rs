@@ -1,9 +1,10 @@
 //! What came of a run: counts, and for everything that did not go well what, where, why and what to do.
 
-use crate::explain::{self, Exit, Problem};
+use crate::account::{self, Commands, TOLD_MAX, Unwell};
+use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
-use crate::paths::shell_word;
-use crate::{narrate, wire, words};
+use crate::{wire, words};
+use backstop_core::dag::Delivery;
 use backstop_core::event::{CallbackId, CancelCause, Failure, Promise};
 use backstop_core::state::{InstancePhase, InstanceView, RunPhase};
 use backstop_core::{InstanceId, RunState};
@@ -13,9 +14,6 @@ use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
-
-/// Instances that are told of one by one, of each kind.
-const TOLD_MAX: usize = 50;
 
 /// What is told.
 pub(super) struct Told<'a> {
@@ -45,7 +43,7 @@ pub(super) fn text(told: &Told<'_>) -> String {
     not_well(told, paint, &mut text);
     at_least_once(told, paint, &mut text);
     retries(told, &mut text);
-    callbacks(told, paint, &mut text);
+    account::callbacks(told.callbacks_failed.iter().map(|(callback, failure)| (callback, &**failure)), paint, &mut text);
     outcome(told, paint, &mut text);
     text
 }
@@ -61,12 +59,20 @@ fn not_well(told: &Told<'_>, paint: Painter, text: &mut String) {
     // What failed first, then what follows from it.
     instances.sort_by_key(|(_, view)| view.phase == InstancePhase::UpstreamFailed);
     let more = instances.len().saturating_sub(TOLD_MAX);
+    let commands = Commands { run: run_id(state), flags: told.flags, again: told.again };
     for (id, view) in instances.iter().take(TOLD_MAX) {
         let _ = writeln!(text);
+        let unwell = Unwell {
+            id,
+            try_number: view.try_number,
+            failure: view.failure.map(|failure| &**failure),
+            why_undecided: told.report.undecided.get(id).map(String::as_str),
+            earlier: String::new(),
+        };
         match view.phase {
-            InstancePhase::UpstreamFailed => upstream_failed(told, id, paint, text),
-            InstancePhase::InDoubt => in_doubt(told, id, view, paint, text),
-            _ => failed(told, id, view, paint, text),
+            InstancePhase::UpstreamFailed => account::upstream_failed(id, &blamed(state, id), paint, text),
+            InstancePhase::InDoubt => account::in_doubt(&unwell, commands, paint, text),
+            _ => account::failed(&unwell, commands, paint, text),
         }
     }
     if more > 0 {
@@ -75,67 +81,36 @@ fn not_well(told: &Told<'_>, paint: Painter, text: &mut String) {
     }
 }
 
-fn failed(told: &Told<'_>, id: &InstanceId, view: &InstanceView<'_>, paint: Painter, text: &mut String) {
-    let tries = match view.try_number {
-        0 | 1 => String::new(),
-        many => format!(", after {many} tries"),
-    };
-    let _ = writeln!(text, "{} failed{tries}", paint.bad(&format!("✗ {id}")));
-    if let Some(failure) = view.failure {
-        text.push_str(&explain::failure(failure, paint));
-    }
-    log_command(told, id, paint, text);
-}
-
-fn in_doubt(told: &Told<'_>, id: &InstanceId, view: &InstanceView<'_>, paint: Painter, text: &mut String) {
-    let _ =
-        writeln!(text, "{} is in doubt: it is not known whether its last attempt took effect", paint.warn(&format!("? {id}")));
-    if let Some(failure) = view.failure {
-        text.push_str(&explain::failure(failure, paint));
-    }
-    if let Some(why) = told.report.undecided.get(id) {
-        let _ = writeln!(text, "    {} {why}", paint.bold("why:"));
-    }
-    log_command(told, id, paint, text);
-    let (run, word, again) = (run_id(&told.report.state), shell_word(&id.to_string()), told.again);
-    let _ = writeln!(text, "    Find out what it did, then say so:");
-    for outcome in ["committed", "not-committed"] {
-        let _ = writeln!(text, "      {again} --resume {run} --resolve {word}={outcome} --why \"how you know\"");
-    }
-}
-
-fn upstream_failed(told: &Told<'_>, id: &InstanceId, paint: Painter, text: &mut String) {
-    let state = &told.report.state;
+/// The upstreams of an instance that did not go well, in words.
+fn blamed(state: &RunState, id: &InstanceId) -> BTreeSet<String> {
     let dag = state.dag();
     let upstreams = dag.index(id.task.as_str()).map(|place| dag.task(place).upstream.clone()).unwrap_or_default();
-    let blamed: BTreeSet<String> = state
+    state
         .instances()
         .filter(|(other, view)| {
             let is_upstream = dag.index(other.task.as_str()).is_some_and(|place| upstreams.contains(&place));
             is_upstream && matches!(view.phase, InstancePhase::Failed | InstancePhase::UpstreamFailed | InstancePhase::Skipped)
         })
         .map(|(other, view)| format!("{other} is {}", view.phase.as_str()))
-        .collect();
-    let because: Vec<String> = blamed.into_iter().take(5).collect();
-    let because = if because.is_empty() { String::new() } else { format!(": {}", because.join(", ")) };
-    let _ = writeln!(text, "{} did not run (upstream_failed){because}", paint.warn(&format!("- {id}")));
-}
-
-fn log_command(told: &Told<'_>, id: &InstanceId, paint: Painter, text: &mut String) {
-    let run = run_id(&told.report.state);
-    let _ = writeln!(text, "    {} backstop logs {run} {}{}", paint.bold("log:"), shell_word(&id.to_string()), told.flags);
+        .collect()
 }
 
 fn at_least_once(told: &Told<'_>, paint: Painter, text: &mut String) {
-    let mut lines = BTreeSet::new();
+    let dag = told.report.state.dag();
+    let (mut warned, mut allowed) = (BTreeSet::new(), BTreeSet::new());
     for (id, view) in told.report.state.instances() {
+        let task = dag.index(id.task.as_str()).map(|place| dag.task(place));
+        let chosen = task.filter(|task| task.settings.delivery == Delivery::AtLeastOnce);
         for commit in view.segments {
-            if let Promise::AtLeastOnce(reason) = &commit.promise {
-                lines.insert(format!("{id}: segment {} ran at least once, not exactly once: {reason}", commit.segment + 1));
+            let Promise::AtLeastOnce(reason) = &commit.promise else { continue };
+            match chosen {
+                Some(task) => drop(allowed.insert(task.id.as_str())),
+                None => drop(warned.insert(account::ran_at_least_once(&id, commit.segment, reason))),
             }
         }
     }
-    list(&lines, paint, "!", text);
+    account::list(&warned, paint, "!", text);
+    account::allowed_to_repeat(&allowed, text);
 }
 
 fn retries(told: &Told<'_>, text: &mut String) {
@@ -146,28 +121,7 @@ fn retries(told: &Told<'_>, text: &mut String) {
         .filter(|(_, view)| view.phase == InstancePhase::Success && view.try_number > 1)
         .map(|(id, view)| format!("{id}: succeeded on try {}", view.try_number))
         .collect();
-    list(&lines, Painter::plain(), "↻", text);
-}
-
-fn callbacks(told: &Told<'_>, paint: Painter, text: &mut String) {
-    for (callback, failure) in &told.callbacks_failed {
-        let name = format!("✗ {} of {}", narrate::callback_name(callback), narrate::subject(callback));
-        let _ = writeln!(text, "\n{} failed; this changes no task's state", paint.bad(&name));
-        text.push_str(&explain::failure(failure, paint));
-    }
-}
-
-fn list(lines: &BTreeSet<String>, paint: Painter, glyph: &str, text: &mut String) {
-    if lines.is_empty() {
-        return;
-    }
-    text.push('\n');
-    for line in lines.iter().take(TOLD_MAX) {
-        let _ = writeln!(text, "{} {line}", paint.warn(glyph));
-    }
-    if lines.len() > TOLD_MAX {
-        let _ = writeln!(text, "… and {} more", words::grouped((lines.len() - TOLD_MAX) as u64));
-    }
+    account::list(&lines, Painter::plain(), "↻", text);
 }
 
 fn outcome(told: &Told<'_>, paint: Painter, text: &mut String) {

@@ -296,12 +296,20 @@ fn created(header: &core::RunHeader) -> Event<'_> {
 }
 
 fn skipped<'a>(instance: &'a InstanceId, cause: &'a SkipCause) -> Event<'a> {
-    let (name, branch, reason) = match cause {
-        SkipCause::TriggerRule => ("trigger_rule", None, None),
-        SkipCause::Branch(task) => ("branch", Some(task.as_str()), None),
-        SkipCause::Own(reason) => ("own", None, Some(reason.as_str())),
-        SkipCause::NothingToMap => ("nothing_to_map", None, None),
-        SkipCause::RunCancelled => ("run_cancelled", None, None),
+    let (branch, reason) = match cause {
+        SkipCause::Branch(task) => (Some(task.as_str()), None),
+        SkipCause::Own(reason) => (None, Some(reason.as_str())),
+        SkipCause::TriggerRule | SkipCause::NothingToMap | SkipCause::RunCancelled => (None, None),
     };
-    Event::TaskSkipped { instance: instance.into(), cause: name, branch, reason }
+    Event::TaskSkipped { instance: instance.into(), cause: skip_cause(cause), branch, reason }
+}
+
+pub(super) fn skip_cause(cause: &SkipCause) -> &'static str {
+    match cause {
+        SkipCause::TriggerRule => "trigger_rule",
+        SkipCause::Branch(_) => "branch",
+        SkipCause::Own(_) => "own",
+        SkipCause::NothingToMap => "nothing_to_map",
+        SkipCause::RunCancelled => "run_cancelled",
+    }
 }

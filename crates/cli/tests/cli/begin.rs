@@ -89,6 +89,13 @@ fn what_init_writes_is_valid_and_runs() {
       backstop check
       backstop run hello
     "#);
+    for (file, start) in [("backstop.yaml", ""), ("dags/hello.yaml", "../")] {
+        let text = std::fs::read_to_string(project.path().join("shop").join(file)).unwrap();
+        let schema = text.strip_prefix(&format!("# yaml-language-server: $schema={start}")).unwrap().lines().next().unwrap();
+        let schema = std::fs::read_to_string(project.path().join("shop").join(schema)).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&schema).unwrap()["properties"].is_object());
+    }
+    assert!(!project.path().join("shop/.backstop").exists(), "what is not kept in git holds nothing that team mates need");
     assert_eq!(project.backstop(&["check", "shop"]).code, Some(0));
     assert_eq!(project.backstop(&["run", "hello", "--project", "shop", "--param", "region=us"]).code, Some(0));
     let again = project.backstop(&["init", "shop"]);

@@ -47,8 +47,9 @@ fn a_run_is_shown_with_its_tasks_and_statements() {
     started  TIME
     ended  TIME
     took  TOOK
+    committed  2 segments of 2 tasks
 
-    TASK  STATE  TRIES  TOOK  LAST ERROR
+    TASK  STATE  TRIES  TOOK  WHY
     make  success  1  TOOK
     fill  success  1  TOOK
     tell  success  1  TOOK
@@ -199,4 +200,109 @@ fn schemas_and_completions_are_printed() {
     assert!(project.json(&["schema", "backstop"])["properties"]["connections"].is_object());
     assert!(project.data(&["completions", "bash"]).contains("backstop"));
     assert!(project.data(&["--version"]).starts_with("backstop "));
+}
+
+#[test]
+fn a_failed_run_is_explained_the_morning_after() {
+    let project = Project::with_tasks(
+        "  load:\n    sql: sql/load.sql\n    retries: 1\n    retry_delay: 0s\n    on_failure:\n    - {shell: 'true'}\n    - {shell: 'exit 3'}\n  \
+         report: {sql: SELECT 1, after: [load]}\n  send: {shell: 'true', after: [report]}\n  \
+         is_end: {branch: {when: 'false', if_true: [close]}}\n  close: {sql: SELECT 1, after: [is_end]}\n",
+    );
+    project.write(
+        "sql/load.sql",
+        "BEGIN;\nCREATE TABLE t (n INTEGER PRIMARY KEY);\nCOMMIT;\nINSERT INTO t VALUES (1);\nINSERT INTO t VALUES (1);\n",
+    );
+    assert_eq!(project.backstop(&["run", "d", "--logical-date", "2025-05-01"]).code, Some(1));
+    // Neither the project as it is now nor its connections are needed to look at a run.
+    project.write("dags/d.yaml", "dag: other\ntasks:\n  one: {shell: 'true'}\n");
+    project.write("backstop.yaml", "name: test\n");
+    insta::assert_snapshot!(project.scrubbed(&["runs", "show", "latest"]), @r#"
+    run  RUN
+    dag  d
+    state  failed
+    logical date  TIME
+    queued  TIME
+    started  TIME
+    ended  TIME
+    took  TOOK
+    committed  1 segment of 1 task
+
+    TASK  STATE  TRIES  TOOK  WHY
+    load  failed  2  TOOK  sql/load.sql:5:1: statement 5 of 5: UNIQUE constraint failed: t.n
+    is_end  success  1  TOOK
+    close  skipped  0  branch is_end went elsewhere
+    report  upstream_failed  0  load is failed
+    send  upstream_failed  0  report is upstream_failed
+
+    TASK  TRY  SEGMENT  NO  LINE  ROWS  TOOK  STATEMENT
+    load  1  1  2  2  0  TOOK  CREATE TABLE t (n INTEGER PRIMARY KEY)
+    load  1  failed  4  4  1  TOOK  INSERT INTO t VALUES (1)
+    load  2  failed  4  4  1  TOOK  INSERT INTO t VALUES (1)
+
+    ✗ load failed, after 2 tries
+        statement 5 of 5: UNIQUE constraint failed: t.n
+        at: sql/load.sql:5:1, statement 5
+        code 1555
+        effect: segment 1 of 2 is committed and stays; nothing of segment 2 was committed
+        try 1: TIME failed: sql/load.sql:5:1: statement 5 of 5: UNIQUE constraint failed: t.n
+        log: backstop logs RUN load
+
+    - report did not run (upstream_failed): load is failed
+
+    - send did not run (upstream_failed): report is upstream_failed
+
+    ✗ callback on_failure[1] of load failed; this changes no task's state
+        the command ended with exit code 3
+        effect: what it did before is not undone by Backstop
+
+    · callback on_failure of load ran
+    "#);
+    let shown = project.json(&["runs", "show", "latest", "--json"]);
+    let task = |name: &str| shown["tasks"].as_array().unwrap().iter().find(|task| task["task"] == name).unwrap().clone();
+    let failure = &task("load")["failures"][1]["failure"];
+    let place = format!("{}:{}:{} {}", failure["file"], failure["line"], failure["column"], failure["statement"]);
+    assert_eq!(place, "\"sql/load.sql\":5:1 5");
+    assert_eq!(failure["effect"], "segment 1 of 2 is committed and stays; nothing of segment 2 was committed");
+    assert_eq!(task("load")["failures"].as_array().unwrap().len(), 2);
+    assert_eq!((&task("report")["why"], &task("send")["why"]), (&"load is failed".into(), &"report is upstream_failed".into()));
+    assert_eq!((&task("close")["why"], &task("close")["skip_cause"]), (&"branch is_end went elsewhere".into(), &"branch".into()));
+    assert_eq!((&shown["abandoned"], &shown["segments"][0]["promise"]), (&false.into(), &"exactly_once".into()));
+    let called: Vec<String> =
+        shown["callbacks"].as_array().unwrap().iter().map(|one| format!("{} {}", one["occasion"], one["state"])).collect();
+    assert_eq!(called, [r#""on_failure" "success""#, r#""on_failure" "failed""#]);
+}
+
+#[test]
+fn who_acted_and_what_ended_a_run_is_told() {
+    let project = Project::with_tasks("  pay: {shell: 'echo began; sleep 60'}\n");
+    let mut running = project.start(&["run", "d"]);
+    running.wait_for("pay: started");
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(running.end().0, Some(130));
+    let shown = project.scrubbed(&["runs", "show", "latest"]);
+    assert!(shown.contains("the run was cancelled: SIGTERM was received"), "{shown}");
+    assert_eq!(project.json(&["runs", "show", "latest", "--json"])["cancelled"]["cause"], "asked");
+}
+
+#[test]
+fn a_connection_that_is_not_there_is_guessed() {
+    let project = Project::with_tasks("  one: {sql: SELECT 1}\n");
+    project.write("one.sql", "SELECT 1;\n");
+    let outcome = project.backstop(&["run", "one.sql", "--connection", "bd"]);
+    assert_eq!(outcome.code, Some(2));
+    insta::assert_snapshot!(outcome.stderr, @r#"
+    error: there is no connection `bd` in PROJECT
+      hint: did you mean `db`?
+      hint: connections: db
+      hint: or give a URI such as sqlite:data.db or postgres://user@host/database
+    "#);
+    let outcome = project.backstop(&["connections", "test", "bd"]);
+    assert_eq!(outcome.code, Some(2));
+    insta::assert_snapshot!(outcome.stderr, @r#"
+    error: there is no connection `bd` in PROJECT
+      hint: did you mean `db`?
+      hint: connections: db
+    "#);
+    assert_eq!(project.backstop(&["run", "one.sql", "--connection", "DB"]).code, Some(0), "ids are read without regard to case");
 }

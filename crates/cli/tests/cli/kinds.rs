@@ -53,9 +53,30 @@ fn an_answer_reaches_the_next_task_as_a_bound_value() {
 #[test]
 fn a_status_that_was_not_expected_fails_with_the_answers_beginning() {
     let (port, thread) = listener(vec!["HTTP/1.1 409 Conflict\r\ncontent-length: 12\r\nconnection: close\r\n\r\nalready paid"]);
-    let project = Project::with_tasks(&format!("  pay: {{http: {{method: POST, url: 'http://127.0.0.1:{port}/pay'}}}}\n"));
-    assert_says(&project.backstop(&["run", "d"]), 1, &["status 409", "already paid"]);
+    let project = Project::with_tasks(&format!(
+        "  pay: {{http: {{method: POST, url: 'http://me:hunter22@127.0.0.1:{port}/pay?day={{{{ ds }}}}&key=abcd99'}}}}\n"
+    ));
+    let outcome = project.backstop(&["run", "d"]);
+    let request = format!("POST http://***@127.0.0.1:{port}/pay?day=***&key=*** was answered with status 409");
+    assert_says(&outcome, 1, &[&request, "already paid", "at: dags/d.yaml:4:"]);
+    for secret in ["hunter22", "abcd99"] {
+        assert!(!outcome.stderr.contains(secret), "{}", outcome.stderr);
+        assert!(!project.data(&["runs", "show", "latest", "--json"]).contains(secret));
+        assert!(!project.data(&["logs", "latest", "pay"]).contains(secret));
+    }
     assert!(thread.join().unwrap()[0].to_ascii_lowercase().contains("idempotency-key:"));
+}
+
+#[test]
+fn a_request_that_cannot_be_sent_names_what_it_was() {
+    // Port 1 of the loopback: nothing listens there.
+    let project = Project::with_tasks("  ask: {http: {url: 'http://127.0.0.1:1/rates?key=abcd99'}}\n");
+    let outcome = project.backstop(&["run", "d"]);
+    assert_says(&outcome, 1, &["GET http://127.0.0.1:1/rates?key=***: no connection", "nothing was sent"]);
+    assert!(!outcome.stderr.contains("abcd99"), "{}", outcome.stderr);
+    let project = Project::with_tasks("  ask: {http: {url: 'http://[{{ ds }}/'}}\n");
+    let texts = ["the address to send to is not valid: ", "at: dags/d.yaml:4:"];
+    assert_says(&project.backstop(&["run", "d"]), 1, &texts);
 }
 
 #[test]
@@ -63,7 +84,7 @@ fn a_post_without_an_answer_is_in_doubt_and_not_repeated() {
     let (port, thread) = listener(vec![""]);
     let tasks = format!("  pay: {{retries: 3, retry_delay: 0, http: {{method: POST, url: 'http://127.0.0.1:{port}/pay'}}}}\n");
     let project = Project::with_tasks(&tasks);
-    assert_says(&project.backstop(&["run", "d"]), 3, &["pay is in doubt", "--resolve pay="]);
+    assert_says(&project.backstop(&["run", "d"]), 3, &["pay is in doubt", "/pay: no whole answer", "--resolve pay="]);
     assert_eq!(thread.join().unwrap().len(), 1, "it was sent once");
     let decided = ["run", "--resume", "latest", "--resolve", "pay=committed", "--why", "the bank says so"];
     assert_says(&project.backstop(&decided), 0, &["success"]);

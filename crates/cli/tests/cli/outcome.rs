@@ -25,6 +25,49 @@ fn a_run_that_succeeds() {
     assert_eq!(project.ask("SELECT sum(n) FROM t"), 3);
 }
 
+#[test]
+fn the_same_date_again_is_said_and_can_be_left_at_that() {
+    let project = Project::new(&[(
+        "dags/d.yaml",
+        "dag: d\nconnection: db\nparams:\n  region: {default: eu}\ntasks:\n  fill: {sql: INSERT INTO t VALUES (1)}\n",
+    )]);
+    project.sql("CREATE TABLE t (n INTEGER)");
+    let run = |more: &[&str]| {
+        let outcome = project.backstop(&[["run", "d", "--logical-date", "2025-05-01"].as_slice(), more].concat());
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        let notes: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("note")).collect();
+        (notes.join("\n"), project.ask("SELECT count(*) FROM t"))
+    };
+    assert_eq!(run(&["--skip-if-successful"]), (String::new(), 1), "nothing has succeeded yet");
+    let told = "note: run RUN of `d` for TIME TIME succeeded already at TIME TIME";
+    let told = told.replace("TIME TIME", "TIME");
+    let again = format!("{told}; this is another run (--skip-if-successful would leave it at that)");
+    assert_eq!(run(&[]), (again.clone(), 2));
+    assert_eq!(run(&["--skip-if-successful"]), (format!("{told}: nothing to do"), 2));
+    assert_eq!(run(&["--skip-if-successful", "--param", "region=us"]), (String::new(), 3), "other parameters, other work");
+    assert_eq!(run(&["--new"]), (String::new(), 4));
+    let outcome = project.backstop(&["run", "d", "--skip-if-successful"]);
+    assert_eq!(outcome.code, Some(2), "without a date nothing can be the same");
+    let output = project.command(&["run", "d", "--logical-date", "2025-05-01", "--json"]).output().unwrap();
+    assert!(output.stdout.split(|byte| *byte == b'\n').all(|line| line.is_empty() || line[0] == b'{'));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("succeeded already at"));
+}
+
+#[test]
+fn what_the_author_allowed_to_repeat_is_told_in_one_line() {
+    let task = |name: &str| format!("  {name}: {{sql: 'INSERT INTO t VALUES (1)', delivery: at_least_once}}\n");
+    let project = Project::with_tasks(&format!("{}{}  tidy: {{sql: VACUUM}}\n", task("one"), task("two")));
+    project.sql("CREATE TABLE t (n INTEGER)");
+    let told = "! tidy: segment 1 ran at least once, not exactly once: SQLite runs VACUUM outside of transactions only\n\n\
+                · at least once, as their `delivery` says: one, two\n";
+    let outcome = project.backstop(&["run", "d"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(told), "{}", outcome.stderr);
+    assert_eq!(outcome.stderr.matches("not exactly once").count(), 1, "{}", outcome.stderr);
+    let shown = project.data(&["runs", "show", "latest"]);
+    assert!(shown.contains(told), "{shown}");
+}
+
 /// Twelve statements, the seventh of which violates the key.
 fn twelve_statements() -> String {
     let mut script = String::from("CREATE TABLE t (id INTEGER PRIMARY KEY);\n");
@@ -66,7 +109,7 @@ fn a_statement_that_fails_is_told_with_its_place_and_nothing_of_the_script_stays
 #[test]
 fn a_retry_goes_well_after_its_callback_mended_the_data() {
     let project = Project::with_tasks(
-        "  load:\n    sql: INSERT INTO t SELECT 5\n    retries: 1\n    retry_delay: 0s\n    on_retry: {sql: CREATE TABLE t (n INTEGER)}\n",
+        "  load:\n    sql: INSERT INTO t SELECT 5\n    retries: 1\n    retry_delay: 1s\n    on_retry: {sql: CREATE TABLE t (n INTEGER)}\n",
     );
     let outcome = project.backstop(&["run", "d"]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);

@@ -40,6 +40,27 @@ fn the_same_command_goes_on_after_kill_9() {
 }
 
 #[test]
+fn a_run_whose_process_is_gone_is_told_from_one_that_goes_on() {
+    let (project, running) = slow();
+    assert_eq!(project.json(&["runs", "list", "--json"])[0]["abandoned"], false);
+    assert!(!project.data(&["runs", "show", "latest"]).contains("gone"));
+    running.kill();
+    let run = &project.json(&["runs", "list", "--json"])[0];
+    assert_eq!((&run["state"], &run["abandoned"]), (&"running".into(), &true.into()));
+    let outcome = project.backstop(&["runs", "list"]);
+    insta::assert_snapshot!(format!("{}{}", scrub(&outcome.stdout, project.path()), outcome.stderr), @r#"
+    RUN  DAG  STATE  LOGICAL DATE  BEGUN  TOOK
+    RUN  d  running (its process is gone)  TIME  TIME
+    note: nobody runs RUN of `d`: resume it with `backstop run --resume RUN`
+    "#);
+    let shown = project.scrubbed(&["runs", "show", "latest"]);
+    assert!(shown.contains("running (its process is gone)\nresume  backstop run --resume RUN\n"), "{shown}");
+    project.sql("UPDATE speed SET n = 10");
+    assert_eq!(project.backstop(&["run", "--resume", "latest"]).code, Some(0), "a look took nothing");
+    assert_eq!(project.json(&["runs", "list", "--json"])[0]["abandoned"], false);
+}
+
+#[test]
 fn a_run_is_resumed_by_the_beginning_of_its_id() {
     let project = killed();
     let id = project.newest();

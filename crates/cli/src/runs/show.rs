@@ -1,0 +1,319 @@
+//! `backstop runs show`: all that is known of one run, for whoever was not there when it ran.
+
+use super::story::{Called, Story, Tried};
+use super::{Latest, find, is_abandoned, resume_command, shape, state_in_words};
+use crate::account::{self, Commands, TOLD_MAX, Unwell};
+use crate::explain::Problem;
+use crate::output::{self, Painter};
+use crate::wire::shown::{Committed, Instance, RunShown};
+use crate::{narrate, wire, words};
+use backstop_core::dag::Delivery;
+use backstop_core::event::{Evidence, Promise};
+use backstop_core::state::{InstancePhase, RunPhase};
+use backstop_core::{Dag, InstanceId};
+use backstop_store::{InstanceRow, RunRow, StatementRow, Store};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Statements that are shown to people.
+const STATEMENTS_SHOWN_MAX: usize = 500;
+/// Characters of a task's reason in the table; the whole of it is below.
+const WHY_CHARS_MAX: usize = 120;
+/// Earlier tries of one task that are told.
+const TRIES_TOLD_MAX: usize = 10;
+
+/// Everything read of a run.
+struct Shown<'a> {
+    row: RunRow,
+    abandoned: bool,
+    instances: Vec<InstanceRow>,
+    statements: Vec<StatementRow>,
+    story: Story,
+    /// The DAG as the run began with it, where something has to be explained by it.
+    dag: Option<Arc<Dag>>,
+    /// What leads commands to the store.
+    flags: &'a str,
+}
+
+/// Shows a run.
+pub(super) async fn show(store: &dyn Store, wanted: &str, flags: &str, json: bool) -> Result<(), Problem> {
+    let row = find(store, wanted, Latest::Any).await?;
+    let run = row.header.run_id.clone();
+    let instances = store.instances(&run).await?;
+    let story = Story::read(store, &run).await?;
+    let dag = if asks_for_the_dag(&instances, &story) { shape::read(store, &row).await } else { None };
+    let abandoned = is_abandoned(store, &row).await?;
+    let shown = Shown { abandoned, statements: store.statements(&run, None).await?, instances, story, dag, row, flags };
+    if json { shown.json() } else { output::data(&shown.text(Painter::stdout())) }
+}
+
+fn asks_for_the_dag(instances: &[InstanceRow], story: &Story) -> bool {
+    instances.iter().any(|row| row.state == InstancePhase::UpstreamFailed.as_str())
+        || story.segments.iter().any(|segment| matches!(segment.commit.promise, Promise::AtLeastOnce(_)))
+}
+
+impl Shown<'_> {
+    fn json(&self) -> Result<(), Problem> {
+        let blamed = self.blamed();
+        output::json(&RunShown {
+            run: wire::Run::new(&self.row, self.abandoned),
+            cancelled: RunShown::cancelled(&self.story),
+            tasks: self.instances.iter().map(|row| Instance::new(row, &self.story, self.why(row, &blamed))).collect(),
+            segments: self.story.segments.iter().map(Committed::from).collect(),
+            statements: self.statements.iter().map(wire::Statement::from).collect(),
+            callbacks: RunShown::callbacks(&self.story),
+            acts: RunShown::acts(&self.story),
+        })
+    }
+
+    fn text(&self, paint: Painter) -> String {
+        let blamed = self.blamed();
+        let mut text = self.header();
+        self.tasks(&blamed, paint, &mut text);
+        statements_table(&self.statements, paint, &mut text);
+        self.found_by_markers(&mut text);
+        self.not_well(&blamed, paint, &mut text);
+        self.at_least_once(paint, &mut text);
+        self.callbacks(paint, &mut text);
+        self.acts(&mut text);
+        text
+    }
+
+    fn header(&self) -> String {
+        let (row, header) = (&self.row, &self.row.header);
+        let time = |at: Option<Timestamp>| at.map(words::time).unwrap_or_else(|| "-".to_owned());
+        let mut lines = vec![
+            ("run", header.run_id.to_string()),
+            ("dag", header.dag_id.to_string()),
+            ("state", state_in_words(row, self.abandoned)),
+        ];
+        if self.abandoned {
+            lines.push(("resume", resume_command(row, self.flags)));
+        }
+        lines.extend([
+            ("logical date", time(header.logical_date)),
+            ("queued", words::time(header.queued_at)),
+            ("started", time(row.started_at)),
+            ("ended", time(row.ended_at)),
+        ]);
+        if let Some((start, end)) = row.started_at.zip(row.ended_at) {
+            lines.push(("took", words::between(start, end)));
+        }
+        if &*header.params != "{}" {
+            lines.push(("params", header.params.to_string()));
+        }
+        if !header.only_tasks.is_empty() {
+            let names: Vec<&str> = header.only_tasks.iter().map(backstop_core::TaskId::as_str).collect();
+            lines.push(("only tasks", names.join(", ")));
+        }
+        let committed = match self.story.committed() {
+            (0, _) => "nothing".to_owned(),
+            (segments, tasks) => format!("{} of {}", words::count(segments, "segment"), words::count(tasks, "task")),
+        };
+        lines.push(("committed", committed));
+        let mut text = String::new();
+        for (name, value) in lines {
+            let _ = writeln!(text, "{name:<13} {value}");
+        }
+        text
+    }
+
+    fn tasks(&self, blamed: &HashMap<&InstanceId, BTreeSet<String>>, paint: Painter, text: &mut String) {
+        if self.instances.is_empty() {
+            return;
+        }
+        let mut table = vec![["TASK", "STATE", "TRIES", "TOOK", "WHY"].map(str::to_owned).to_vec()];
+        table.extend(self.instances.iter().map(|row| {
+            let took = row.started_at.zip(row.ended_at).filter(|_| row.try_number > 0);
+            vec![
+                row.instance.to_string(),
+                row.state.clone(),
+                row.try_number.to_string(),
+                took.map(|(start, end)| words::between(start, end)).unwrap_or_default(),
+                self.why(row, blamed).map(|why| words::short(&why, WHY_CHARS_MAX)).unwrap_or_default(),
+            ]
+        }));
+        let _ = write!(text, "\n{}", output::table(&table, paint));
+    }
+
+    /// Why an instance is as it is, in a line; nothing where all went well at once.
+    fn why(&self, row: &InstanceRow, blamed: &HashMap<&InstanceId, BTreeSet<String>>) -> Option<String> {
+        let last = self.story.last(&row.instance);
+        match &*row.state {
+            "skipped" => self.story.skipped.get(&row.instance).map(narrate::skipped),
+            "upstream_failed" => blamed.get(&row.instance).and_then(account::because),
+            "success" => last.map(|tried| format!("try {} {}", tried.try_number, how(tried))),
+            _ => last.map(|tried| narrate::in_short(&tried.failure)),
+        }
+    }
+
+    /// For each instance that could not run, the upstreams that did not go well.
+    fn blamed(&self) -> HashMap<&InstanceId, BTreeSet<String>> {
+        let Some(dag) = &self.dag else { return HashMap::new() };
+        let mut unwell: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for row in self.instances.iter().filter(|row| matches!(&*row.state, "failed" | "upstream_failed" | "skipped")) {
+            unwell.entry(row.instance.task.as_str()).or_default().push(format!("{} is {}", row.instance, row.state));
+        }
+        let upstreams = |id: &InstanceId| -> BTreeSet<String> {
+            let Some(place) = dag.index(id.task.as_str()) else { return BTreeSet::new() };
+            let names = dag.task(place).upstream.iter().map(|upstream| dag.task(*upstream).id.as_str());
+            names.filter_map(|name| unwell.get(name)).flatten().cloned().collect()
+        };
+        let failed = self.instances.iter().filter(|row| row.state == InstancePhase::UpstreamFailed.as_str());
+        failed.map(|row| (&row.instance, upstreams(&row.instance))).collect()
+    }
+
+    /// Commits of which no statement was told, as their process died with them.
+    fn found_by_markers(&self, text: &mut String) {
+        let found: BTreeSet<String> = self
+            .story
+            .segments
+            .iter()
+            .filter(|segment| !matches!(segment.commit.evidence, Evidence::Acknowledged | Evidence::ReadOnly))
+            .map(|segment| {
+                let (id, number) = (&segment.instance, segment.commit.segment + 1);
+                format!("{id}: segment {number} committed: {}", narrate::known_by(&segment.commit.evidence))
+            })
+            .collect();
+        account::list(&found, Painter::plain(), "·", text);
+    }
+
+    fn not_well(&self, blamed: &HashMap<&InstanceId, BTreeSet<String>>, paint: Painter, text: &mut String) {
+        let of = |state: &str| self.instances.iter().filter(move |row| row.state == state).collect::<Vec<_>>();
+        let mut unwell = of(InstancePhase::Failed.as_str());
+        unwell.extend(of(InstancePhase::InDoubt.as_str()));
+        unwell.extend(of("up_for_retry"));
+        unwell.extend(of(InstancePhase::UpstreamFailed.as_str()));
+        let again = format!("backstop run{}", self.flags);
+        let commands = Commands { run: self.row.header.run_id.as_str(), flags: self.flags, again: &again };
+        for row in unwell.iter().take(TOLD_MAX) {
+            let _ = writeln!(text);
+            let id = &row.instance;
+            let told = Unwell {
+                id,
+                try_number: row.try_number,
+                failure: self.story.last(id).map(|tried| &*tried.failure),
+                why_undecided: None,
+                earlier: self.earlier_tries(id, paint),
+            };
+            match &*row.state {
+                "upstream_failed" => {
+                    let nobody = BTreeSet::new();
+                    account::upstream_failed(id, blamed.get(id).unwrap_or(&nobody), paint, text);
+                }
+                "in_doubt" => account::in_doubt(&told, commands, paint, text),
+                _ => account::failed(&told, commands, paint, text),
+            }
+        }
+        if unwell.len() > TOLD_MAX {
+            let _ = writeln!(text, "\n… and {} more: --json has them all", words::grouped((unwell.len() - TOLD_MAX) as u64));
+        }
+    }
+
+    fn earlier_tries(&self, id: &InstanceId, paint: Painter) -> String {
+        let mut text = String::new();
+        let Some((_, earlier)) = self.story.tries.get(id).and_then(|tries| tries.split_last()) else { return text };
+        let left_out = earlier.len().saturating_sub(TRIES_TOLD_MAX);
+        if left_out > 0 {
+            let _ = writeln!(text, "    {left_out} tries before these: --json has them all");
+        }
+        for tried in &earlier[left_out..] {
+            let label = paint.bold(&format!("try {}:", tried.try_number));
+            let _ = writeln!(text, "    {label} {} {}", words::time(tried.at), how(tried));
+        }
+        text
+    }
+
+    fn at_least_once(&self, paint: Painter, text: &mut String) {
+        let chosen = |id: &InstanceId| {
+            let dag = self.dag.as_ref()?;
+            let task = dag.task(dag.index(id.task.as_str())?);
+            (task.settings.delivery == Delivery::AtLeastOnce).then(|| task.id.as_str())
+        };
+        let (mut warned, mut allowed) = (BTreeSet::new(), BTreeSet::new());
+        for segment in &self.story.segments {
+            let Promise::AtLeastOnce(reason) = &segment.commit.promise else { continue };
+            match chosen(&segment.instance) {
+                Some(task) => drop(allowed.insert(task)),
+                None => drop(warned.insert(account::ran_at_least_once(&segment.instance, segment.commit.segment, reason))),
+            }
+        }
+        account::list(&warned, paint, "!", text);
+        account::allowed_to_repeat(&allowed, text);
+    }
+
+    fn callbacks(&self, paint: Painter, text: &mut String) {
+        let failed = self.story.callbacks.iter().filter_map(|(id, called)| match called {
+            Called::Failed(failure) => Some((id, &**failure)),
+            Called::Pending | Called::Ran => None,
+        });
+        account::callbacks(failed.take(TOLD_MAX), paint, text);
+        let others: BTreeSet<String> = self
+            .story
+            .callbacks
+            .iter()
+            .filter_map(|(id, called)| {
+                let how = match called {
+                    Called::Ran => "ran",
+                    Called::Pending => "has not run yet",
+                    Called::Failed(_) => return None,
+                };
+                Some(format!("{} of {} {how}", narrate::callback_name(id), narrate::subject(id)))
+            })
+            .collect();
+        account::list(&others, Painter::plain(), "·", text);
+    }
+
+    fn acts(&self, text: &mut String) {
+        if self.story.acts.is_empty() {
+            return;
+        }
+        text.push('\n');
+        let left_out = self.story.acts.len().saturating_sub(TOLD_MAX);
+        if left_out > 0 {
+            let _ = writeln!(text, "… {left_out} earlier ones: backstop runs events {}{}", self.row.header.run_id, self.flags);
+        }
+        for act in &self.story.acts[left_out..] {
+            let _ = writeln!(text, "· {} {}", words::time(act.at), act.text);
+        }
+        if self.row.state == RunPhase::Stuck.as_str() {
+            let _ = writeln!(text, "  it goes on when a person has said what is in doubt");
+        }
+    }
+}
+
+fn how(tried: &Tried) -> String {
+    let how = if tried.in_doubt { "was in doubt" } else { "failed" };
+    format!("{how}: {}", narrate::in_short(&tried.failure))
+}
+
+fn statements_table(statements: &[StatementRow], paint: Painter, text: &mut String) {
+    if statements.is_empty() {
+        return;
+    }
+    let mut table = vec![["TASK", "TRY", "SEGMENT", "NO", "LINE", "ROWS", "TOOK", "STATEMENT"].map(str::to_owned).to_vec()];
+    table.extend(statements.iter().take(STATEMENTS_SHOWN_MAX).map(|row| {
+        let record = &row.record;
+        let rows = record.rows_affected.unwrap_or(0).max(record.rows_returned);
+        vec![
+            row.instance.to_string(),
+            row.try_number.to_string(),
+            row.segment.map_or_else(|| "failed".to_owned(), |segment| (segment + 1).to_string()),
+            record.number.to_string(),
+            record.line.to_string(),
+            words::grouped(rows),
+            words::duration_us(record.duration_us),
+            record.summary.clone(),
+        ]
+    }));
+    let _ = write!(text, "\n{}", output::table(&table, paint));
+    if statements.len() > STATEMENTS_SHOWN_MAX {
+        let _ = writeln!(
+            text,
+            "… and {} more: --json has them all",
+            words::grouped((statements.len() - STATEMENTS_SHOWN_MAX) as u64)
+        );
+    }
+}

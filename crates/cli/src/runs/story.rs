@@ -1,0 +1,141 @@
+//! What the log of a run tells beyond the rows of its tasks: why they failed, every try of them; why they did not run; what committed and
+//! how that is known; callbacks; and who acted.
+
+use super::EVENTS_AT_ONCE;
+use crate::explain::Problem;
+use crate::narrate;
+use backstop_core::event::{CallbackId, CancelCause, Evidence, Failure, Promise, SegmentCommit, SkipCause};
+use backstop_core::{Event, InstanceId, RunId};
+use backstop_store::{Recorded, Store};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// A try that did not end well.
+pub(crate) struct Tried {
+    pub(crate) at: Timestamp,
+    pub(crate) try_number: u32,
+    /// It was not known whether it took effect.
+    pub(crate) in_doubt: bool,
+    pub(crate) failure: Arc<Failure>,
+}
+
+/// A segment that took effect, or was only read.
+pub(crate) struct Segment {
+    pub(crate) instance: InstanceId,
+    pub(crate) try_number: u32,
+    pub(crate) commit: Arc<SegmentCommit>,
+}
+
+/// What a person or a new process did, or what ended the run before its time.
+pub(crate) struct Act {
+    pub(crate) at: Timestamp,
+    pub(crate) text: String,
+}
+
+/// A callback that was wanted.
+pub(crate) enum Called {
+    /// It has not ended yet.
+    Pending,
+    /// It ended well.
+    Ran,
+    /// It failed.
+    Failed(Arc<Failure>),
+}
+
+/// All of it.
+#[derive(Default)]
+pub(crate) struct Story {
+    /// By instance, in order.
+    pub(crate) tries: HashMap<InstanceId, Vec<Tried>>,
+    pub(crate) skipped: HashMap<InstanceId, SkipCause>,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) callbacks: BTreeMap<CallbackId, Called>,
+    pub(crate) acts: Vec<Act>,
+    /// Why the run ended before its time.
+    pub(crate) cancelled: Option<(String, CancelCause)>,
+}
+
+impl Story {
+    /// Reads the log of a run.
+    pub(crate) async fn read(store: &dyn Store, run: &RunId) -> Result<Self, Problem> {
+        let mut story = Self::default();
+        let mut after = 0;
+        loop {
+            let page = store.events(run, after, EVENTS_AT_ONCE).await?;
+            for recorded in &page {
+                after = recorded.seq;
+                story.add(recorded);
+            }
+            if page.len() < EVENTS_AT_ONCE {
+                return Ok(story);
+            }
+        }
+    }
+
+    /// The last failure of an instance, also when a later try went well.
+    pub(crate) fn last(&self, id: &InstanceId) -> Option<&Tried> {
+        self.tries.get(id).and_then(|tries| tries.last())
+    }
+
+    /// Segments that changed something, and the tasks they belong to.
+    pub(crate) fn committed(&self) -> (usize, usize) {
+        let changed = || self.segments.iter().filter(|segment| segment.commit.promise != Promise::ReadOnly);
+        let tasks: BTreeSet<&InstanceId> = changed().map(|segment| &segment.instance).collect();
+        (changed().count(), tasks.len())
+    }
+
+    fn add(&mut self, recorded: &Recorded) {
+        let at = recorded.at;
+        let mut act = |text: String| self.acts.push(Act { at, text });
+        match &recorded.event {
+            Event::AttemptFailed { instance, try_number, failure, is_final: _ } => {
+                self.tried(instance, Tried { at, try_number: *try_number, in_doubt: false, failure: failure.clone() });
+            }
+            Event::AttemptUnknown { instance, try_number, failure } => {
+                self.tried(instance, Tried { at, try_number: *try_number, in_doubt: true, failure: failure.clone() });
+            }
+            Event::UnknownResolved { instance, try_number, evidence } => {
+                if let Evidence::Operator { .. } = evidence {
+                    act(format!("try {try_number} of {instance}: {}", narrate::known_by(evidence)));
+                }
+            }
+            Event::TaskSkipped { instance, cause } => drop(self.skipped.insert(instance.clone(), cause.clone())),
+            Event::SegmentCommitted { instance, try_number, commit } => {
+                self.segments.push(Segment { instance: instance.clone(), try_number: *try_number, commit: commit.clone() })
+            }
+            Event::CallbackScheduled { callback } => drop(self.callbacks.insert(callback.clone(), Called::Pending)),
+            Event::CallbackFinished { callback, failure } => {
+                let called = failure.clone().map_or(Called::Ran, Called::Failed);
+                self.callbacks.insert(callback.clone(), called);
+            }
+            Event::OperatorActed { who, why, what } => act(format!("{who} {what}, because: {why}")),
+            Event::CancelRequested { reason, cause } => {
+                act(match cause {
+                    CancelCause::Asked => format!("the run was cancelled: {reason}"),
+                    CancelCause::DagrunTimeout => format!("the run took longer than its dagrun_timeout: {reason}"),
+                });
+                self.cancelled = Some((reason.clone(), *cause));
+            }
+            Event::RunResumed { epoch } => act(format!("a new process took the run over (epoch {epoch})")),
+            Event::RunCreated(_)
+            | Event::RunStarted { .. }
+            | Event::TaskScheduled { .. }
+            | Event::TaskExpanded { .. }
+            | Event::AttemptStarted { .. }
+            | Event::AttemptSucceeded { .. }
+            | Event::AttemptDeferred { .. }
+            | Event::RetryScheduled { .. }
+            | Event::TimerFired { .. }
+            | Event::TaskUpstreamFailed { .. }
+            | Event::RunStuck { .. }
+            | Event::RunSucceeded
+            | Event::RunFailed
+            | Event::RunCancelled => {}
+        }
+    }
+
+    fn tried(&mut self, instance: &InstanceId, tried: Tried) {
+        self.tries.entry(instance.clone()).or_default().push(tried);
+    }
+}
