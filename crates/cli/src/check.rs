@@ -1,14 +1,15 @@
 //! `backstop check`: everything that is wrong with a project, said at once. It opens no connection.
 
+mod scripts;
+
 use crate::args::{CheckArgs, Place};
 use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
 use crate::sources::{self, Sources};
 use crate::{paths, words};
-use backstop_connect::script;
 use backstop_connect::{Connector, Dialect};
-use backstop_project::definition::{Body, Callback, Callbacks, Definition, Kind, Project, Sql, Template};
-use backstop_project::{Diagnostic, Severity, Span};
+use backstop_project::definition::Project;
+use backstop_project::{Diagnostic, Files, Severity, Span};
 use backstop_runtime::connection_config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,10 @@ use std::path::{Path, PathBuf};
 const SCRIPT: &str = "B0701";
 /// A connection whose settings its connector refuses.
 const CONNECTION: &str = "B0702";
+/// A parameter that no statement uses.
+const PARAMETER: &str = "B0703";
+/// A query that does more than read, or nothing.
+const QUESTION: &str = "B0704";
 
 /// Checks.
 pub(crate) fn check(arguments: &CheckArgs, place: &Place) -> Result<Exit, Problem> {
@@ -33,7 +38,7 @@ pub(crate) fn check(arguments: &CheckArgs, place: &Place) -> Result<Exit, Proble
             }
         };
         let mut diagnostics = loaded.diagnostics;
-        diagnostics.extend(of_connectors(&loaded.project));
+        diagnostics.extend(of_connectors(&loaded.project, &sources));
         diagnostics.sort_by(|a, b| a.place.cmp(&b.place));
         dags += loaded.project.dags.len();
         found.push((sources, diagnostics));
@@ -84,6 +89,14 @@ fn groups(arguments: &CheckArgs, place: &Place) -> Result<Vec<Group>, Problem> {
     }
     let mut groups: BTreeMap<PathBuf, Option<BTreeSet<String>>> = BTreeMap::new();
     for path in &arguments.paths {
+        if !path.exists() {
+            let (root, files) = by_name(path, place)?;
+            // A folder that was named, too, has all of its DAGs.
+            if let Some(all) = groups.entry(root).or_insert_with(|| Some(BTreeSet::new())) {
+                all.extend(files);
+            }
+            continue;
+        }
         if path.is_dir() {
             groups.insert(paths::named_project(path)?, None);
             continue;
@@ -102,8 +115,31 @@ fn groups(arguments: &CheckArgs, place: &Place) -> Result<Vec<Group>, Problem> {
     Ok(groups.into_iter().map(|(root, files)| Group { root, files }).collect())
 }
 
+/// The project, and the files of the DAG that a person named: no file or folder is called so.
+fn by_name(named: &Path, place: &Place) -> Result<(PathBuf, Vec<String>), Problem> {
+    let name = named.to_string_lossy();
+    let root = paths::project(place).map_err(|problem| {
+        let neither =
+            Problem::usage(format!("there is no file or folder `{name}`, and no project that could have a DAG of that name"));
+        problem.hints.into_iter().fold(neither.cause(problem.message), Problem::hint)
+    })?;
+    let sources = Sources::of_folder(&root);
+    let dags = backstop_project::load(&sources, &sources::environment()).dag_files;
+    if let Some((_, files)) = dags.iter().find(|(id, _)| id.as_str() == name) {
+        return Ok((root, files.iter().map(|file| file.to_string()).collect()));
+    }
+    let mut problem =
+        Problem::usage(format!("there is neither a file or folder `{name}` nor a DAG of that name in {}", root.display()));
+    let files = sources.list("dags", &[".yaml", ".yml"]).unwrap_or_default();
+    if let Some(near) = words::did_you_mean(&name, files.iter().map(String::as_str)) {
+        problem = problem.hint(format!("did you mean the file `{near}`?"));
+    }
+    let known = dags.keys().map(backstop_core::DagId::as_str);
+    Err(words::hints_for_name(&name, "DAGs", known).into_iter().fold(problem, Problem::hint))
+}
+
 /// What the databases' own rules find: settings of connections, and scripts.
-fn of_connectors(project: &Project) -> Vec<Diagnostic> {
+fn of_connectors(project: &Project, files: &dyn Files) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut dialects: BTreeMap<&str, Dialect> = BTreeMap::new();
     for (id, connection) in &project.connections {
@@ -121,18 +157,8 @@ fn of_connectors(project: &Project) -> Vec<Diagnostic> {
             }),
         }
     }
-    let mut seen = BTreeSet::new();
-    for definition in project.dags.values() {
-        for (sql, connection) in scripts(definition) {
-            let source = &sql.script.source;
-            let Some(dialect) = connection.and_then(|id| dialects.get(id)).copied() else { continue };
-            // One file may be the script of many tasks; what is wrong with it is told once.
-            let key = (source.file.clone(), source.line, source.column, format!("{dialect:?}"), sql.autocommit);
-            if !is_templated(sql) && seen.insert(key) {
-                found.extend(of_script(sql, dialect));
-            }
-        }
-    }
+    let definitions = project.dags.values().map(|definition| &**definition);
+    found.extend(scripts::wrong(definitions, &dialects, files));
     found
 }
 
@@ -140,65 +166,4 @@ fn of_connectors(project: &Project) -> Vec<Diagnostic> {
 fn place_of(origin: &str) -> Option<Span> {
     let (file, line) = origin.rsplit_once(':')?;
     Some(Span { file: file.into(), line: line.parse().ok()?, column: 1, length: 1 })
-}
-
-/// Every script of a DAG with the connection it runs on, callbacks included.
-fn scripts(definition: &Definition) -> Vec<(&Sql, Option<&str>)> {
-    let mut found = of_callbacks(&definition.callbacks);
-    for body in &definition.bodies {
-        found.extend(of_body(body));
-        found.extend(of_callbacks(&body.callbacks));
-    }
-    found
-}
-
-fn of_body(body: &Body) -> Option<(&Sql, Option<&str>)> {
-    match &body.kind {
-        Kind::Sql(sql) => Some((sql, body.connection.as_deref())),
-        Kind::Check(_) | Kind::Branch(_) | Kind::Sensor(_) | Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Empty => {
-            None
-        }
-    }
-}
-
-fn of_callbacks(callbacks: &Callbacks) -> Vec<(&Sql, Option<&str>)> {
-    let all = callbacks.on_failure.iter().chain(&callbacks.on_retry).chain(&callbacks.on_success);
-    all.filter_map(|callback: &Callback| match &callback.kind {
-        Kind::Sql(sql) => Some((sql, callback.connection.as_deref())),
-        Kind::Check(_) | Kind::Branch(_) | Kind::Sensor(_) | Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Empty => {
-            None
-        }
-    })
-    .collect()
-}
-
-/// Whether the script's text is known only when it runs.
-pub(crate) fn is_templated(sql: &Sql) -> bool {
-    sql.templated && ["{{", "{%", "{#"].iter().any(|sign| sql.script.text.contains(sign))
-}
-
-fn of_script(sql: &Sql, dialect: Dialect) -> Option<Diagnostic> {
-    let text = &sql.script.text;
-    let error = match script::split(dialect, text) {
-        Ok(statements) => script::plan(dialect, text, &statements, sql.autocommit).err()?,
-        Err(error) => error,
-    };
-    Some(Diagnostic {
-        code: SCRIPT,
-        severity: Severity::Error,
-        message: error.what.clone(),
-        place: Some(span(&sql.script, error.line, error.column)),
-        labels: Vec::new(),
-        hint: error.hint,
-    })
-}
-
-fn span(template: &Template, line: u32, column: u32) -> Span {
-    let source = &template.source;
-    Span {
-        file: source.file.clone(),
-        line: source.line + line.saturating_sub(1),
-        column: column + source.column.saturating_sub(1),
-        length: 1,
-    }
 }

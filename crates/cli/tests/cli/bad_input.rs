@@ -213,16 +213,22 @@ fn a_syntax_error_names_its_statement_and_line() {
 
 #[test]
 fn a_pull_that_can_find_nothing_is_an_error_and_no_null() {
-    let task = |from: &str| {
+    let task = |pull: &str| {
         format!(
             "  total: {{sql: SELECT 60}}\n  keep:\n    after: [total]\n    sql: INSERT INTO t VALUES (:n)\n    \
-             parameters: {{n: \"{{{{ ti.xcom_pull('{from}') }}}}\"}}\n"
+             parameters: {{n: \"{{{{ ti.xcom_pull({pull}) }}}}\"}}\n"
         )
     };
-    for (from, told) in [("totl", "there is no task `totl`"), ("total", "keeps no result")] {
-        let project = Project::with_tasks(&task(from));
+    // A plain name is known before anything runs; one that the template computes, when it is rendered.
+    for (pull, code, told) in [
+        ("'totl'", 2, ["B0604", "there is no task `totl`", "did you mean `total`?"]),
+        ("'total'", 2, ["B0605", "keeps no result", "result: scalar"]),
+        ("'to' ~ 'tl'", 1, ["there is no task `totl`", "dags/d.yaml:7", "nothing was sent"]),
+        ("'to' ~ 'tal'", 1, ["keeps no result", "dags/d.yaml:7", "nothing was sent"]),
+    ] {
+        let project = Project::with_tasks(&task(pull));
         project.sql("CREATE TABLE t (n)");
-        assert_says(&project.backstop(&["run", "d"]), 1, &[told]);
+        assert_says(&project.backstop(&["run", "d"]), code, &told);
         assert_eq!(project.ask("SELECT count(*) FROM t"), 0);
     }
 }
@@ -238,4 +244,126 @@ fn a_parameter_that_no_statement_uses_is_an_error() {
 fn python_that_returns_what_json_has_not_fails() {
     let project = Project::with_tasks("  odd: {python: {function: f, code: \"def f():\\n    return float('nan')\\n\"}}\n");
     assert_says(&project.backstop(&["run", "d"]), 1, &["odd"]);
+}
+
+/// What `backstop check --json` tells of a project: `code severity file:line:column message | hint`.
+fn checked(project: &Project, arguments: &[&str]) -> Vec<String> {
+    let outcome = project.backstop(&[&["check", "--json"], arguments].concat());
+    let told: Vec<serde_json::Value> =
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", outcome.stdout, outcome.stderr));
+    let is_wrong = told.iter().any(|told| told["severity"] == "error");
+    assert_eq!(outcome.code, Some(if is_wrong { 2 } else { 0 }), "{}", outcome.stdout);
+    let text = |told: &serde_json::Value, key: &str| told[key].as_str().unwrap_or_default().to_owned();
+    let place = |told: &serde_json::Value| format!("{}:{}:{}", text(told, "file"), told["line"], told["column"]);
+    told.iter()
+        .map(|told| {
+            let [code, severity, message, hint] = ["code", "severity", "message", "hint"].map(|key| text(told, key));
+            format!("{code} {severity} {} {message} | {hint}", place(told))
+        })
+        .collect()
+}
+
+#[test]
+fn check_finds_parameters_that_no_statement_uses() {
+    let project = Project::with_tasks(
+        "  keep:\n    sql: \"INSERT INTO t VALUES (:dya, ':quoted', :day2)\"\n    parameters:\n      day: 1\n      day2: 2\n      quoted: 3\n  \
+         ask: {check: {sql: SELECT 1, parameters: {n: 1}}}\n  \
+         each: {shell: ls, for_each: {sql: SELECT :n, parameters: {n: 1, m: 2}}, connection: db}\n  \
+         hidden: {sql: \"SELECT {% if params %}:n{% endif %}\", parameters: {n: 1}}\n  \
+         used:\n    sql: SELECT 1\n    on_failure:\n      - {sql: \"SELECT 1; SELECT :n\", parameters: {n: 1, k: 2}}\n",
+    );
+    insta::assert_snapshot!(checked(&project, &[]).join("\n"), @r"
+    B0703 error dags/d.yaml:7:7 no statement uses the parameter `day` | the SQL has `:dya`; did you mean `:day` there?
+    B0703 error dags/d.yaml:9:7 no statement uses the parameter `quoted` | write `:quoted` where its value belongs, outside of quotes, or remove it from `parameters`
+    B0703 warning dags/d.yaml:10:45 no statement uses the parameter `n` | write `:n` where its value belongs, outside of quotes, or remove it from `parameters`
+    B0703 warning dags/d.yaml:11:67 no statement uses the parameter `m` | write `:m` where its value belongs, outside of quotes, or remove it from `parameters`
+    B0703 error dags/d.yaml:16:57 no statement uses the parameter `k` | write `:k` where its value belongs, outside of quotes, or remove it from `parameters`
+    ");
+    // A script in a file is wrong where the task gives the parameter, for each task that does.
+    let project = Project::with_tasks(
+        "  one: {sql: sql/a.sql, parameters: {a: 1}}\n  two: {sql: sql/a.sql, parameters: {b: 1}}\n  three: {sql: sql/a.sql, parameters: {b: 1}}\n",
+    );
+    project.write("sql/a.sql", "SELECT 1;\nSELECT :a;\n");
+    insta::assert_snapshot!(checked(&project, &[]).join("\n"), @r"
+    B0703 error dags/d.yaml:5:38 no statement uses the parameter `b` | the SQL has `:a`; did you mean `:b` there?
+    B0703 error dags/d.yaml:6:40 no statement uses the parameter `b` | the SQL has `:a`; did you mean `:b` there?
+    ");
+}
+
+#[test]
+fn check_reads_the_sql_of_every_kind() {
+    let project = Project::with_tasks(
+        "  check: {check: \"SELECT 'open\"}\n  \
+         bound: {check: {sql: SELECT 1, min: 0, max: \"SELECT (1 /* open\"}}\n  \
+         table: {check: {table: t, checks: {whole: \"a > 1; DROP TABLE t\", ends: \"b > 1;\"}, partition: \"c = 'x\"}}\n  \
+         branch: {branch: {sql: \"-- nothing\", if_true: [sensor]}}\n  \
+         sensor: {sensor: {sql: \"SELECT 1; DELETE FROM t\"}, after: [branch]}\n  \
+         each: {shell: ls, for_each: {sql: \"COMMIT; INSERT INTO t VALUES (1)\"}}\n  \
+         back: {empty: true, on_failure: {sql: \"BEGIN; SELECT 1\"}, on_success: {sql: \"SELECT \\\"open\"}}\n  \
+         fine: {check: \"PRAGMA foreign_keys; SELECT 1\", on_retry: {sql: \"INSERT INTO t VALUES (1)\"}}\n",
+    );
+    insta::assert_snapshot!(checked(&project, &[]).join("\n"), @r"
+    B0701 error dags/d.yaml:4:26 the string that begins here is never closed | close it with the same quote; a quote inside the string is written twice
+    B0701 error dags/d.yaml:5:58 the comment that begins here is never closed | close it with */; nested comments each need their own
+    B0701 error dags/d.yaml:6:53 this becomes a part of one statement, and has a `;` in it | write a table, or one condition, without `;`
+    B0701 error dags/d.yaml:6:75 a `;` ends the statement that this becomes a part of | write a table, or one condition, without `;`
+    B0701 error dags/d.yaml:6:101 the string that begins here is never closed | close it with the same quote; a quote inside the string is written twice
+    B0704 error dags/d.yaml:7:27 there is no statement in the query | write one that gives a row, such as `SELECT count(*) > 0 FROM t`
+    B0704 error dags/d.yaml:8:37 the query writes | checks, branches, sensors and lists may only read; put what writes into a `sql` task
+    B0704 error dags/d.yaml:9:38 the query begins or ends a transaction, and it runs in one that only reads | checks, branches, sensors and lists may only read; put what writes into a `sql` task
+    B0704 error dags/d.yaml:9:46 the query writes | checks, branches, sensors and lists may only read; put what writes into a `sql` task
+    B0701 error dags/d.yaml:10:42 the transaction begun here is never committed | end it with COMMIT (or ROLLBACK), or remove the BEGIN: the script's statements then commit together by themselves
+    B0701 error dags/d.yaml:10:87 the quoted name that begins here is never closed | close it; a closing quote inside the name is written twice
+    ");
+}
+
+#[test]
+fn a_query_that_check_refuses_is_one_that_the_run_refuses() {
+    let project = Project::with_tasks("  ask: {check: INSERT INTO t VALUES (1)}\n  make: {check: CREATE TABLE u (n)}\n");
+    project.sql("CREATE TABLE t (n)");
+    assert_eq!(checked(&project, &[]).len(), 2);
+    assert_says(&project.backstop(&["run", "d"]), 1, &["the query writes", "may only read"]);
+    assert_eq!(project.ask("SELECT (SELECT count(*) FROM t) + (SELECT count(*) FROM sqlite_master WHERE name = 'u')"), 0);
+}
+
+#[test]
+fn check_takes_the_name_of_a_dag() {
+    let project = Project::new(&[
+        ("dags/good.yaml", "dag: nightly\ntasks:\n  a: {empty: true}\n"),
+        ("dags/bad.yaml", "dag: weekly\ntasks:\n  a: {empty: true, retires: 1}\n"),
+        ("dags/twice.yaml", "dag: yearly\ntasks:\n  a: {empty: true}\n"),
+        ("dags/again.yaml", "dag: yearly\ntasks:\n  a: {empty: true}\n"),
+    ]);
+    assert_eq!(project.data(&["check", "nightly"]).trim(), "✓ 1 valid DAG, nothing wrong");
+    // A DAG with errors has a name, too.
+    let told = checked(&project, &["weekly", "nightly"]);
+    assert!(told.len() == 1 && told[0].starts_with("B0205 error dags/bad.yaml:3:20"), "{told:?}");
+    let told = checked(&project, &["yearly"]);
+    assert!(told.len() == 1 && told[0].starts_with("B0401 error"), "{told:?}");
+    assert_says(
+        &project.backstop(&["check", "nigthly"]),
+        2,
+        &[
+            "neither a file or folder `nigthly` nor a DAG of that name",
+            "did you mean `nightly`?",
+            "DAGs: nightly, weekly, yearly",
+        ],
+    );
+    assert_says(&project.backstop(&["check", "dags/god.yaml"]), 2, &["did you mean the file `dags/good.yaml`?"]);
+    // A path comes first.
+    project.write("nightly/dags/other.yaml", "dag: other\ntasks:\n  a: {empty: true, frob: 1}\n");
+    assert!(checked(&project, &["nightly"])[0].contains("dags/other.yaml"));
+    let nowhere = Project::empty();
+    assert_says(&nowhere.backstop(&["check", "nightly"]), 2, &["no file or folder `nightly`, and no project"]);
+}
+
+#[test]
+fn every_code_of_check_is_documented() {
+    let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/diagnostics.md")).unwrap();
+    let source = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/check.rs")).unwrap();
+    let codes: Vec<&str> = source.match_indices("\"B07").map(|(at, _)| &source[at + 1..at + 6]).collect();
+    assert!(codes.len() >= 4, "{codes:?}");
+    for code in codes {
+        assert!(documented.contains(&format!("## {code}\n")), "{code} is not in docs/diagnostics.md");
+    }
 }
