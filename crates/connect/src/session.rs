@@ -245,6 +245,13 @@ pub trait Session: Send {
     /// Forgets everything a task may have left behind (settings, temporary tables, locks), so that another can use the session.
     async fn reset(&mut self) -> Result<(), Error>;
 
+    /// As [`Self::reset`], but put off until the session is used again, or until `reset` is called; costs no round trip of its own.
+    /// False when this session cannot: then call `reset`. Until then locks and settings stay, so whoever keeps a session idle calls
+    /// `reset` soon.
+    fn reset_with_next(&mut self) -> bool {
+        false
+    }
+
     /// Says goodbye. Dropping does the same less politely.
     async fn close(self: Box<Self>);
 }

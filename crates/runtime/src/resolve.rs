@@ -4,6 +4,7 @@
 use crate::attempt::script::{Prepared, check_prefix, intent_kind, marker_key, marker_table, prepare};
 use crate::attempt::{Shared, Stopper, http_is_safe, template_context};
 use crate::engine::Answer;
+use crate::sessions::Purpose;
 use backstop_connect::script::{SegmentEnd, SegmentPromise};
 use backstop_connect::{Error, ErrorKind, MarkerRow, Probe};
 use backstop_core::dag::Delivery;
@@ -270,7 +271,7 @@ impl Doubt {
 
     /// `Ok(None)` when there is no marker table and none may be made: then no marked unit can ever have committed, or commit.
     async fn probe(&self, connection: &str, number: usize, kind: &str) -> Result<Option<Probe>, String> {
-        let mut lease = self.shared.sessions.get(connection).await.map_err(|error| error.to_string())?;
+        let mut lease = self.shared.sessions.get(connection, Purpose::Write).await.map_err(|error| error.to_string())?;
         let table = marker_table(&self.shared, connection);
         let key = marker_key(&self.shared, &self.instance, self.try_number, number, kind);
         let probed = lease.session().probe(&table, &key, PROBE_WAIT).await;

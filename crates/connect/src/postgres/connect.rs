@@ -24,12 +24,19 @@ pub(super) struct BackendKey {
     secret: i32,
 }
 
+/// What the server says of itself when a connection begins.
+pub(super) struct Greeting {
+    pub(super) key: BackendKey,
+    /// 15 for `15.4 (Debian 15.4-1)`; 0 when it told nothing that can be read.
+    pub(super) major_version: u32,
+}
+
 /// Opens a connection and authenticates, within the connect time-out.
-pub(super) async fn open(settings: &Settings, tls: Option<&Arc<ClientConfig>>) -> Result<(Link, BackendKey), Error> {
+pub(super) async fn open(settings: &Settings, tls: Option<&Arc<ClientConfig>>) -> Result<(Link, Greeting), Error> {
     let opening = async {
         let mut link = Link::new(transport(settings, tls).await?);
-        let key = start(&mut link, settings).await?;
-        Ok((link, key))
+        let greeting = start(&mut link, settings).await?;
+        Ok((link, greeting))
     };
     within_connect_timeout(settings, opening).await
 }
@@ -134,18 +141,23 @@ fn tls_failed(settings: &Settings, source: io::Error) -> Error {
 }
 
 /// Startup message, authentication, and the server's greeting up to its first ReadyForQuery.
-async fn start(link: &mut Link, settings: &Settings) -> Result<BackendKey, Error> {
+async fn start(link: &mut Link, settings: &Settings) -> Result<Greeting, Error> {
     let connecting = settings.connecting();
     let ours = [("user", settings.user.as_str()), ("database", settings.database.as_str()), ("client_encoding", "UTF8")];
     let theirs = settings.startup.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     frontend::startup_message(ours.into_iter().chain(theirs), link.outbound()).map_err(|_| embedded_nul(settings))?;
     let mut scram = None;
-    let mut key = None;
+    let mut greeting = Greeting { key: BackendKey { process_id: 0, secret: 0 }, major_version: 0 };
     loop {
         match link.next().await.map_err(|source| unreachable_host(settings, source))? {
             // An answer that skips the server's half of SCRAM comes from somebody who does not know the password.
             Message::AuthenticationOk if scram.is_some() => return Err(unexpected(&connecting)),
-            Message::AuthenticationOk | Message::ParameterStatus(_) | Message::NoticeResponse(_) => {}
+            Message::AuthenticationOk | Message::NoticeResponse(_) => {}
+            Message::ParameterStatus(body) => {
+                if body.name().is_ok_and(|name| name == "server_version") {
+                    greeting.major_version = body.value().map_or(0, major_version);
+                }
+            }
             Message::AuthenticationCleartextPassword => {
                 frontend::password_message(password(settings)?, link.outbound()).map_err(|_| embedded_nul(settings))?;
             }
@@ -168,8 +180,10 @@ async fn start(link: &mut Link, settings: &Settings) -> Result<BackendKey, Error
                     error
                 })?;
             }
-            Message::BackendKeyData(body) => key = Some(BackendKey { process_id: body.process_id(), secret: body.secret_key() }),
-            Message::ReadyForQuery(_) => return Ok(key.unwrap_or(BackendKey { process_id: 0, secret: 0 })),
+            Message::BackendKeyData(body) => {
+                greeting.key = BackendKey { process_id: body.process_id(), secret: body.secret_key() };
+            }
+            Message::ReadyForQuery(_) => return Ok(greeting),
             Message::ErrorResponse(body) => return Err(refused(settings, ServerMessage::read(body.fields()))),
             _ => {
                 let message =
@@ -178,6 +192,11 @@ async fn start(link: &mut Link, settings: &Settings) -> Result<BackendKey, Error
             }
         }
     }
+}
+
+fn major_version(version: &str) -> u32 {
+    let digits = version.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
+    digits.parse().unwrap_or(0)
 }
 
 fn begin_scram(link: &mut Link, settings: &Settings, body: &AuthenticationSaslBody) -> Result<ScramSha256, Error> {

@@ -28,6 +28,23 @@ pub(super) enum Status {
     Failed,
 }
 
+/// What has become of a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reset {
+    /// Nothing is left to forget, or somebody is at work.
+    None,
+    /// It goes out before whatever comes next: in one group with the next unit, where one follows.
+    Owed,
+    /// It was sent, and its answer was not read yet.
+    Sent,
+}
+
+/// The first version that ends the transaction of a `DISCARD ALL` before the next message of its group. Before it, a `BEGIN` in the same
+/// group joined a transaction that had begun with the settings to be forgotten.
+const RESETS_IN_A_GROUP_SINCE: u32 = 15;
+
+pub(super) const RESET: &str = "DISCARD ALL";
+
 /// Why an answer was not the wanted one.
 pub(super) enum Failure {
     /// The server refused, and skips everything up to the next Sync.
@@ -58,8 +75,8 @@ pub(super) struct PostgresSession {
     is_lost: bool,
     /// Something is going on. A caller that goes away in the middle leaves it set, which is right: half an answer is still on its way.
     is_engaged: bool,
-    /// A reset was sent whose answer was not read yet.
-    has_reset_pending: bool,
+    pub(super) reset: Reset,
+    resets_in_a_group: bool,
     /// A message arrived since the last one was sent. While false, a goodbye proves that nothing of what was sent was run.
     pub(super) has_answered: bool,
     /// Rows changed by the unit so far.
@@ -81,17 +98,18 @@ impl Observer for Rows {
 
 impl PostgresSession {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
-        let (link, key) = connect::open(&shared.settings, shared.tls()?).await?;
+        let (link, greeting) = connect::open(&shared.settings, shared.tls()?).await?;
         let operation = format!("run a statement on {}", shared.settings.id);
         let mut session = Self {
             shared,
             link,
-            key,
+            key: greeting.key,
             schemas: Vec::new(),
             status: Status::Idle,
             is_lost: false,
             is_engaged: false,
-            has_reset_pending: false,
+            reset: Reset::None,
+            resets_in_a_group: greeting.major_version >= RESETS_IN_A_GROUP_SINCE,
             has_answered: false,
             rows_affected: 0,
             operation,
@@ -111,6 +129,7 @@ impl PostgresSession {
 
     /// Runs one of our own statements without parameters and rows, and returns its command tag.
     pub(super) async fn command(&mut self, sql: &str) -> Result<String, Failure> {
+        self.pay_reset().await?;
         self.put_command(sql, &[]).map_err(Failure::Refused)?;
         self.put_sync();
         let tag = self.read_command().await;
@@ -124,6 +143,7 @@ impl PostgresSession {
         place: usize,
         observer: &mut dyn Observer,
     ) -> Result<StatementOutcome, Failure> {
+        self.pay_reset().await?;
         let sent = Instant::now();
         self.put_call(call).map_err(Failure::Refused)?;
         observer.started(place);
@@ -392,8 +412,32 @@ impl PostgresSession {
         }
     }
 
-    /// Before anything new is sent: reads the answer of a reset that was not waited for, and notices a link that died while idle.
-    pub(super) async fn settle(&mut self) -> Result<(), Error> {
+    /// Before anything new is sent: makes sure that the session has forgotten what was done with it, and is alive.
+    async fn settle(&mut self) -> Result<(), Error> {
+        self.settle_link().await?;
+        self.pay_reset().await.map_err(Failure::into_error)
+    }
+
+    /// Carries out a reset that is owed.
+    async fn pay_reset(&mut self) -> Result<(), Failure> {
+        if self.reset != Reset::Owed {
+            return Ok(());
+        }
+        self.put_command(RESET, &[]).map_err(Failure::Refused)?;
+        self.put_sync();
+        self.reset = Reset::Sent;
+        self.read_reset().await.map_err(Failure::Lost)
+    }
+
+    async fn read_reset(&mut self) -> Result<(), Error> {
+        let tag = self.read_command().await;
+        self.read_ready(0, &mut Ignore, tag).await.map_err(|failure| self.reset_failed(failure))?;
+        self.reset = Reset::None;
+        Ok(())
+    }
+
+    /// Reads the answer of a reset that was not waited for, and notices a link that died while idle.
+    async fn settle_link(&mut self) -> Result<(), Error> {
         if !self.is_usable() {
             return Err(Error::new(
                 ErrorKind::Lost,
@@ -401,10 +445,8 @@ impl PostgresSession {
                 "the session was left in the middle of something and cannot be used",
             ));
         }
-        if self.has_reset_pending {
-            let tag = self.read_command().await;
-            self.read_ready(0, &mut Ignore, tag).await.map_err(|failure| self.reset_failed(failure))?;
-            self.has_reset_pending = false;
+        if self.reset == Reset::Sent {
+            self.read_reset().await?;
         }
         loop {
             match self.link.next_if_here().await {
@@ -420,7 +462,7 @@ impl PostgresSession {
         }
     }
 
-    fn reset_failed(&mut self, failure: Failure) -> Error {
+    pub(super) fn reset_failed(&mut self, failure: Failure) -> Error {
         self.is_lost = true;
         let mut error = failure.into_error();
         error.kind = ErrorKind::Lost;
@@ -533,7 +575,8 @@ impl Session for PostgresSession {
     }
 
     async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
-        self.settle().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        // A reset that is owed goes out with the unit.
+        self.settle_link().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
         self.is_engaged = true;
         let ended = self.run_wrapped(unit, observer).await;
         self.is_engaged = false;
@@ -549,15 +592,23 @@ impl Session for PostgresSession {
     }
 
     async fn reset(&mut self) -> Result<(), Error> {
-        self.settle().await?;
+        self.settle_link().await?;
         if self.status != Status::Idle {
             self.simple("ROLLBACK").await?;
         }
         // The answer is read before the next thing is sent: by then it has long arrived, so that a reset costs no waiting.
-        self.put_command("DISCARD ALL", &[])?;
+        self.put_command(RESET, &[])?;
         self.put_sync();
-        self.has_reset_pending = true;
+        self.reset = Reset::Sent;
         self.link.flush().await.map_err(|source| self.link_failed(source).into_error())
+    }
+
+    fn reset_with_next(&mut self) -> bool {
+        let can_wait = self.resets_in_a_group && self.is_usable() && self.status == Status::Idle && self.reset != Reset::Sent;
+        if can_wait {
+            self.reset = Reset::Owed;
+        }
+        can_wait
     }
 
     async fn close(mut self: Box<Self>) {

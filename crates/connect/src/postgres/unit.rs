@@ -5,11 +5,14 @@
 //! be read before the commit may be sent (rows that an observer may stop, a result for the marker, COPY data), the commit is held back
 //! and goes out with the marker in a second group.
 //!
+//! A session that still has to forget what was done with it before does so at the head of the group: when that fails, nothing behind
+//! it runs.
+//!
 //! The server is told to flush its answers between statements, so that the observer sees where it is. Not after the last one: the
 //! duration of the last statement of a unit that goes out whole includes the commit.
 
 use super::marker::{Row, insert_parameters, insert_sql};
-use super::session::{Failure, PostgresSession, Status, contains_word, is_copy_in};
+use super::session::{Failure, PostgresSession, RESET, Reset, Status, contains_word, is_copy_in};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{Found, MarkerKey, MarkerTable, OUTCOME_COMMITTED};
 use crate::session::{Call, Ignore, Observer, StatementOutcome, Unit, UnitError, UnitOutcome, Wrap};
@@ -128,6 +131,9 @@ impl PostgresSession {
         if let Err((place, error)) = put {
             // Nothing of this group is on its way: the messages before the bad one are taken back.
             self.link.outbound().clear();
+            if self.reset == Reset::Sent {
+                self.reset = Reset::Owed;
+            }
             return self.undo(unit, place, Failure::Refused(error), true).await.map(Some);
         }
         let mut progress = Progress { place: None, step: Step::Begin, has_committed: false };
@@ -158,6 +164,10 @@ impl PostgresSession {
     ) -> Result<(), (Option<usize>, Error)> {
         let ours = |error| (None, error);
         if sending.begins {
+            if self.reset == Reset::Owed {
+                self.put_command(RESET, &[]).map_err(ours)?;
+                self.reset = Reset::Sent;
+            }
             for sql in opening(unit) {
                 self.put_command(sql, &[]).map_err(ours)?;
             }
@@ -197,6 +207,14 @@ impl PostgresSession {
             observer.started(sending.calls.start);
         }
         if sending.begins {
+            if self.reset == Reset::Sent {
+                match self.read_command().await {
+                    Ok(_) => self.reset = Reset::None,
+                    Err(Failure::Lost(error)) => return Err(Failure::Lost(error)),
+                    // Nothing behind it ran, and nothing more shall be done with this session.
+                    Err(failure) => return Err(Failure::Refused(self.reset_failed(failure))),
+                }
+            }
             for _ in opening(unit) {
                 self.read_command().await?;
             }

@@ -311,3 +311,64 @@ async fn a_long_unit_is_sent_in_groups_and_still_commits_as_one() {
     assert!(matches!(error, UnitError::RolledBack { place: Some(1), .. }), "{error:?}");
     assert_eq!(bed.count("t"), 1000);
 }
+
+/// Everything a unit may leave in its session is gone in the next one, though the reset goes out with it.
+#[tokio::test]
+async fn a_reset_that_is_put_off_comes_before_the_next_unit() {
+    let Some(bed) = Bed::postgres() else { return };
+    let mut session = bed.with_table().await;
+    let other = bed.session().await;
+    // The first use of the marker table asks for it, which pays the reset at once; from the second on it goes out with the unit.
+    unit(&mut session, marked("first"), &["INSERT INTO t VALUES (0, 'x')"]).await.unwrap();
+    for turn in 1..=2 {
+        let leaves = [
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "SET statement_timeout = '77s'",
+            "SET search_path = pg_catalog",
+        ];
+        for sql in leaves {
+            run(&mut session, sql).await.unwrap();
+        }
+        assert_eq!(value(&mut session, "SELECT 1 FROM pg_advisory_lock(7)").await, Value::Int(1));
+        assert!(session.reset_with_next());
+        let insert = format!("INSERT INTO t VALUES ({turn}, current_setting('statement_timeout'))");
+        unit(&mut session, marked(&format!("turn-{turn}")), &[&insert]).await.unwrap();
+        assert_eq!(bed.count(&format!("t WHERE id = {turn} AND v = '0'")), 1);
+        let mut other = bed.session().await;
+        assert_eq!(value(&mut other, "SELECT pg_try_advisory_lock(7)").await, Value::Bool(true));
+    }
+    drop(other);
+    // Whatever comes next pays it: a statement, a probe, or a reset.
+    run(&mut session, "CREATE TEMPORARY TABLE scratch (a int)").await.unwrap();
+    assert!(session.reset_with_next());
+    assert_eq!(run(&mut session, "SELECT * FROM scratch").await.err().unwrap().kind, ErrorKind::Syntax);
+    run(&mut session, "SET search_path = nowhere").await.unwrap();
+    assert!(session.reset_with_next());
+    let probe = session.probe(&MarkerTable::default(), &key("turn-1"), Duration::from_secs(1)).await.unwrap();
+    assert!(matches!(probe, Probe::Committed(_)), "{probe:?}");
+    run(&mut session, "SET statement_timeout = '77s'").await.unwrap();
+    assert!(session.reset_with_next());
+    session.reset().await.unwrap();
+    assert!(!session.reset_with_next(), "one that is on its way already is not put off again");
+    assert_eq!(value(&mut session, "SELECT current_setting('statement_timeout')").await, Value::Text("0".into()));
+    // Not in the middle of a transaction: that has to be rolled back.
+    session.begin(None).await.unwrap();
+    assert!(!session.reset_with_next());
+    session.reset().await.unwrap();
+}
+
+/// A session that was cut while a reset is owed: the unit behind it has not run, and says so.
+#[tokio::test]
+async fn a_unit_behind_a_reset_that_fails_has_no_effect() {
+    let Some(bed) = Bed::postgres() else { return };
+    let mut session = bed.with_table().await;
+    unit(&mut session, marked("first"), &["INSERT INTO t VALUES (0, 'x')"]).await.unwrap();
+    assert!(session.reset_with_next());
+    let mut other = bed.session().await;
+    let cut = format!("SELECT pg_terminate_backend({}, 10000)", session.server_id());
+    assert_eq!(value(&mut other, &cut).await, Value::Bool(true));
+    let error = unit(&mut session, marked("second"), &["INSERT INTO t VALUES (1, 'x')"]).await.unwrap_err();
+    assert!(matches!(error, UnitError::RolledBack { .. }), "{error:?}");
+    assert!(!session.is_usable());
+    assert_eq!(bed.count("t"), 1);
+}

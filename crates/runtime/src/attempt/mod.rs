@@ -226,12 +226,12 @@ impl Attempt {
         match self.work.clone() {
             Work::Body(place) => self.task(&shared.definition.bodies[place].kind).await,
             Work::Expand(place) => match &shared.definition.bodies[place].for_each {
-                Some(for_each) => expand::run(self, for_each).await,
+                Some(for_each) => Box::pin(expand::run(self, for_each)).await,
                 None => Outcome::Expanded(Vec::new()),
             },
             // What leaves the process waits for the log.
             Work::Callback(_, callback) => match self.wait_for_log().await {
-                Ok(()) => self.callback(&callback).await,
+                Ok(()) => Box::pin(self.callback(&callback)).await,
                 Err(outcome) => outcome,
             },
         }
@@ -260,14 +260,15 @@ impl Attempt {
     }
 
     async fn task(&mut self, kind: &Kind) -> Outcome {
+        // Boxed, so that a small task does not carry room for the largest kind: there may be thousands at once.
         match kind {
-            Kind::Sql(sql) => script::run_task(self, sql).await,
-            Kind::Check(check) => check::run(self, check).await,
-            Kind::Branch(branch) => branch::run(self, branch).await,
-            Kind::Sensor(sensor) => sensor::run(self, sensor).await,
-            Kind::Shell(shell) => shell::run(self, shell).await,
-            Kind::Python(python) => python::run(self, python).await,
-            Kind::Http(http) => http::run_task(self, http).await,
+            Kind::Sql(sql) => Box::pin(script::run_task(self, sql)).await,
+            Kind::Check(check) => Box::pin(check::run(self, check)).await,
+            Kind::Branch(branch) => Box::pin(branch::run(self, branch)).await,
+            Kind::Sensor(sensor) => Box::pin(sensor::run(self, sensor)).await,
+            Kind::Shell(shell) => Box::pin(shell::run(self, shell)).await,
+            Kind::Python(python) => Box::pin(python::run(self, python)).await,
+            Kind::Http(http) => Box::pin(http::run_task(self, http)).await,
             Kind::Empty => Outcome::done(),
         }
     }

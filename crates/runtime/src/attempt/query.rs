@@ -5,6 +5,7 @@ use super::script::{bind, stopped};
 use super::{Attempt, Outcome};
 use crate::failure::{FailureExt, failure, of_database, of_template};
 use crate::places;
+use crate::sessions::Purpose;
 use backstop_connect::script::{self, Statement};
 use backstop_connect::session::{Call, Wrap};
 use backstop_connect::{Column, Observer, Unit, UnitError, Value};
@@ -117,7 +118,7 @@ pub(crate) async fn text_rows(
     let mut stopper = attempt.stopper.clone();
     let mut lease = tokio::select! {
         biased;
-        lease = attempt.shared.sessions.get(&connection) => lease.map_err(|error| failed(&error))?,
+        lease = attempt.shared.sessions.get(&connection, Purpose::Read) => lease.map_err(|error| failed(&error))?,
         reason = stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
     };
     let canceller = lease.canceller();

@@ -83,7 +83,7 @@ pub(super) struct Writer {
 
 /// How long appends are gathered after a commit before the next one. Nobody waits for them but those who say so (`flush`), and a commit
 /// costs as much for one append as for many.
-const GATHER: Duration = Duration::from_millis(3);
+const GATHER: Duration = Duration::from_millis(8);
 
 impl Writer {
     pub(super) fn new(connection: Connection, place: Arc<Place>, options: Options, hurry: Arc<AtomicBool>) -> Self {

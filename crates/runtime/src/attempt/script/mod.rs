@@ -12,7 +12,7 @@ use crate::engine::Answer;
 use crate::failure::{FailureExt, failure, of_database};
 use crate::journal::Gate;
 use crate::logs::TaskLog;
-use crate::sessions::Lease;
+use crate::sessions::{Lease, Purpose};
 use backstop_connect::script::{SegmentEnd, SegmentPromise, session_statements_before};
 use backstop_connect::session::{Call, Ignore, Wrap};
 use backstop_connect::{Capabilities, Dialect, MarkerKey, MarkerTable, Unit, UnitError, UnitOutcome};
@@ -158,7 +158,7 @@ impl Runner<'_> {
         self.say_resumed(&prepared).await;
         let mut result = self.committed.iter().rev().find_map(|commit| commit.result.clone());
         if self.committed.len() < prepared.segments.len() {
-            let mut lease = match self.open().await {
+            let mut lease = match self.open(&prepared).await {
                 Ok(lease) => lease,
                 Err(outcome) => return outcome,
             };
@@ -221,10 +221,12 @@ impl Runner<'_> {
         }
     }
 
-    async fn open(&mut self) -> Result<Lease, Outcome> {
+    async fn open(&mut self, prepared: &Prepared) -> Result<Lease, Outcome> {
+        let only_reads = prepared.segments.iter().all(|segment| segment.promise == SegmentPromise::ReadOnly);
+        let purpose = if only_reads { Purpose::Read } else { Purpose::Write };
         let opened = tokio::select! {
             biased;
-            opened = self.shared.sessions.get(self.connection) => opened,
+            opened = self.shared.sessions.get(self.connection, purpose) => opened,
             reason = self.stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
         };
         opened.map_err(|error| Outcome::Failed(of_database(&error).effect("nothing was sent")))
