@@ -3,7 +3,7 @@
 //! This crate must not know: runs, DAGs, tasks, the store, YAML, templates. It sees statements, parameters, marker keys.
 //!
 //! Where to go next: [`session`] for the seam that every database implements, [`script`] for splitting SQL text into statements
-//! and segments, [`marker`] for the exactly-once protocol, [`error`] for classified errors; then one module a database.
+//! and segments, [`marker`] for the exactly-once protocol and [`prune`] for the markers nobody needs any more, [`error`] for classified errors; then one module a database.
 
 pub mod config;
 pub mod error;
@@ -12,6 +12,7 @@ pub mod marker;
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod prune;
 pub mod script;
 pub mod session;
 mod settings;

@@ -242,6 +242,11 @@ pub trait Session: Send {
     /// transaction that holds the key.
     async fn probe(&mut self, table: &MarkerTable, key: &MarkerKey, wait: Duration) -> Result<Probe, Error>;
 
+    /// The marker table's name as this session's SQL writes it; `None` when the table is not there. Makes nothing.
+    async fn marker_table_name(&mut self, _table: &MarkerTable) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
     /// Forgets everything a task may have left behind (settings, temporary tables, locks), so that another can use the session.
     async fn reset(&mut self) -> Result<(), Error>;
 

@@ -104,6 +104,17 @@ impl MySqlSession {
         Ok(name)
     }
 
+    /// The table's qualified name, when the table exists.
+    pub(super) async fn find_marker_table(&mut self, table: &MarkerTable) -> Result<Option<String>, Error> {
+        let name = self.marker_name(table)?;
+        match self.query(&format!("SELECT 1 FROM {name} LIMIT 0")).await.map_err(Failure::into_error) {
+            Ok(_) => Ok(Some(name)),
+            // No such table, no such database.
+            Err(error) if matches!(error.native_code.as_deref(), Some("1146" | "1049")) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn forget_marker_table(&self, table: &MarkerTable) {
         lock(&self.shared.tables).remove(table);
     }

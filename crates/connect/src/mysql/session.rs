@@ -332,6 +332,13 @@ impl Session for MySqlSession {
         answer
     }
 
+    async fn marker_table_name(&mut self, table: &MarkerTable) -> Result<Option<String>, Error> {
+        self.engaged().await?;
+        let found = self.find_marker_table(table).await;
+        self.is_engaged = false;
+        found
+    }
+
     async fn reset(&mut self) -> Result<(), Error> {
         self.engaged().await?;
         let done = self.conn.reset().await;

@@ -95,7 +95,7 @@ impl PostgresSession {
     }
 
     /// Where the table is, or else where it belongs: the first schema of the path that has it, else the first of the path.
-    async fn locate(&mut self, table: &MarkerTable) -> Result<(String, bool), Error> {
+    pub(super) async fn locate(&mut self, table: &MarkerTable) -> Result<(String, bool), Error> {
         let schemas = table.schema.as_ref().map_or_else(|| self.schemas.clone(), |schema| vec![schema.clone()]);
         let Some(first) = schemas.first() else {
             let mut error = Error::new(ErrorKind::Config, "find the marker table", "the search path names no schema that exists");

@@ -591,6 +591,14 @@ impl Session for PostgresSession {
         answer
     }
 
+    async fn marker_table_name(&mut self, table: &MarkerTable) -> Result<Option<String>, Error> {
+        self.settle().await?;
+        self.is_engaged = true;
+        let located = self.locate(table).await;
+        self.is_engaged = false;
+        located.map(|(name, exists)| exists.then_some(name))
+    }
+
     async fn reset(&mut self) -> Result<(), Error> {
         self.settle_link().await?;
         if self.status != Status::Idle {

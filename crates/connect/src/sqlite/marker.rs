@@ -33,6 +33,14 @@ pub(super) fn create_sql(table: &MarkerTable) -> String {
     )
 }
 
+/// Whether the table exists.
+pub(super) fn is_there(connection: &Connection, table: &MarkerTable, operation: &str) -> Result<bool, Error> {
+    let schema = quoted(table.schema.as_deref().unwrap_or("main"));
+    let known = format!("SELECT 1 FROM {schema}.sqlite_master WHERE type = 'table' AND name = ?1 COLLATE NOCASE");
+    let found = connection.query_row(&known, [&table.name], |_| Ok(())).optional();
+    Ok(found.map_err(|source| classified(operation, source))?.is_some())
+}
+
 /// Looks for a marker; a missing table means a missing marker.
 pub(super) fn find(
     connection: &Connection,
@@ -40,11 +48,7 @@ pub(super) fn find(
     key: &MarkerKey,
     operation: &str,
 ) -> Result<Option<Found>, Error> {
-    let schema = quoted(table.schema.as_deref().unwrap_or("main"));
-    let known = format!("SELECT 1 FROM {schema}.sqlite_master WHERE type = 'table' AND name = ?1 COLLATE NOCASE");
-    let exists =
-        connection.query_row(&known, [&table.name], |_| Ok(())).optional().map_err(|source| classified(operation, source))?;
-    if exists.is_none() {
+    if !is_there(connection, table, operation)? {
         return Ok(None);
     }
     let sql = format!(

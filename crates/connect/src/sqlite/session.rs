@@ -229,6 +229,11 @@ impl Session for SqliteSession {
         self.ask(move |worker| worker.probe(&table, &key, wait)).await
     }
 
+    async fn marker_table_name(&mut self, table: &MarkerTable) -> Result<Option<String>, Error> {
+        let table = table.clone();
+        self.ask(move |worker| worker.marker_table_name(&table)).await
+    }
+
     async fn reset(&mut self) -> Result<(), Error> {
         self.ask(|worker| worker.reset()).await
     }

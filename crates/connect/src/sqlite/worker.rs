@@ -354,6 +354,11 @@ impl Worker {
         answer
     }
 
+    /// The table's qualified name, when the table exists.
+    pub(super) fn marker_table_name(&mut self, table: &MarkerTable) -> Result<Option<String>, Error> {
+        Ok(marker::is_there(&self.connection, table, &self.operation)?.then(|| marker::qualified(table)))
+    }
+
     fn probe_locked(&self, table: &MarkerTable, key: &MarkerKey) -> Result<Probe, Error> {
         let probe = match marker::find(&self.connection, table, key, &self.operation)? {
             Some(Found::Committed(row)) => Probe::Committed(row),

@@ -25,7 +25,8 @@ macro_rules! conforms {
             a_unique_violation_is_a_constraint_error, a_syntax_error_has_its_position, a_cancelled_statement_ends_on_the_server,
             a_cancel_without_a_statement_is_harmless, a_reset_forgets_settings_and_temporary_tables, statements_of_megabytes_run,
             a_session_left_in_the_middle_is_not_usable, savepoints_undo_a_part, keys_compare_byte_by_byte,
-            unknown_settings_are_named_with_the_known_ones, a_lock_wait_ends_with_its_own_kind
+            unknown_settings_are_named_with_the_known_ones, a_lock_wait_ends_with_its_own_kind,
+            markers_are_pruned_by_run_and_age
         }
     };
     (@tests $bed:path: $($name:ident),* $(,)?) => {

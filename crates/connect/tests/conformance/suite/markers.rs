@@ -159,3 +159,47 @@ pub(in crate::conformance) async fn a_power_cut_before_the_answer_is_unknown_unt
     assert!(matches!(prober.probe(&MarkerTable::default(), &key("first"), wait).await.unwrap(), Probe::Committed(_)));
     assert_eq!(bed.outside("SELECT id FROM t"), "1");
 }
+
+/// Old markers of the runs that were named go, a bounded number at a time; all others stay.
+pub(crate) async fn markers_are_pruned_by_run_and_age(bed: &Bed) {
+    use backstop_connect::prune::{MarkedRun, Markers, ROWS_MAX};
+    const DAY: Duration = Duration::from_secs(86_400);
+    let table = MarkerTable::default();
+    let mut session = bed.session().await;
+    let dialect = bed.connector.dialect();
+    assert!(Markers::find(&mut *session, dialect, &table).await.unwrap().is_none(), "and none is made");
+    run(&mut session, "CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(200))").await.unwrap();
+    unit(&mut session, marked("fresh"), &["INSERT INTO t VALUES (1, 'a')"]).await.unwrap();
+    let long_ago =
+        bed.pick("now() - interval '40 days'", "NOW(6) - INTERVAL 40 DAY", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-40 days')");
+    let insert = |marked: &str, task: u64, at: &str| {
+        format!(
+            "INSERT INTO backstop_marker (run, task, map_index, segment, kind, try_number, outcome, digest, rows_affected, written_at) \
+             VALUES ('{marked}', 't{task}', -1, 0, 'forward', 1, 'committed', 'd', 1, {at})"
+        )
+    };
+    let now = bed.pick("now()", "NOW(6)", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')");
+    run(&mut session, "BEGIN").await.unwrap();
+    for task in 0..ROWS_MAX + 5 {
+        run(&mut session, &insert("large", task, long_ago)).await.unwrap();
+    }
+    for (marked, task, at) in
+        [("old", 1, long_ago), ("old", 2, long_ago), ("kept", 1, long_ago), ("mixed", 1, long_ago), ("mixed", 2, now)]
+    {
+        run(&mut session, &insert(marked, task, at)).await.unwrap();
+    }
+    run(&mut session, "COMMIT").await.unwrap();
+    let mut markers = Markers::find(&mut *session, dialect, &table).await.unwrap().unwrap();
+    let told = |run: &str, markers| MarkedRun { run: run.into(), markers };
+    let runs = markers.old_runs(30 * DAY, "", 10).await.unwrap();
+    assert_eq!(runs, [told("kept", 1), told("large", ROWS_MAX + 5), told("old", 2)], "neither the fresh nor the mixed");
+    assert_eq!(markers.old_runs(30 * DAY, "kept", 1).await.unwrap(), [told("large", ROWS_MAX + 5)]);
+    assert_eq!(markers.old_runs(50 * DAY, "", 10).await.unwrap(), []);
+    let named = ["large".to_owned(), "old".to_owned(), "mixed".to_owned()];
+    assert_eq!(markers.prune(&named, 50 * DAY).await.unwrap(), 0);
+    assert_eq!(markers.prune(&named, 30 * DAY).await.unwrap(), ROWS_MAX);
+    assert_eq!(markers.prune(&named, 30 * DAY).await.unwrap(), 8);
+    assert_eq!(markers.prune(&named, 30 * DAY).await.unwrap(), 0);
+    assert_eq!(markers.prune(&[], 30 * DAY).await.unwrap(), 0);
+    assert_eq!(bed.outside("SELECT run FROM backstop_marker ORDER BY run"), "kept\nmixed\nrun-1");
+}
