@@ -40,6 +40,9 @@ pub(crate) enum Command {
     /// Look at connections
     #[command(subcommand)]
     Connections(ConnectionsCommand),
+    /// Look after the markers in target databases
+    #[command(subcommand)]
+    Markers(MarkersCommand),
     /// Show a task's SQL as it would be sent
     Render(RenderArgs),
     /// Draw a DAG
@@ -196,6 +199,31 @@ pub(crate) enum ConnectionsCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MarkersCommand {
+    /// Delete old markers of runs that are over
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// In whose database; may be repeated [default: all connections]
+    #[arg(long = "connection", value_name = "ID")]
+    pub(crate) connections: Vec<String>,
+    /// How old a run's newest marker must be: 90d, 12h
+    #[arg(long, value_name = "AGE", default_value = "90d", value_parser = crate::markers::parse_age)]
+    pub(crate) older_than: std::time::Duration,
+    /// Also of runs that this store does not know: only where no other store runs on these databases
+    #[arg(long)]
+    pub(crate) unknown_runs: bool,
+    /// Say what would go, and delete nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Write a JSON array
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

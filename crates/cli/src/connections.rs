@@ -4,12 +4,11 @@ use crate::args::{ConnectionsCommand, Place};
 use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
 use crate::sources::{self, Sources};
-use crate::{paths, runs, wire, words};
+use crate::{markers, paths, runs, wire, words};
 use backstop_connect::session::Call;
-use backstop_connect::{Connector, Dialect, MarkerTable, Observer, Session, Value};
+use backstop_connect::{Connector, Dialect, Observer, Session, Value};
 use backstop_project::definition::{Connection, Project};
 use backstop_runtime::connection_config;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,16 +63,7 @@ fn list(project: &Project, json: bool) -> Result<Exit, Problem> {
 }
 
 fn test(project: &Project, ids: &[String], json: bool) -> Result<Exit, Problem> {
-    let mut chosen: BTreeMap<&str, &Connection> = BTreeMap::new();
-    for id in ids {
-        let Some((id, connection)) = project.connections.get_key_value(&id.to_lowercase()) else {
-            return Err(sources::no_such_connection(id, project));
-        };
-        chosen.insert(id, connection);
-    }
-    if ids.is_empty() {
-        chosen.extend(project.connections.iter().map(|(id, connection)| (id.as_str(), connection)));
-    }
+    let chosen = sources::connections(ids, project)?;
     let mut tests = Vec::new();
     runs::block_on(async {
         for (id, connection) in chosen {
@@ -169,12 +159,7 @@ async fn try_out(
     tested.round_trip_ms = Some(milliseconds(before));
     tested.server_version = first_value(&mut *session, version_query(connector.dialect())).await?;
     if connector.capabilities().markers {
-        let table = MarkerTable {
-            schema: connection.marker_schema.clone(),
-            name: connection.marker_table.clone().unwrap_or_else(|| MarkerTable::default().name),
-        };
-        let query = format!("SELECT count(*) FROM {} WHERE 1 = 0", quoted(connector.dialect(), &table));
-        let is_there = first_value(&mut *session, &query).await.is_ok();
+        let is_there = session.marker_table_name(&markers::marker_table(connection)).await?.is_some();
         tested.marker_table = Some(if is_there { "ready" } else { "absent" });
     }
     session.close().await;
@@ -192,19 +177,6 @@ fn version_query(dialect: Dialect) -> &'static str {
         Dialect::SqlServer => "SELECT @@VERSION",
         Dialect::Oracle => "SELECT banner FROM v$version",
         Dialect::Generic => "SELECT 1",
-    }
-}
-
-fn quoted(dialect: Dialect, table: &MarkerTable) -> String {
-    let quote = |name: &str| match dialect {
-        Dialect::MySql => format!("`{}`", name.replace('`', "``")),
-        Dialect::PostgreSql | Dialect::Sqlite | Dialect::SqlServer | Dialect::Oracle | Dialect::Generic => {
-            format!("\"{}\"", name.replace('"', "\"\""))
-        }
-    };
-    match &table.schema {
-        Some(schema) => format!("{}.{}", quote(schema), quote(&table.name)),
-        None => quote(&table.name),
     }
 }
 

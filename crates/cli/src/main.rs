@@ -13,6 +13,7 @@ mod explain;
 mod graph;
 mod init;
 mod logs;
+mod markers;
 mod narrate;
 mod output;
 mod paths;
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Problem> {
         Command::Runs(arguments) => runs::runs(arguments, &place),
         Command::Logs(arguments) => logs::logs(&arguments, &place),
         Command::Connections(arguments) => connections::connections(arguments, &place),
+        Command::Markers(command) => markers::markers(command, &place),
         Command::Render(arguments) => render::render(&arguments, &place),
         Command::Graph(arguments) => graph::graph(&arguments, &place),
         Command::Schema(arguments) => schema::schema(&arguments),

@@ -4,8 +4,9 @@ use crate::args::Place;
 use crate::explain::Problem;
 use crate::output::{self, Painter};
 use crate::{paths, words};
-use backstop_project::definition::{Definition, Project};
+use backstop_project::definition::{Connection, Definition, Project};
 use backstop_project::{Diagnostic, Disk, Environment, Files, Loaded, Severity};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -170,10 +171,19 @@ fn known_connection<'c>(id: &'c str, root: &Path) -> Result<&'c str, Problem> {
 }
 
 /// The error for a connection that is not there.
-pub(crate) fn no_such_connection(id: &str, project: &Project) -> Problem {
+fn no_such_connection(id: &str, project: &Project) -> Problem {
     let mut problem = Problem::usage(format!("there is no connection `{id}` in {}", project.root.display()));
     problem.hints = words::hints_for_name(id, "connections", project.connections.keys().map(String::as_str));
     problem
+}
+
+/// The connections that were named, each once; all of them when none was.
+pub(crate) fn connections<'p>(ids: &[String], project: &'p Project) -> Result<BTreeMap<&'p str, &'p Connection>, Problem> {
+    if ids.is_empty() {
+        return Ok(project.connections.iter().map(|(id, connection)| (id.as_str(), connection)).collect());
+    }
+    let find = |id: &String| project.connections.get_key_value(&id.to_lowercase()).ok_or_else(|| no_such_connection(id, project));
+    ids.iter().map(|id| find(id).map(|(id, connection)| (id.as_str(), connection))).collect()
 }
 
 /// A relative SQLite path that was typed at the command line starts from where the person stands, not from the project folder.

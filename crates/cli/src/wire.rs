@@ -286,6 +286,22 @@ pub(crate) struct ConnectionTest {
     pub(crate) hints: Vec<String>,
 }
 
+/// What became of the markers of one connection's database.
+#[derive(Debug, Serialize)]
+pub(crate) struct MarkersPruned {
+    pub(crate) connection: String,
+    pub(crate) dry_run: bool,
+    /// Deleted, or that would be.
+    pub(crate) markers: u64,
+    /// To which the markers belonged.
+    pub(crate) runs: usize,
+    /// Kept, as they are not over yet.
+    pub(crate) runs_unfinished: usize,
+    /// Kept, as the store does not know them.
+    pub(crate) runs_unknown: usize,
+    pub(crate) error: Option<String>,
+}
+
 pub(crate) fn run_type(run_type: RunType) -> &'static str {
     match run_type {
         RunType::Manual => "manual",

@@ -306,3 +306,52 @@ fn a_connection_that_is_not_there_is_guessed() {
     "#);
     assert_eq!(project.backstop(&["run", "one.sql", "--connection", "DB"]).code, Some(0), "ids are read without regard to case");
 }
+
+#[test]
+fn old_markers_go_when_their_run_is_over_and_no_others() {
+    let project = Project::with_tasks("  fill: {sql: INSERT INTO t VALUES (1)}\n");
+    project.sql("CREATE TABLE t (n INTEGER)");
+    assert_eq!(project.backstop(&["run", "d"]).code, Some(0));
+    let aged = |days: u32, run: &str| {
+        project.sql(&format!(
+            "UPDATE backstop_marker SET written_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-{days} days') WHERE run LIKE '{run}'"
+        ));
+    };
+    let count = || project.ask("SELECT count(*) FROM backstop_marker");
+    let prune = |more: &[&str]| project.data(&[["markers", "prune"].as_slice(), more].concat());
+    assert_eq!(prune(&[]), "✓ db: 0 markers of 0 runs deleted\n");
+    aged(100, "%");
+    project.sql(
+        "INSERT INTO backstop_marker SELECT 'of-another-store', task, map_index, segment, kind, try_number, outcome, digest, rows_affected, \
+         result, written_at FROM backstop_marker",
+    );
+    let unknown = "    kept: 1 run unknown to this store (another store may go on with them; else add --unknown-runs)\n";
+    assert_eq!(prune(&["--dry-run"]), format!("✓ db: 1 marker of 1 run would be deleted\n{unknown}"));
+    assert_eq!(prune(&["--older-than", "101d"]), "✓ db: 0 markers of 0 runs deleted\n");
+    assert_eq!(count(), 2);
+    assert_eq!(prune(&["--connection", "db"]), format!("✓ db: 1 marker of 1 run deleted\n{unknown}"));
+    assert_eq!(project.ask("SELECT count(*) FROM backstop_marker WHERE run = 'of-another-store'"), 1);
+    assert_eq!(project.backstop(&["markers", "prune", "--unknown-runs", "--older-than", "1h"]).code, Some(2));
+    assert_eq!(project.json(&["markers", "prune", "--unknown-runs", "--json"])[0]["markers"], 1);
+    assert_eq!(count(), 0);
+    assert_eq!(project.backstop(&["markers", "prune", "--connection", "bd"]).code, Some(2));
+}
+
+#[test]
+fn markers_of_a_run_that_can_be_resumed_stay() {
+    let project = Project::with_tasks(
+        "  make: {sql: 'INSERT INTO t VALUES (1)'}\n  wait: {shell: 'echo began > began; sleep 20', after: [make], delivery: at_least_once}\n",
+    );
+    project.sql("CREATE TABLE t (n INTEGER)");
+    let fifo = project.path().join("began");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let running = project.start(&["run", "d"]);
+    // Opening it waits until the task has opened it, too.
+    assert_eq!(std::fs::read_to_string(&fifo).unwrap(), "began\n");
+    project.sql("UPDATE backstop_marker SET written_at = '2000-01-01T00:00:00.000Z'");
+    let told = "✓ db: 0 markers of 0 runs deleted\n    kept: 1 run not over yet\n";
+    assert_eq!(project.data(&["markers", "prune"]), told, "while it goes on");
+    running.kill();
+    assert_eq!(project.data(&["markers", "prune", "--unknown-runs"]), told, "while it can be resumed");
+    assert_eq!(project.ask("SELECT count(*) FROM backstop_marker"), 1);
+}
