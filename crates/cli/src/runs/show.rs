@@ -78,6 +78,9 @@ impl Shown<'_> {
         self.at_least_once(paint, &mut text);
         self.callbacks(paint, &mut text);
         self.acts(&mut text);
+        if self.row.state == RunPhase::Stuck.as_str() {
+            text.push_str("\nit goes on when a person has said what is in doubt\n");
+        }
         text
     }
 
@@ -277,9 +280,6 @@ impl Shown<'_> {
         }
         for act in &self.story.acts[left_out..] {
             let _ = writeln!(text, "· {} {}", words::time(act.at), act.text);
-        }
-        if self.row.state == RunPhase::Stuck.as_str() {
-            let _ = writeln!(text, "  it goes on when a person has said what is in doubt");
         }
     }
 }

@@ -138,6 +138,13 @@ fn a_shell_task_that_was_killed_waits_for_a_person() {
       it goes on when a person has said what is in doubt
       backstop runs show RUN
     "#);
+    let shown = project.scrubbed(&["runs", "show", "latest"]);
+    for told in
+        ["state  stuck\n", "? pay is in doubt", "--resume RUN --resolve pay=committed", "it goes on when a person has said"]
+    {
+        assert!(shown.contains(told), "it does not say `{told}`:\n{shown}");
+    }
+    assert_eq!(project.json(&["runs", "list", "--json"])[0]["abandoned"], false, "it waits for a person, not for a process");
     let outcome = project.backstop(&["run", "--resume", "latest", "--resolve", "pay=committed"]);
     assert_eq!(outcome.code, Some(2), "a reason is wanted");
     let outcome = project.backstop(&["run", "--resume", "latest", "--resolve", "pay=committed", "--why", "the bank confirms it"]);
