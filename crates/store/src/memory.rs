@@ -250,7 +250,7 @@ impl Kept {
             .iter()
             .rev()
             .filter(|run| filter.dag.as_ref().is_none_or(|dag| *dag == run.header.dag_id))
-            .filter(|run| !filter.unfinished || run.projection.run.ended_at.is_none())
+            .filter(|run| !filter.unfinished || !run.projection.run.is_finished())
             .take(filter.rows_max())
             .map(Run::row)
             .collect())
@@ -265,6 +265,7 @@ impl Run {
             state: fold.phase.as_str().to_owned(),
             started_at: fold.started_at,
             ended_at: fold.ended_at,
+            callbacks_pending: fold.callbacks_pending,
             version: self.events.len() as u64,
             epoch: self.epoch,
         }

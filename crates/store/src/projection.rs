@@ -20,6 +20,8 @@ pub(crate) struct RunFold {
     pub(crate) is_cancel_requested: bool,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) ended_at: Option<Timestamp>,
+    /// Scheduled and not finished. A run that is over may have some: they run after its end, or in the next process.
+    pub(crate) callbacks_pending: u64,
 }
 
 /// A run's phase by its name in lists; `None` when there is no such phase.
@@ -29,15 +31,16 @@ pub(crate) fn parse_phase(name: &str) -> Option<RunPhase> {
 
 impl RunFold {
     pub(crate) fn new() -> Self {
-        Self { phase: RunPhase::Queued, is_cancel_requested: false, started_at: None, ended_at: None }
+        Self { phase: RunPhase::Queued, is_cancel_requested: false, started_at: None, ended_at: None, callbacks_pending: 0 }
     }
 
     pub(crate) fn apply(&mut self, at: Timestamp, event: &Event) {
-        // A run that is over stays so: what follows is about callbacks, or about a process that runs them.
-        if self.phase.is_terminal() {
-            return;
-        }
         match event {
+            // Also of a run that is over.
+            Event::CallbackScheduled { .. } => self.callbacks_pending += 1,
+            Event::CallbackFinished { .. } => self.callbacks_pending = self.callbacks_pending.saturating_sub(1),
+            // It stays over: what else follows is about a process that runs its callbacks.
+            _ if self.phase.is_terminal() => {}
             Event::RunCreated(_) => *self = Self::new(),
             Event::RunStarted { at } => {
                 self.phase = RunPhase::Running;
@@ -69,10 +72,13 @@ impl RunFold {
             | Event::TimerFired { .. }
             | Event::TaskSkipped { .. }
             | Event::TaskUpstreamFailed { .. }
-            | Event::CallbackScheduled { .. }
-            | Event::CallbackFinished { .. }
             | Event::OperatorActed { .. } => {}
         }
+    }
+
+    /// As [`crate::RunRow::is_finished`].
+    pub(crate) fn is_finished(&self) -> bool {
+        self.ended_at.is_some() && self.callbacks_pending == 0
     }
 
     fn end(&mut self, phase: RunPhase, at: Timestamp) {

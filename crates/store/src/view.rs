@@ -16,10 +16,19 @@ pub struct RunRow {
     pub started_at: Option<Timestamp>,
     /// Set by a terminal event.
     pub ended_at: Option<Timestamp>,
+    /// Callbacks that have not run. A run that is over may have some.
+    pub callbacks_pending: u64,
     /// How many events it has.
     pub version: u64,
     /// The owning epoch.
     pub epoch: u64,
+}
+
+impl RunRow {
+    /// Whether nothing is left to do: the run is over, and its callbacks have run. As the core's `RunState::is_finished`.
+    pub fn is_finished(&self) -> bool {
+        self.ended_at.is_some() && self.callbacks_pending == 0
+    }
 }
 
 /// A task instance, as lists show it: a projection.
@@ -58,7 +67,7 @@ pub struct StatementRow {
 pub struct RunFilter {
     /// Only of this DAG.
     pub dag: Option<DagId>,
-    /// Only those not over yet.
+    /// Only those that something is left to do of: runs that are not over, or whose callbacks have not all run.
     pub unfinished: bool,
     /// Only those created before this run (a cursor), newest first.
     pub before: Option<RunId>,

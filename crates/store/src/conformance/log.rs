@@ -2,7 +2,7 @@
 
 use super::script::{Random, append, at, attempt_started, created, random_run, run_started, samples, single};
 use super::*;
-use crate::projection::Projection;
+use crate::projection::{Projection, RunFold};
 use crate::{Durable, ErrorKind, Version};
 use std::collections::HashMap;
 
@@ -329,6 +329,7 @@ pub(crate) async fn assert_projections(store: &dyn Store, run: &RunId, log: &[Re
     assert_eq!(store.instances(run).await.unwrap(), fold.instances(), "{label}");
     assert_eq!(store.statements(run, None).await.unwrap(), fold.statements, "{label}");
     let row = store.run(run).await.unwrap().unwrap();
-    let folded = (fold.run.phase.as_str(), fold.run.started_at, fold.run.ended_at, log.len() as u64);
-    assert_eq!((row.state.as_str(), row.started_at, row.ended_at, row.version), folded, "{label}");
+    let RunFold { phase, is_cancel_requested: _, started_at, ended_at, callbacks_pending } = fold.run;
+    let folded = (phase.as_str(), started_at, ended_at, callbacks_pending, log.len() as u64);
+    assert_eq!((row.state.as_str(), row.started_at, row.ended_at, row.callbacks_pending, row.version), folded, "{label}");
 }

@@ -3,7 +3,7 @@
 use super::script::{append, at, attempt_started, failure, mapped, random_run, run_started, single, statement};
 use super::*;
 use crate::{ErrorKind, InstanceRow, RunFilter, RunRow, StatementRow};
-use backstop_core::event::{CancelCause, Evidence, Failure, Promise, SegmentCommit, SkipCause};
+use backstop_core::event::{CallbackId, CancelCause, Evidence, Failure, Occasion, Promise, SegmentCommit, SkipCause};
 
 fn ids(rows: &[RunRow]) -> Vec<&str> {
     rows.iter().map(|row| row.header.run_id.as_str()).collect()
@@ -43,6 +43,37 @@ pub async fn runs_are_filtered(subject: &mut dyn Subject) {
     assert_eq!(list(&*store, RunFilter { unfinished: true, ..RunFilter::default() }).await, ["4", "2", "1"]);
     let both = RunFilter { dag: x(), unfinished: true, before: Some("4".into()), limit: 5 };
     assert_eq!(list(&*store, both).await, ["1"]);
+}
+
+/// A run that is over is finished only when its callbacks have run: a process may die in between.
+pub async fn a_run_with_pending_callbacks_is_unfinished(subject: &mut dyn Subject) {
+    let (store, run) = (subject.store(), RunId::new("r"));
+    let callback = |place| CallbackId { instance: Some(single("load")), try_number: 1, occasion: Occasion::Failure, place };
+    let scheduled = |place| Event::CallbackScheduled { callback: callback(place) };
+    let finished = |place| Event::CallbackFinished { callback: callback(place), failure: None };
+    make_run(&*store, &RunId::new("done"), "d", vec![Event::RunFailed]).await;
+    make_run(&*store, &run, "d", vec![run_started(), scheduled(0), scheduled(1), Event::RunFailed]).await;
+    drop(store);
+    subject.crash().await;
+    let store = subject.store();
+    let unfinished = || RunFilter { unfinished: true, ..RunFilter::default() };
+    let steps = [None, Some(Event::RunResumed { epoch: 1 }), Some(finished(1)), Some(finished(0))];
+    let mut version = 5;
+    for (step, pending) in steps.into_iter().zip([2, 2, 1, 0]) {
+        if let Some(event) = step {
+            do_append(&*store, append(&run, version, vec![event])).await.unwrap();
+            version += 1;
+        }
+        let row = store.run(&run).await.unwrap().unwrap();
+        assert_eq!((row.state.as_str(), row.ended_at), ("failed", Some(at(1000))));
+        assert_eq!((row.callbacks_pending, row.is_finished()), (pending, pending == 0));
+        let listed = [unfinished(), RunFilter { dag: Some("d".into()), ..unfinished() }];
+        for filter in listed {
+            assert_eq!(list(&*store, filter).await, if pending == 0 { vec![] } else { vec!["r"] }, "{pending} pending");
+        }
+    }
+    make_run(&*store, &RunId::new("s"), "d", vec![scheduled(0), Event::RunSucceeded, scheduled(1)]).await;
+    assert_eq!(store.run(&"s".into()).await.unwrap().unwrap().callbacks_pending, 2, "also scheduled after the end");
 }
 
 /// By the beginning of the id, taken as it is.

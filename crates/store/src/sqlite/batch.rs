@@ -167,7 +167,8 @@ impl<'w> Batch<'w> {
         if self.heads.contains_key(run) {
             return Ok(());
         }
-        let sql = "SELECT id, version, epoch, state, is_cancel_requested, started_at, ended_at FROM runs WHERE run_id = ?1";
+        let sql = "SELECT id, version, epoch, state, is_cancel_requested, started_at, ended_at, callbacks_pending \
+                   FROM runs WHERE run_id = ?1";
         let row = self
             .prepare(sql)?
             .query_row([run.as_str()], |row| {
@@ -179,6 +180,7 @@ impl<'w> Batch<'w> {
                     is_cancel_requested: row.get(4)?,
                     started_at: started_at.map(from_microsecond),
                     ended_at: ended_at.map(from_microsecond),
+                    callbacks_pending: unsigned(row, 7)?,
                 };
                 Ok((row.get(0)?, unsigned(row, 1)?, unsigned(row, 2)?, state, fold))
             })
@@ -253,7 +255,8 @@ impl<'w> Batch<'w> {
     }
 
     fn write_runs(&self) -> Result<(), Error> {
-        let sql = "UPDATE runs SET version = ?2, epoch = ?3, state = ?4, is_cancel_requested = ?5, started_at = ?6, ended_at = ?7 \
+        let sql = "UPDATE runs SET version = ?2, epoch = ?3, state = ?4, is_cancel_requested = ?5, started_at = ?6, ended_at = ?7, \
+                   callbacks_pending = ?8 \
                    WHERE id = ?1";
         let mut update = self.prepare(sql)?;
         for head in self.heads.values().filter(|head| head.is_changed) {
@@ -265,7 +268,8 @@ impl<'w> Batch<'w> {
                     head.fold.phase.as_str(),
                     head.fold.is_cancel_requested,
                     head.fold.started_at.map(Timestamp::as_microsecond),
-                    head.fold.ended_at.map(Timestamp::as_microsecond)
+                    head.fold.ended_at.map(Timestamp::as_microsecond),
+                    to_column(head.fold.callbacks_pending)
                 ])
                 .map_err(|cause| self.broken(cause))?;
         }

@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 const APPLICATION_ID: i32 = 0x4253_544F;
 
 /// All migrations, oldest first. A published one never changes.
-const MIGRATIONS: [(&str, &str); 1] = [("V1__initial", include_str!("../../migrations/V1__initial.sql"))];
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("V1__initial", include_str!("../../migrations/V1__initial.sql")),
+    ("V2__pending_callbacks", include_str!("../../migrations/V2__pending_callbacks.sql")),
+];
 
 /// The newest schema this build knows.
 const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;

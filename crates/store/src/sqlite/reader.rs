@@ -64,7 +64,7 @@ pub(super) struct Reader<'c> {
     place: &'c Place,
 }
 
-const RUN_COLUMNS: &str = "SELECT r.state, r.started_at, r.ended_at, r.version, r.epoch, e.body, r.run_id \
+const RUN_COLUMNS: &str = "SELECT r.state, r.started_at, r.ended_at, r.version, r.epoch, e.body, r.run_id, r.callbacks_pending \
                            FROM runs r JOIN events e ON e.run = r.id AND e.seq = 1";
 
 impl Reader<'_> {
@@ -93,7 +93,7 @@ impl Reader<'_> {
         // Written out for each case, so that each uses its index.
         let mut sql = format!("{RUN_COLUMNS} WHERE r.id < ?1");
         if filter.unfinished {
-            sql.push_str(" AND r.ended_at IS NULL");
+            sql.push_str(" AND (r.ended_at IS NULL OR r.callbacks_pending > 0)");
         }
         if filter.dag.is_some() {
             sql.push_str(" AND r.dag_id = ?3");
@@ -135,6 +135,7 @@ impl Reader<'_> {
                 state: row.get(0)?,
                 started_at: row.get::<_, Option<i64>>(1)?.map(from_microsecond),
                 ended_at: row.get::<_, Option<i64>>(2)?.map(from_microsecond),
+                callbacks_pending: unsigned(row, 7)?,
                 version: unsigned(row, 3)?,
                 epoch: unsigned(row, 4)?,
             })

@@ -94,10 +94,65 @@ fn a_newer_schema_is_too_new() {
     other.execute("INSERT INTO refinery_schema_history VALUES (99, 'later', '2030-01-01T00:00:00Z', '1')", []).unwrap();
     drop(other);
     insta::assert_snapshot!(shown(&open_error(&path), folder.path()), @r"
-    TooNew: open the store [FOLDER]/store.db: its schema is 99, and this Backstop knows schemas up to 1
+    TooNew: open the store [FOLDER]/store.db: its schema is 99, and this Backstop knows schemas up to 2
     hint: a newer Backstop wrote it: use that one, or name another store with --store
     ");
     assert_eq!(SqliteStore::open_read_only(&path).err().unwrap().kind, ErrorKind::TooNew);
+}
+
+/// A store as the first Backstop made it, with these events in each of its runs, which are over.
+fn store_of_schema_1(path: &Path, runs: &[&[&str]]) {
+    let mut old = rusqlite::Connection::open(path).unwrap();
+    old.pragma_update(None, "application_id", 0x4253_544F).unwrap();
+    let first = include_str!("../../../migrations/V1__initial.sql");
+    let migrations = [refinery::Migration::unapplied("V1__initial", first).unwrap()];
+    refinery::Runner::new(&migrations).set_grouped(true).run(&mut old).unwrap();
+    for (id, bodies) in (1_i64..).zip(runs) {
+        let insert =
+            "INSERT INTO runs (id, run_id, dag_id, version, epoch, state, ended_at) VALUES (?1, ?2, 'd', ?3, 1, 'failed', 1)";
+        old.execute(insert, rusqlite::params![id, format!("r{id}"), bodies.len() as i64]).unwrap();
+        for (seq, body) in (1_i64..).zip(*bodies) {
+            old.execute("INSERT INTO events VALUES (?1, ?2, 1, ?3)", rusqlite::params![id, seq, body]).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn pending_callbacks_of_an_older_store_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let created = include_str!("../../../golden/v1/run_created.minimal.json").trim();
+    let scheduled = include_str!("../../../golden/v1/callback_scheduled.json").trim();
+    let finished = include_str!("../../../golden/v1/callback_finished.json").trim();
+    let failed = include_str!("../../../golden/v1/run_failed.json").trim();
+    let runs: [&[&str]; 4] = [
+        &[created, scheduled, scheduled, failed, finished],
+        &[created, scheduled, failed, finished],
+        &[created, failed],
+        &[created, failed, scheduled, "{\"callback_"],
+    ];
+    store_of_schema_1(&path, &runs);
+    insta::assert_snapshot!(shown(&SqliteStore::open_read_only(&path).err().unwrap(), folder.path()), @r"
+    Open: open the store [FOLDER]/store.db: its schema is 1, and reading wants 2
+    hint: run any `backstop` command that writes, once: it brings the store up to date
+    ");
+    let store = open_in(&folder);
+    let pending = |rows: Vec<crate::RunRow>| rows.iter().map(|row| row.callbacks_pending).collect::<Vec<_>>();
+    assert_eq!(pending(store.runs(&RunFilter::default()).await.unwrap()), [1, 0, 0, 1]);
+    let unfinished = RunFilter { unfinished: true, ..RunFilter::default() };
+    assert_eq!(pending(store.runs(&unfinished).await.unwrap()), [1, 1]);
+}
+
+/// Resuming asks for them at every start, in stores with years of runs.
+#[test]
+fn unfinished_runs_are_found_by_their_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_in(&folder);
+    let plain = rusqlite::Connection::open(store.path()).unwrap();
+    let sql = "EXPLAIN QUERY PLAN SELECT r.id FROM runs r JOIN events e ON e.run = r.id AND e.seq = 1 \
+               WHERE r.id < 9 AND (r.ended_at IS NULL OR r.callbacks_pending > 0) ORDER BY r.id DESC LIMIT 5";
+    let plan: String = plain.query_row(sql, [], |row| row.get(3)).unwrap();
+    assert!(plan.contains("runs_unfinished"), "{plan}");
 }
 
 #[test]
