@@ -177,12 +177,17 @@ pub(crate) fn in_short(failure: &Failure) -> String {
 
 /// `callback on_failure`, and its place where it is not the first.
 pub(crate) fn callback_name(callback: &CallbackId) -> String {
+    format!("callback {}", occasion(callback))
+}
+
+/// `on_failure`, and its place where it is not the first.
+pub(crate) fn occasion(callback: &CallbackId) -> String {
     let occasion = match callback.occasion {
         Occasion::Failure => "on_failure",
         Occasion::Retry => "on_retry",
         Occasion::Success => "on_success",
     };
-    if callback.place == 0 { format!("callback {occasion}") } else { format!("callback {occasion}[{}]", callback.place) }
+    if callback.place == 0 { occasion.to_owned() } else { format!("{occasion}[{}]", callback.place) }
 }
 
 /// What a callback is about.
@@ -190,7 +195,8 @@ pub(crate) fn subject(callback: &CallbackId) -> String {
     callback.instance.as_ref().map_or_else(|| "run".to_owned(), ToString::to_string)
 }
 
-fn join(names: &[impl ToString]) -> String {
+/// The first of many, with commas.
+pub(crate) fn join(names: &[impl ToString]) -> String {
     const NAMED_MAX: usize = 10;
     let mut text = names.iter().take(NAMED_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if names.len() > NAMED_MAX {

@@ -14,6 +14,7 @@ use backstop_store::{RunFilter, RunRow, SqliteStore, Store};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
+use story::Story;
 
 /// Between two looks at a log that is followed.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -67,7 +68,7 @@ fn nothing_yet(json: bool) -> Result<Exit, Problem> {
 pub(crate) enum Latest<'a> {
     /// The newest run of all.
     Any,
-    /// The newest run, of a DAG if one is given, that is not over.
+    /// The newest run, of a DAG if one is given, that something is left to do of.
     Unfinished(Option<&'a DagId>),
 }
 
@@ -104,7 +105,7 @@ async fn row_of(store: &dyn Store, run: &RunId) -> Result<RunRow, Problem> {
     store.run(run).await?.ok_or_else(|| Problem::usage(format!("there is no run `{run}`")))
 }
 
-/// Whether a run goes on by its row, while its process is gone: it was killed, or its machine went down.
+/// Whether something is left to do of a run by its row, while its process is gone: it was killed, or its machine went down.
 pub(crate) async fn is_abandoned(store: &dyn Store, row: &RunRow) -> Result<bool, Problem> {
     // Where the lock cannot be looked at, nobody is told that the run is free.
     let is_free = |run: &RunId| !store.is_run_held(run).unwrap_or(true);
@@ -115,9 +116,9 @@ pub(crate) async fn is_abandoned(store: &dyn Store, row: &RunRow) -> Result<bool
     Ok(store.run(&row.header.run_id).await?.is_some_and(|row| should_go_on(&row)))
 }
 
-/// Whether some process should be running it. A stuck run waits for a person, and needs none.
+/// Whether some process should be running it, or its callbacks. A stuck run waits for a person, and needs none.
 fn should_go_on(row: &RunRow) -> bool {
-    row.ended_at.is_none() && row.state != RunPhase::Stuck.as_str()
+    !row.is_finished() && row.state != RunPhase::Stuck.as_str()
 }
 
 /// What to list, and how.
@@ -163,7 +164,7 @@ async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Prob
         vec![
             row.header.run_id.to_string(),
             row.header.dag_id.to_string(),
-            state_in_words(row, *abandoned),
+            state_in_words(row, *abandoned, ""),
             row.header.logical_date.map(words::time).unwrap_or_default(),
             words::time(row.header.queued_at),
             row.started_at.zip(row.ended_at).map(|(start, end)| words::between(start, end)).unwrap_or_default(),
@@ -172,16 +173,56 @@ async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Prob
     output::data(&output::table(&table, Painter::stdout()))?;
     for (row, _) in listed.iter().filter(|(_, abandoned)| *abandoned).take(RESUMES_TOLD_MAX) {
         let (run, dag) = (&row.header.run_id, &row.header.dag_id);
-        output::note(&format!("nobody runs {run} of `{dag}`: resume it with `{}`", resume_command(row, flags)));
+        let callbacks = if is_over_but_for_callbacks(row) {
+            let pending = Story::read(store, run).await?.pending_callbacks();
+            format!("{}: {pending}; ", callbacks_left(row))
+        } else {
+            String::new()
+        };
+        output::note(&format!("{callbacks}nobody runs {run} of `{dag}`: resume it with `{}`", resume_command(row, flags)));
     }
     Ok(())
 }
 
-/// A run's state, and what makes it differ from what one would think.
-fn state_in_words(row: &RunRow, abandoned: bool) -> String {
+/// A run's state, and what makes it differ from what one would think. `pending` are the callbacks that have not run, or nothing.
+fn state_in_words(row: &RunRow, abandoned: bool, pending: &str) -> String {
     let dry = if row.header.dry_run { " (dry run)" } else { "" };
     let gone = if abandoned { " (its process is gone)" } else { "" };
-    format!("{}{dry}{gone}", row.state)
+    let names = if pending.is_empty() { String::new() } else { format!(": {pending}") };
+    let left = if is_over_but_for_callbacks(row) { format!("; {}{names}", callbacks_left(row)) } else { String::new() };
+    format!("{}{left}{dry}{gone}", row.state)
+}
+
+/// Its end is told, and callbacks follow it.
+fn is_over_but_for_callbacks(row: &RunRow) -> bool {
+    row.ended_at.is_some() && !row.is_finished()
+}
+
+/// `1 callback has not run`.
+fn callbacks_left(row: &RunRow) -> String {
+    let number = usize::try_from(row.callbacks_pending).unwrap_or(usize::MAX);
+    format!(
+        "{} not run",
+        if number == 1 { "1 callback has".to_owned() } else { format!("{} have", words::count(number, "callback")) }
+    )
+}
+
+/// Why a run can be resumed: `is not finished`, or `failed, but 1 callback has not run`.
+pub(crate) fn how_left(row: &RunRow) -> String {
+    if !is_over_but_for_callbacks(row) {
+        return "is not finished".to_owned();
+    }
+    let ended = match projected_phase(row) {
+        Some(RunPhase::Succeeded) => "succeeded",
+        Some(RunPhase::Cancelled) => "was cancelled",
+        Some(RunPhase::Failed) => "failed",
+        Some(RunPhase::Queued | RunPhase::Running | RunPhase::Cancelling | RunPhase::Stuck) | None => "is over",
+    };
+    format!("{ended}, but {}", callbacks_left(row))
+}
+
+fn projected_phase(row: &RunRow) -> Option<RunPhase> {
+    RunPhase::ALL.into_iter().find(|phase| phase.as_str() == row.state)
 }
 
 /// What goes on with a run.
@@ -234,7 +275,11 @@ async fn events(store: &dyn Store, wanted: &str, json: bool, follow: bool) -> Re
     }
 }
 
-/// Whether nothing will be added to a run's log. A run with callbacks to come is told by its end, a little early.
+/// Whether nothing will be added to a run's log, as far as can be known: nobody waits for callbacks that no process is there to run.
 pub(crate) async fn is_over(store: &dyn Store, run: &RunId) -> Result<bool, Problem> {
-    Ok(store.run(run).await?.is_none_or(|row| row.ended_at.is_some() || row.state == "stuck"))
+    let Some(row) = store.run(run).await? else { return Ok(true) };
+    if row.is_finished() || row.state == RunPhase::Stuck.as_str() {
+        return Ok(true);
+    }
+    Ok(is_over_but_for_callbacks(&row) && is_abandoned(store, &row).await?)
 }

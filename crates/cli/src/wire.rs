@@ -35,7 +35,7 @@ pub(crate) struct Run<'a> {
     run_id: &'a str,
     dag: &'a str,
     state: &'a str,
-    /// By its state it goes on, but its process is gone: it can be resumed.
+    /// Something is left to do of it, but its process is gone: it can be resumed.
     abandoned: bool,
     run_type: &'static str,
     logical_date: Option<Timestamp>,
@@ -44,6 +44,8 @@ pub(crate) struct Run<'a> {
     queued_at: Timestamp,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
+    /// Callbacks that have not run. A run that is over may have some.
+    callbacks_pending: u64,
     params: Value,
     only_tasks: Vec<&'a str>,
     dry_run: bool,
@@ -65,6 +67,7 @@ impl<'a> Run<'a> {
             queued_at: header.queued_at,
             started_at: row.started_at,
             ended_at: row.ended_at,
+            callbacks_pending: row.callbacks_pending,
             params: json(&header.params),
             only_tasks: only_tasks(header),
             dry_run: header.dry_run,

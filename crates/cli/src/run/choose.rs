@@ -3,7 +3,7 @@
 use super::is_same;
 use crate::args::RunArgs;
 use crate::explain::Problem;
-use crate::{output, words};
+use crate::{output, runs, words};
 use backstop_core::state::RunPhase;
 use backstop_core::{DagId, RunId};
 use backstop_project::definition::Definition;
@@ -41,6 +41,8 @@ pub(super) async fn choose(
     }
     if arguments.skip_if_successful
         && let Some(done) = succeeded(store, definition.dag.id(), request, usize::MAX).await?
+        // Callbacks whose process is gone are something to do: they are found below.
+        && !runs::is_abandoned(store, &done).await?
     {
         output::note(&format!("{}: nothing to do", has_succeeded(&done)));
         return Ok(Choice::Quit);
@@ -57,8 +59,9 @@ pub(super) async fn choose(
     let (same, mut others): (Vec<_>, Vec<_>) = left.into_iter().partition(|(row, _)| by_date && is_same(row, request));
     if let Some((row, lock)) = same.into_iter().next() {
         output::note(&format!(
-            "run {} of this date and these parameters was not finished: resuming it (a new run needs --new)",
-            row.header.run_id
+            "run {} of this date and these parameters {}: resuming it (a new run needs --new)",
+            row.header.run_id,
+            runs::how_left(&row)
         ));
         return Ok(Choice::Resume(row, lock));
     }
@@ -74,10 +77,11 @@ pub(super) async fn choose(
     }
     let more = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
     output::warn(&format!(
-        "run {} of `{}`, begun {}, is not finished and nobody runs it{more}; starting a new run\n         resume it with: {again} --resume {}",
+        "run {} of `{}`, begun {}, {}, and nobody runs it{more}; starting a new run\n         resume it with: {again} --resume {}",
         row.header.run_id,
         row.header.dag_id,
         words::time(row.header.queued_at),
+        runs::how_left(&row),
         row.header.run_id,
     ));
     Ok(Choice::New)
@@ -124,19 +128,20 @@ async fn left_behind(
     Ok(left)
 }
 
-/// A run may have ended between the look at the list and the lock.
+/// It may have ended between the look at the list and the lock.
 async fn still_unfinished(store: &dyn Store, run: &RunId) -> Result<Option<RunRow>, Problem> {
     let row = store.run(run).await?;
-    Ok(row.filter(|row| row.ended_at.is_none()))
+    Ok(row.filter(|row| !row.is_finished()))
 }
 
 fn ask(row: RunRow, lock: RunLock) -> Result<Choice, Problem> {
     let date = row.header.logical_date.map(|date| format!(", logical date {}", words::time(date))).unwrap_or_default();
     output::tell(&format!(
-        "Run {} of `{}`, begun {}{date}, is not finished, and nobody runs it.\n",
+        "Run {} of `{}`, begun {}{date}, {}, and nobody runs it.\n",
         row.header.run_id,
         row.header.dag_id,
-        words::time(row.header.queued_at)
+        words::time(row.header.queued_at),
+        runs::how_left(&row)
     ));
     loop {
         output::tell("[r]esume it, start a [n]ew run, or [q]uit? ");

@@ -90,7 +90,7 @@ impl Shown<'_> {
         let mut lines = vec![
             ("run", header.run_id.to_string()),
             ("dag", header.dag_id.to_string()),
-            ("state", state_in_words(row, self.abandoned)),
+            ("state", state_in_words(row, self.abandoned, &self.story.pending_callbacks())),
         ];
         if self.abandoned {
             lines.push(("resume", resume_command(row, self.flags)));

@@ -78,6 +78,14 @@ impl Story {
         self.tries.get(id).and_then(|tries| tries.last())
     }
 
+    /// The callbacks that have not run, by name.
+    pub(crate) fn pending_callbacks(&self) -> String {
+        let pending = self.callbacks.iter().filter(|(_, called)| matches!(called, Called::Pending));
+        narrate::join(
+            &pending.map(|(id, _)| format!("{} of {}", narrate::occasion(id), narrate::subject(id))).collect::<Vec<_>>(),
+        )
+    }
+
     /// Segments that changed something, and the tasks they belong to.
     pub(crate) fn committed(&self) -> (usize, usize) {
         let changed = || self.segments.iter().filter(|segment| segment.commit.promise != Promise::ReadOnly);

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod begin;
+mod callbacks;
 mod checks;
 mod crash;
 mod disaster;

@@ -32,7 +32,7 @@ fn the_same_command_goes_on_after_kill_9() {
     let outcome = project.backstop(&["run", "d", "--logical-date", "2025-05-01"]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(
-        outcome.stderr.starts_with("note: run RUN of this date and these parameters was not finished: resuming it"),
+        outcome.stderr.starts_with("note: run RUN of this date and these parameters is not finished: resuming it"),
         "{}",
         outcome.stderr
     );
@@ -94,7 +94,7 @@ fn without_a_terminal_another_date_starts_a_new_run_and_says_how_to_resume_the_o
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     let warning = outcome.stderr.lines().take(2).collect::<Vec<_>>().join("\n");
     insta::assert_snapshot!(warning, @r#"
-    warning: run RUN of `d`, begun TIME, is not finished and nobody runs it; starting a new run
+    warning: run RUN of `d`, begun TIME, is not finished, and nobody runs it; starting a new run
              resume it with: backstop run d --resume RUN
     "#);
 }
