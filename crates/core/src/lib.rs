@@ -1,11 +1,12 @@
-//! The heart of Backstop: DAGs, the state machine of a run, trigger rules, retries.
+//! The heart of Backstop: DAGs, the state machine of a run, trigger rules, retries, timetables.
 //!
 //! This crate must not know: IO, clocks, threads, async, randomness, SQL, databases, YAML, JSON, storage formats. Time, ids
 //! and jitter come in as arguments; the same events always fold to the same state. It cannot fail except by refusing a
-//! command ([`Rejected`]) or a graph ([`dag::Error`]).
+//! command ([`Rejected`]), a graph ([`dag::Error`]) or a cron text ([`timetable::BadCron`]).
 //!
 //! Where to go next: [`dag`] for what runs, [`event`] and [`command`] for the vocabulary, [`state`] for the fold,
-//! [`decide`](mod@decide) for the rules, [`rule`] for the thirteen trigger rules, [`retry`] for back-off.
+//! [`decide`](mod@decide) for the rules, [`rule`] for the thirteen trigger rules, [`retry`] for back-off,
+//! [`timetable`] for when a DAG runs.
 
 pub mod action;
 pub mod command;
@@ -16,6 +17,7 @@ pub mod id;
 pub mod retry;
 pub mod rule;
 pub mod state;
+pub mod timetable;
 
 pub use action::{Action, actions};
 pub use command::{Command, Rejected};
@@ -24,3 +26,4 @@ pub use decide::{decide, handle};
 pub use event::Event;
 pub use id::{DagId, InstanceId, RunId, TaskId, TaskIx};
 pub use state::{InstancePhase, InstanceView, RunPhase, RunState, apply};
+pub use timetable::{Tick, Timetable};
