@@ -10,6 +10,7 @@ use crate::footing::Footing;
 use crate::journal::Journal;
 use crate::resolve::Doubt;
 use crate::run::{Control, Error, Limits};
+use crate::slots::{Permit, SeatHandle};
 use backstop_core::dag::Delivery;
 use backstop_core::event::{CallbackId, Event, Evidence, Failure, FailureClass, Occasion, SegmentCommit};
 use backstop_core::{Action, Command, InstanceId, InstancePhase, RunPhase, RunState, TaskId, TaskIx, actions, handle};
@@ -44,6 +45,13 @@ pub(crate) enum Answer {
     },
 }
 
+/// An attempt that goes on.
+struct Running {
+    stop: watch::Sender<Stop>,
+    /// The slots it takes away from other runs.
+    _permit: Option<Permit>,
+}
+
 /// Drives one run.
 pub(crate) struct Engine {
     pub(crate) shared: Arc<Shared>,
@@ -53,7 +61,9 @@ pub(crate) struct Engine {
     pub(crate) limits: Limits,
     mailbox: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
-    running: BTreeMap<(InstanceId, u32), watch::Sender<Stop>>,
+    running: BTreeMap<(InstanceId, u32), Running>,
+    /// Where slots are asked for that are shared with other runs.
+    seat: Option<SeatHandle>,
     /// Each with a way to tell it to hurry. One channel each, and in order, so that they are woken in the same order every time.
     resolving: BTreeMap<InstanceId, watch::Sender<Stop>>,
     /// What resolvers that begin now are told.
@@ -70,6 +80,9 @@ pub(crate) struct Engine {
     /// and nothing is started because of them.
     stopped: Vec<Command>,
 }
+
+/// Other runs hold the slots.
+struct NoSlot;
 
 /// Why a run shall end before its time.
 enum Ending {
@@ -92,6 +105,7 @@ impl Engine {
             mailbox,
             answers,
             running: BTreeMap::new(),
+            seat: None,
             resolving: BTreeMap::new(),
             resolver_stop: Stop::Run,
             callbacks: HashSet::new(),
@@ -102,6 +116,11 @@ impl Engine {
             ending: None,
             stopped: Vec::new(),
         }
+    }
+
+    /// Shares slots with other runs.
+    pub(crate) fn sits(&mut self, seat: SeatHandle) {
+        self.seat = Some(seat);
     }
 
     /// Asks the core, and logs what follows. A refusal of a late answer is no error: the log already has a better one.
@@ -194,10 +213,18 @@ impl Engine {
             let now = self.shared.clock.now();
             let mut events = Vec::new();
             let mut started = Vec::new();
+            let mut refused = HashSet::new();
             self.wake_at = None;
             for action in self.wanted() {
                 match action {
                     Action::StartAttempt { instance, try_number } => {
+                        let permit = match self.ask_for_slots(&instance) {
+                            Ok(permit) => permit,
+                            Err(NoSlot) => {
+                                refused.insert(instance);
+                                continue;
+                            }
+                        };
                         let before = events.len();
                         self.decide_into(Command::StartAttempt { instance: instance.clone() }, now, &mut events);
                         if events.len() > before {
@@ -205,7 +232,7 @@ impl Engine {
                                 let done = Command::Succeed { instance, try_number, result: None, follow: None };
                                 self.decide_into(done, now, &mut events);
                             } else {
-                                started.push((instance, try_number));
+                                started.push((instance, try_number, permit));
                             }
                         }
                     }
@@ -216,19 +243,34 @@ impl Engine {
                     Action::WakeAt(_) => {}
                 }
             }
+            if let Some(seat) = &self.seat {
+                seat.still_wants(|instance| refused.contains(instance));
+            }
             if events.is_empty() {
                 return Ok(());
             }
             self.keep_results(&events);
             let recorded = self.journal.append(now, events).await;
             self.decided(&recorded);
-            for (instance, try_number) in started {
-                self.start(instance, try_number);
+            for (instance, try_number, permit) in started {
+                self.start(instance, try_number, permit);
             }
             while self.journal.is_too_far_ahead() {
                 self.journal.next_durable().await?;
             }
         }
+    }
+
+    /// Slots that other runs may hold. An empty task needs none.
+    fn ask_for_slots(&self, instance: &InstanceId) -> Result<Option<Permit>, NoSlot> {
+        let (Some(seat), Some(place)) = (&self.seat, self.place(instance)) else { return Ok(None) };
+        if self.is_empty_kind(instance) {
+            return Ok(None);
+        }
+        let dag = &self.shared.definition.dag;
+        let settings = &dag.task(place).settings;
+        let pool = dag.pools().get(settings.pool as usize).map_or("default_pool", |pool| pool.name.as_str());
+        seat.take(instance, pool, settings.pool_slots, dag.effective_priority(place)).map(Some).ok_or(NoSlot)
     }
 
     fn place(&self, instance: &InstanceId) -> Option<TaskIx> {
@@ -249,7 +291,7 @@ impl Engine {
         serde_json::from_str(item).ok()
     }
 
-    fn start(&mut self, instance: InstanceId, try_number: u32) {
+    fn start(&mut self, instance: InstanceId, try_number: u32, permit: Option<Permit>) {
         let Some(place) = self.place(&instance) else { return };
         let stands_on = self.footing.of(&self.state, place);
         let body = self.shared.definition.body(place);
@@ -275,14 +317,14 @@ impl Engine {
             mailbox: self.mailbox.clone(),
             instance: instance.clone(),
         };
-        self.running.insert((instance, try_number), stop);
+        self.running.insert((instance, try_number), Running { stop, _permit: permit });
         tokio::spawn(attempt.run());
     }
 
     fn cancel(&self, instance: InstanceId, try_number: u32) {
-        if let Some(stop) = self.running.get(&(instance, try_number)) {
+        if let Some(running) = self.running.get(&(instance, try_number)) {
             let reason = self.stop_reason();
-            stop.send_if_modified(|current| {
+            running.stop.send_if_modified(|current| {
                 let was_running = *current == Stop::Run;
                 if was_running {
                     *current = Stop::Cancel(reason);
@@ -416,6 +458,12 @@ impl Engine {
                 None => std::future::pending().await,
             }
         };
+        let given = async {
+            match &self.seat {
+                Some(seat) => seat.given().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             reason = self.control.cancelled() => {
@@ -440,6 +488,8 @@ impl Engine {
                 self.take(answers).await;
             }
             durable = self.journal.next_durable() => durable?,
+            // What was given is taken when the loop carries out what is wanted.
+            () = given => {}
             () = timer => {
                 if self.shared.was_interrupted && self.is_over_time() {
                     self.begin_end(Ending::OverTime);

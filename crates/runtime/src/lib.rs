@@ -19,10 +19,12 @@ mod redact;
 mod resolve;
 pub mod run;
 mod sessions;
+pub mod slots;
 pub mod watch;
 
 pub use clock::{Clock, SystemClock};
-pub use logs::{LogFolder, LogReader, log_tries};
-pub use run::{Control, Error, Launch, Limits, Report, Request, resume, start};
-pub use sessions::{Connect, connection_config};
+pub use logs::{LogReader, LogWriter, log_tries};
+pub use run::{Control, Error, Launch, Limits, Report, Request, begin, create, keep_version, resume, start};
+pub use sessions::{Connect, Sessions, connection_config};
+pub use slots::{SlotLimits, Slots};
 pub use watch::{Silent, Watcher};

@@ -4,11 +4,13 @@ use crate::attempt::{Results, Shared};
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::journal::Journal;
-use crate::logs::{LogFolder, Logs};
+use crate::logs::{LogWriter, Logs};
 use crate::redact::Redactor;
-use crate::sessions::{Connect, Sessions};
+use crate::sessions::Sessions;
+use crate::slots::Slots;
 use crate::watch::Watcher;
 use backstop_core::event::{Event, Evidence, RunHeader, RunType};
+use backstop_core::state::FIRST_EPOCH;
 use backstop_core::{Command, InstanceId, RunId, RunState, TaskId, apply};
 use backstop_project::definition::{Definition, Project};
 use backstop_project::template::Renderer;
@@ -65,15 +67,17 @@ pub struct Launch {
     /// Where the log is kept.
     pub store: Arc<dyn Store>,
     /// Where task logs go.
-    pub logs: LogFolder,
+    pub logs: LogWriter,
     /// For files that live as long as an attempt.
     pub scratch: PathBuf,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Who looks on.
     pub watcher: Arc<dyn Watcher>,
-    /// Makes connectors.
-    pub connect: Connect,
+    /// Open sessions of the project's connections; runs of one process share them.
+    pub sessions: Arc<Sessions>,
+    /// Slots that runs of one process share; `None` when this is the only one.
+    pub slots: Option<Arc<Slots>>,
     /// How much at once.
     pub limits: Limits,
 }
@@ -106,6 +110,8 @@ pub struct Request {
     pub only_tasks: Vec<TaskId>,
     /// Roll everything back.
     pub dry_run: bool,
+    /// What asked for it.
+    pub run_type: RunType,
 }
 
 /// A new run id: a UUIDv7 with the clock's time.
@@ -189,12 +195,23 @@ pub struct Decision {
 /// # Errors
 /// When the store fails. A task that fails is no error here: see the report.
 pub async fn start(launch: Launch, request: Request, control: Control) -> Result<Report, Error> {
-    let now = launch.clock.now();
+    keep_version(&*launch.store, &launch.definition).await?;
+    let header = create(&launch, request).await?;
+    begin(launch, header, control).await
+}
+
+/// Records that a run exists, durably: from here on it is found again, whatever becomes of this process. The sources of its definition
+/// must be kept already, see [`keep_version`].
+///
+/// # Errors
+/// `Append` with a conflict when there is a run of this id; when the store fails; when a task is named that is not there.
+pub async fn create(launch: &Launch, request: Request) -> Result<Arc<RunHeader>, Error> {
     for task in &request.only_tasks {
         if launch.definition.dag.index(task.as_str()).is_none() {
             return Err(Error::Request(format!("there is no task `{task}` in DAG `{}`", launch.definition.dag.id())));
         }
     }
+    let now = launch.clock.now();
     let header = Arc::new(RunHeader {
         run_id: request.run_id,
         dag_id: launch.definition.dag.id().clone(),
@@ -202,24 +219,47 @@ pub async fn start(launch: Launch, request: Request, control: Control) -> Result
         logical_date: request.logical_date,
         data_interval: request.data_interval,
         queued_at: now,
-        run_type: RunType::Manual,
+        run_type: request.run_type,
         params: serde_json::Value::Object(request.params).to_string().into(),
         only_tasks: request.only_tasks,
         dry_run: request.dry_run,
     });
-    keep_version(&launch).await?;
-    let mut state = RunState::new(launch.definition.dag.clone());
-    let created = Event::RunCreated(header.clone());
-    apply(&mut state, &created);
-    let mut journal = Journal::new(launch.store.clone(), header.run_id.clone(), 1, 0, launch.watcher.clone());
-    let recorded = journal.append(now, vec![created]).await;
+    let state = created(launch, &header);
+    let mut journal = Journal::new(launch.store.clone(), header.run_id.clone(), FIRST_EPOCH, 0, launch.watcher.clone());
+    let recorded = journal.append(now, vec![Event::RunCreated(header.clone())]).await;
     launch.watcher.decided(&state, &recorded);
-    // From here on the run exists: nothing of it may have an effect before that.
     journal.settle().await?;
-    let shared = Arc::new(share(&launch, header, now, false));
-    let mut engine = Engine::new(shared, state, journal, control, launch.limits);
+    Ok(header)
+}
+
+fn created(launch: &Launch, header: &Arc<RunHeader>) -> RunState {
+    let mut state = RunState::new(launch.definition.dag.clone());
+    apply(&mut state, &Event::RunCreated(header.clone()));
+    state
+}
+
+/// Drives a run to its end that this very process created and that nobody has begun. One whose log was found after a start of the
+/// process is for [`resume`]: an earlier process may have run ahead of its log.
+///
+/// # Errors
+/// As [`start`].
+pub async fn begin(launch: Launch, header: Arc<RunHeader>, control: Control) -> Result<Report, Error> {
+    let state = created(&launch, &header);
+    let journal = Journal::new(launch.store.clone(), header.run_id.clone(), FIRST_EPOCH, 1, launch.watcher.clone());
+    let begun_at = header.queued_at;
+    let shared = Arc::new(share(&launch, header, begun_at, false));
+    let mut engine = engine(&launch, shared, state, journal, control);
     engine.command(Command::Start).await?;
     finish(engine).await
+}
+
+fn engine(launch: &Launch, shared: Arc<Shared>, state: RunState, journal: Journal, control: Control) -> Engine {
+    let header = shared.header.clone();
+    let mut engine = Engine::new(shared, state, journal, control, launch.limits);
+    if let Some(slots) = &launch.slots {
+        engine.sits(slots.seat(header.dag_id.clone(), header.run_id.clone()));
+    }
+    engine
 }
 
 /// Takes over a run whose process is gone, and drives it to its end. The caller holds the run's lock.
@@ -235,7 +275,7 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
         return Err(Error::Over { run: run.clone(), state: state.phase().as_str().to_owned() });
     }
     let epoch = launch.store.take_over(run).await?;
-    keep_version(&launch).await?;
+    keep_version(&*launch.store, &launch.definition).await?;
     let run_start = row.started_at.unwrap_or(row.header.queued_at);
     let shared = share(&launch, row.header.clone(), run_start, true);
     for (instance, view) in state.instances() {
@@ -246,7 +286,7 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
         }
     }
     let journal = Journal::new(launch.store.clone(), run.clone(), epoch, events.len() as u64, launch.watcher.clone());
-    let mut engine = Engine::new(Arc::new(shared), state, journal, control, launch.limits);
+    let mut engine = engine(&launch, Arc::new(shared), state, journal, control);
     if !engine.state.phase().is_terminal() {
         engine.command(Command::Resume { epoch }).await?;
         if engine.state.phase() == backstop_core::state::RunPhase::Queued {
@@ -261,16 +301,19 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
 
 async fn finish(mut engine: Engine) -> Result<Report, Error> {
     let driven = engine.drive().await;
-    engine.shared.logs.flush().await;
+    engine.shared.logs.end().await;
     driven?;
     Ok(Report { undecided: engine.undecided().clone(), state: engine.state })
 }
 
-async fn keep_version(launch: &Launch) -> Result<(), Error> {
-    let definition = &launch.definition;
+/// Keeps the sources that runs of a definition are pinned to; does nothing when they are kept.
+///
+/// # Errors
+/// When the store cannot write.
+pub async fn keep_version(store: &dyn Store, definition: &Definition) -> Result<(), Error> {
     let version =
         Version { digest: definition.version.clone(), dag_id: definition.dag.id().clone(), bundle: definition.bundle.to_bytes() };
-    Ok(launch.store.keep_version(version).await?)
+    Ok(store.keep_version(version).await?)
 }
 
 fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_interrupted: bool) -> Shared {
@@ -281,8 +324,8 @@ fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_inte
     };
     Shared {
         renderer: Renderer::new(&launch.project, &launch.definition),
-        sessions: Sessions::new(launch.project.clone(), launch.connect.clone()),
-        logs: Logs::start(&launch.logs, header.run_id.clone(), redactor.clone()),
+        sessions: launch.sessions.clone(),
+        logs: Logs::new(launch.logs.clone(), header.run_id.clone(), redactor.clone()),
         project: launch.project.clone(),
         definition: launch.definition.clone(),
         redactor,

@@ -30,14 +30,15 @@ pub fn connection_config(id: &str, connection: &Connection, base_dir: &Path) -> 
 }
 
 /// All connections of a project, opened when first needed.
-pub(crate) struct Sessions {
+pub struct Sessions {
     project: Arc<Project>,
     connect: Connect,
     shelves: Mutex<HashMap<String, Arc<Shelf>>>,
 }
 
 impl Sessions {
-    pub(crate) fn new(project: Arc<Project>, connect: Connect) -> Self {
+    /// None is open yet. `connect` makes connectors.
+    pub fn new(project: Arc<Project>, connect: Connect) -> Self {
         Self { project, connect, shelves: Mutex::new(HashMap::new()) }
     }
 

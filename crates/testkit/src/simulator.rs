@@ -21,10 +21,10 @@ mod verdict;
 mod world;
 
 use backstop_connect::{Connector, Dialect};
-use backstop_core::event::Event;
+use backstop_core::event::{Event, RunType};
 use backstop_core::{RunId, RunPhase, RunState};
 use backstop_runtime::run::Decision;
-use backstop_runtime::{Connect, Control, Launch, Limits, LogFolder, Report, Request};
+use backstop_runtime::{Connect, Control, Launch, Limits, LogWriter, Report, Request, Sessions};
 use backstop_store::{MemoryStore, Store};
 use dice::Dice;
 use disk::Disk;
@@ -360,11 +360,12 @@ impl Life {
             project: self.scenario.project.clone(),
             definition: self.scenario.definition.clone(),
             store: Arc::new(disk),
-            logs: LogFolder { root: None },
+            logs: LogWriter::start(None),
             scratch: PathBuf::from("/nowhere"),
             clock: Arc::new(FakeClock(self.world.clone())),
             watcher: inspector,
-            connect,
+            sessions: Arc::new(Sessions::new(self.scenario.project.clone(), connect)),
+            slots: None,
             limits: Limits::default(),
         }
     }
@@ -377,6 +378,7 @@ impl Life {
             params: serde_json::Map::new(),
             only_tasks: Vec::new(),
             dry_run: self.scenario.dry_run,
+            run_type: RunType::Manual,
         }
     }
 

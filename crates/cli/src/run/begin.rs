@@ -4,6 +4,7 @@ use crate::args::{Place, RenderArgs, RunArgs};
 use crate::explain::{self, Problem};
 use crate::paths::{self, shell_word};
 use crate::words;
+use backstop_core::event::RunType;
 use backstop_core::{InstanceId, TaskId};
 use backstop_project::definition::Definition;
 use backstop_project::params;
@@ -26,6 +27,7 @@ pub(super) fn request(definition: &Definition, arguments: &RunArgs, clock: &Syst
         params: parse_params(definition, &arguments.params)?,
         only_tasks: parse_tasks(definition, &arguments.tasks)?,
         dry_run: arguments.dry_run,
+        run_type: RunType::Manual,
     })
 }
 

@@ -9,7 +9,7 @@ use backstop_core::state::RunPhase;
 use backstop_core::{RunId, TaskId};
 use backstop_project::definition::{Definition, Project};
 use backstop_runtime::run::Decision;
-use backstop_runtime::{Clock, Control, Launch, Limits, LogFolder, Report, Request, SystemClock, Watcher};
+use backstop_runtime::{Clock, Control, Launch, Limits, LogWriter, Report, Request, Sessions, SystemClock, Watcher};
 use backstop_store::{RunRow, Store};
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -121,11 +121,12 @@ impl Drive {
             project: self.project.clone(),
             definition: self.definition.clone(),
             store: self.store.clone(),
-            logs: LogFolder { root: Some(self.kept.logs.clone()) },
+            logs: LogWriter::start(Some(self.kept.logs.clone())),
             scratch: self.kept.scratch.clone(),
             clock,
             watcher,
-            connect: Arc::new(backstop_connect::connector),
+            sessions: Arc::new(Sessions::new(self.project.clone(), Arc::new(backstop_connect::connector))),
+            slots: None,
             limits: Limits::default(),
         }
     }

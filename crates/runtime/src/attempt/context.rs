@@ -25,7 +25,7 @@ pub(crate) struct Shared {
     /// Its templates.
     pub(crate) renderer: Renderer,
     /// Open sessions.
-    pub(crate) sessions: Sessions,
+    pub(crate) sessions: Arc<Sessions>,
     /// Log files.
     pub(crate) logs: Logs,
     /// Masks secrets.

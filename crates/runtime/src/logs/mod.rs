@@ -25,13 +25,33 @@ const LINES_WAITING_MAX: usize = 4096;
 /// A longer line is cut, and says so.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// Where logs go.
-#[derive(Clone, Debug)]
-pub struct LogFolder {
-    /// The folder that holds one folder a run; made when the first line is written. `None` keeps no logs.
-    pub root: Option<PathBuf>,
+/// The writer of all task logs of a process.
+#[derive(Clone)]
+pub struct LogWriter {
+    root: Option<PathBuf>,
+    orders: Option<(mpsc::Sender<Order>, Thread)>,
 }
 
+impl LogWriter {
+    /// Starts the writer's thread. `root` will hold one folder a run, made when its first line is written; `None` keeps no logs.
+    pub fn start(root: Option<PathBuf>) -> Self {
+        let orders = root.as_ref().and_then(|_| {
+            let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);
+            let thread = std::thread::Builder::new().name("task-logs".into()).spawn(move || writer::write_all(receiver));
+            thread.ok().map(|thread| (sender, thread.thread().clone()))
+        });
+        Self { root, orders }
+    }
+}
+
+impl std::fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogWriter").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+/// The file that all tries of a run share, in its folder.
+const RUN_FILE: &str = "run.log";
 /// Bytes of a task's name that go into a file's name; a longer one is cut, and told apart by a hash of the whole.
 const NAME_BYTES_MAX: usize = 180;
 
@@ -50,7 +70,7 @@ impl TryFile {
     fn new(root: &Path, run: &RunId, instance: &InstanceId, try_number: u32) -> Self {
         let folder = root.join(run.as_str());
         let name = format!("{}.try-{try_number}", file_stem(instance));
-        Self { shared: folder.join("run.log"), own: folder.join(format!("{name}.log")), name }
+        Self { shared: folder.join(RUN_FILE), own: folder.join(format!("{name}.log")), name }
     }
 }
 
@@ -71,42 +91,45 @@ fn file_stem(instance: &InstanceId) -> String {
 }
 
 enum Order {
-    Line { of: Arc<TryFile>, line: String },
-    Close { of: Arc<TryFile> },
-    Flush(tokio::sync::oneshot::Sender<()>),
+    Line {
+        of: Arc<TryFile>,
+        line: String,
+    },
+    Close {
+        of: Arc<TryFile>,
+    },
+    /// The process lets go of a run, whose file this is: everything of it is written, and closed.
+    EndRun {
+        shared: PathBuf,
+        done: tokio::sync::oneshot::Sender<()>,
+    },
 }
 
-/// The writer of all logs of a run.
+/// The logs of a run.
 #[derive(Clone)]
 pub(crate) struct Logs {
-    root: Option<PathBuf>,
+    writer: LogWriter,
     run: RunId,
-    writer: Option<(mpsc::Sender<Order>, Thread)>,
     redactor: Arc<Redactor>,
 }
 
 impl Logs {
-    /// Starts the writer's thread.
-    pub(crate) fn start(folder: &LogFolder, run: RunId, redactor: Arc<Redactor>) -> Self {
-        let writer = folder.root.as_ref().and_then(|_| {
-            let (sender, receiver) = mpsc::channel(LINES_WAITING_MAX);
-            let thread = std::thread::Builder::new().name("task-logs".into()).spawn(move || writer::write_all(receiver));
-            thread.ok().map(|thread| (sender, thread.thread().clone()))
-        });
-        Self { root: folder.root.clone(), run, writer, redactor }
+    pub(crate) fn new(writer: LogWriter, run: RunId, redactor: Arc<Redactor>) -> Self {
+        Self { writer, run, redactor }
     }
 
     /// The log of one try.
     pub(crate) fn of(&self, instance: &InstanceId, try_number: u32) -> TaskLog {
-        let of = self.root.as_ref().map(|root| Arc::new(TryFile::new(root, &self.run, instance, try_number)));
-        TaskLog { of, orders: self.writer.as_ref().map(|(orders, _)| orders.clone()), redactor: self.redactor.clone() }
+        let of = self.writer.root.as_ref().map(|root| Arc::new(TryFile::new(root, &self.run, instance, try_number)));
+        TaskLog { of, orders: self.writer.orders.as_ref().map(|(orders, _)| orders.clone()), redactor: self.redactor.clone() }
     }
 
-    /// Waits until everything said so far is written.
-    pub(crate) async fn flush(&self) {
-        let Some((orders, thread)) = &self.writer else { return };
+    /// Waits until everything said so far is written, and closes the run's file.
+    pub(crate) async fn end(&self) {
+        let (Some((orders, thread)), Some(root)) = (&self.writer.orders, &self.writer.root) else { return };
         let (done, written) = tokio::sync::oneshot::channel();
-        if orders.send(Order::Flush(done)).await.is_ok() {
+        let shared = root.join(self.run.as_str()).join(RUN_FILE);
+        if orders.send(Order::EndRun { shared, done }).await.is_ok() {
             thread.unpark();
             // The writer answers or ends; both mean that nothing more can be waited for.
             let _ = written.await;

@@ -40,11 +40,11 @@ pub(super) fn write_all(mut orders: mpsc::Receiver<Order>) {
         let outcome = match order {
             Order::Line { of, line } => files.line(&of, &line),
             Order::Close { of } => files.close(&of),
-            Order::Flush(done) => {
-                let flushed = files.flush();
+            Order::EndRun { shared, done } => {
+                let ended = files.end_run(&shared);
                 // Nobody waits any more: fine.
                 let _ = done.send(());
-                flushed
+                ended
             }
         };
         let outcome = match orders.is_empty() {
@@ -120,6 +120,19 @@ impl Files {
             Stage::Own(file) => file.take().map_or(Ok(()), |mut file| file.flush()),
             Stage::Shared(_) => Ok(()),
         })
+    }
+
+    fn end_run(&mut self, shared: &Path) -> io::Result<()> {
+        let folder = shared.parent();
+        let mut outcome = self.shared.remove(shared).map_or(Ok(()), |mut file| file.flush());
+        // Tries that did not say that they are over: their process lets go of them.
+        for (_, stage) in self.tries.extract_if(|own, _| own.parent() == folder) {
+            if let Stage::Own(Some(mut file)) = stage {
+                self.open -= 1;
+                outcome = outcome.and(file.flush());
+            }
+        }
+        outcome
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,0 +1,314 @@
+//! Slots that the runs of one process share: how many tasks at once, and the pools.
+//!
+//! A run's own limits (`max_active_tasks`, the sizes of its pools) are the core's business; what it may begin by these is asked for
+//! here. A slot that becomes free goes to the DAG that holds the fewest, then to the higher priority, then to who asked first, so that one
+//! DAG with many tasks cannot starve the rest. It is kept for whom it was given to until they take it or want it no more: nobody who comes
+//! by takes it away. A seat that cannot have what it wants costs nothing until it is woken.
+
+use backstop_core::{DagId, InstanceId, RunId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Limits over all runs. `None` is without limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotLimits {
+    /// Tasks going on at once (Airflow's `parallelism`).
+    pub parallelism: Option<u32>,
+    /// By pool; one that is not here has no limit over runs.
+    pub pools: BTreeMap<String, Option<u32>>,
+}
+
+/// Who holds or wants what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The run.
+    pub run: RunId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The pool.
+    pub pool: Arc<str>,
+    /// How many of its slots.
+    pub slots: u32,
+    /// Higher goes first.
+    pub priority: i64,
+}
+
+/// What an instance waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// The pool that is full; `None`: as many tasks as may go on at once are going on.
+    pub pool: Option<Arc<str>>,
+    /// Slots in use.
+    pub used: u32,
+    /// Slots there are.
+    pub size: u32,
+    /// How many the instance wants.
+    pub wanted: u32,
+    /// Who has them, at most [`HOLDERS_MAX`].
+    pub holders: Vec<Claim>,
+    /// How many wait too, in front of it or not.
+    pub waiting: usize,
+}
+
+/// Holders that are named in a [`Shortage`].
+pub const HOLDERS_MAX: usize = 20;
+
+/// A pool as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Its name.
+    pub name: String,
+    /// Its size; `None` is without limit.
+    pub slots: Option<u32>,
+    /// In use.
+    pub used: u32,
+    /// Instances that wait for it.
+    pub waiting: usize,
+}
+
+struct Seat {
+    dag: DagId,
+    run: RunId,
+    wake: Arc<Notify>,
+    /// Refused so far, best first, each with its place in the order of asking.
+    wants: Vec<(u64, Claim)>,
+    /// Given, and not taken yet.
+    given: Vec<Claim>,
+}
+
+#[derive(Default)]
+struct State {
+    limits: SlotLimits,
+    used: u32,
+    pools: BTreeMap<Arc<str>, u32>,
+    dags: BTreeMap<DagId, u32>,
+    seats: BTreeMap<u64, Seat>,
+    held: BTreeMap<(RunId, InstanceId), (DagId, Claim)>,
+    next: u64,
+}
+
+/// The slots of one process.
+#[derive(Default)]
+pub struct Slots(Mutex<State>);
+
+impl std::fmt::Debug for Slots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slots").finish_non_exhaustive()
+    }
+}
+
+impl Slots {
+    /// With these limits.
+    pub fn new(limits: SlotLimits) -> Self {
+        Self(Mutex::new(State { limits, ..State::default() }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is made whole before anything can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the limits. What is going on goes on, also when it is more than the new limits allow.
+    pub fn set_limits(&self, limits: SlotLimits) {
+        let mut state = self.state();
+        state.limits = limits;
+        state.give();
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> SlotLimits {
+        self.state().limits.clone()
+    }
+
+    /// Tasks going on.
+    pub fn used(&self) -> u32 {
+        self.state().used
+    }
+
+    /// Every pool that has a limit or is in use.
+    pub fn pools(&self) -> Vec<PoolUse> {
+        let state = self.state();
+        let names: std::collections::BTreeSet<&str> =
+            state.limits.pools.keys().map(String::as_str).chain(state.pools.keys().map(|name| &**name)).collect();
+        let pool = |name: &str| PoolUse {
+            name: name.to_owned(),
+            slots: state.limits.pools.get(name).copied().flatten(),
+            used: state.pools.get(name).copied().unwrap_or(0),
+            waiting: state.seats.values().flat_map(|seat| &seat.wants).filter(|(_, claim)| &*claim.pool == name).count(),
+        };
+        names.into_iter().map(pool).collect()
+    }
+
+    /// What an instance waits for here; `None` when it does not.
+    pub fn shortage(&self, run: &RunId, instance: &InstanceId) -> Option<Shortage> {
+        let state = self.state();
+        let wanted = state.seats.values().flat_map(|seat| &seat.wants).map(|(_, claim)| claim);
+        let claim = wanted.clone().find(|claim| claim.run == *run && claim.instance == *instance)?;
+        let (pool, used, size) = state.missing(claim)?;
+        let is_for = |other: &&Claim| pool.as_ref().is_none_or(|pool| other.pool == *pool);
+        let holders = state.held.values().map(|(_, claim)| claim).filter(is_for).take(HOLDERS_MAX).cloned().collect();
+        let waiting = wanted.clone().filter(is_for).count();
+        Some(Shortage { used, size, wanted: if pool.is_some() { claim.slots } else { 1 }, holders, waiting, pool })
+    }
+
+    /// A place from which a run asks.
+    pub(crate) fn seat(self: &Arc<Self>, dag: DagId, run: RunId) -> SeatHandle {
+        let mut state = self.state();
+        let id = state.next;
+        state.next += 1;
+        let wake = Arc::new(Notify::new());
+        state.seats.insert(id, Seat { dag, run: run.clone(), wake: wake.clone(), wants: Vec::new(), given: Vec::new() });
+        SeatHandle { slots: self.clone(), id, run, wake }
+    }
+}
+
+impl State {
+    /// What is full, how much of it is used, and how much there is; `None` when the claim fits.
+    fn missing(&self, claim: &Claim) -> Option<(Option<Arc<str>>, u32, u32)> {
+        if let Some(size) = self.limits.parallelism
+            && self.used >= size
+        {
+            return Some((None, self.used, size));
+        }
+        let size = self.limits.pools.get(&*claim.pool).copied().flatten()?;
+        let used = self.pools.get(&claim.pool).copied().unwrap_or(0);
+        // One that wants more than there is would wait for ever: it goes when the pool is empty.
+        let fits = used + claim.slots <= size || used == 0 && claim.slots > size;
+        (!fits).then(|| (Some(claim.pool.clone()), used, size))
+    }
+
+    fn hold(&mut self, dag: &DagId, claim: &Claim) {
+        self.used += 1;
+        *self.pools.entry(claim.pool.clone()).or_default() += claim.slots;
+        *self.dags.entry(dag.clone()).or_default() += 1;
+        self.held.insert((claim.run.clone(), claim.instance.clone()), (dag.clone(), claim.clone()));
+    }
+
+    fn free(&mut self, run: &RunId, instance: &InstanceId) {
+        let Some((dag, claim)) = self.held.remove(&(run.clone(), instance.clone())) else { return };
+        self.used -= 1;
+        subtract(&mut self.pools, &claim.pool, claim.slots);
+        subtract(&mut self.dags, &dag, 1);
+    }
+
+    /// Gives what is free to whoever is next, and wakes them.
+    fn give(&mut self) {
+        loop {
+            let rank = |seat: &Seat, order: u64, claim: &Claim| {
+                (self.dags.get(&seat.dag).copied().unwrap_or(0), std::cmp::Reverse(claim.priority), order)
+            };
+            let best = self
+                .seats
+                .iter()
+                .flat_map(|(id, seat)| {
+                    seat.wants.iter().enumerate().map(move |(place, (order, claim))| (id, seat, place, *order, claim))
+                })
+                .filter(|(_, _, _, _, claim)| self.missing(claim).is_none())
+                .min_by_key(|(_, seat, _, order, claim)| rank(seat, *order, claim))
+                .map(|(id, _, place, _, _)| (*id, place));
+            let Some((id, place)) = best else { return };
+            let Some(seat) = self.seats.get_mut(&id) else { return };
+            let (_, claim) = seat.wants.remove(place);
+            seat.given.push(claim.clone());
+            seat.wake.notify_one();
+            let dag = seat.dag.clone();
+            self.hold(&dag, &claim);
+        }
+    }
+}
+
+fn subtract<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K, by: u32) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(by);
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// A run's place. What it holds is freed by the permits, what it wants when it is dropped.
+pub(crate) struct SeatHandle {
+    slots: Arc<Slots>,
+    id: u64,
+    run: RunId,
+    wake: Arc<Notify>,
+}
+
+impl SeatHandle {
+    /// Takes slots, if they are free or were kept for this.
+    pub(crate) fn take(&self, instance: &InstanceId, pool: &str, slots: u32, priority: i64) -> Option<Permit> {
+        let mut state = self.slots.state();
+        let order = state.next;
+        state.next += 1;
+        let seat = state.seats.get_mut(&self.id)?;
+        if let Some(place) = seat.given.iter().position(|claim| claim.instance == *instance) {
+            seat.given.swap_remove(place);
+            return Some(self.permit(instance));
+        }
+        let dag = seat.dag.clone();
+        let claim = Claim { run: self.run.clone(), instance: instance.clone(), pool: pool.into(), slots, priority };
+        if state.missing(&claim).is_none() {
+            state.hold(&dag, &claim);
+            if let Some(seat) = state.seats.get_mut(&self.id) {
+                seat.wants.retain(|(_, claim)| claim.instance != *instance);
+            }
+            return Some(self.permit(instance));
+        }
+        let seat = state.seats.get_mut(&self.id)?;
+        if !seat.wants.iter().any(|(_, claim)| claim.instance == *instance) {
+            seat.wants.push((order, claim));
+        }
+        None
+    }
+
+    fn permit(&self, instance: &InstanceId) -> Permit {
+        Permit { slots: self.slots.clone(), run: self.run.clone(), instance: instance.clone() }
+    }
+
+    /// Says what is still wanted: the rest was asked for and is wanted no more, and what was kept for it goes to others.
+    pub(crate) fn still_wants(&self, is_wanted: impl Fn(&InstanceId) -> bool) {
+        let mut state = self.slots.state();
+        let Some(seat) = state.seats.get_mut(&self.id) else { return };
+        seat.wants.retain(|(_, claim)| is_wanted(&claim.instance));
+        let (kept, back): (Vec<_>, Vec<_>) = seat.given.drain(..).partition(|claim| is_wanted(&claim.instance));
+        seat.given = kept;
+        if !back.is_empty() {
+            back.iter().for_each(|claim| state.free(&claim.run, &claim.instance));
+            state.give();
+        }
+    }
+
+    /// Waits until something was given.
+    pub(crate) async fn given(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl Drop for SeatHandle {
+    fn drop(&mut self) {
+        let mut state = self.slots.state();
+        if let Some(seat) = state.seats.remove(&self.id) {
+            seat.given.iter().for_each(|claim| state.free(&seat.run, &claim.instance));
+            state.give();
+        }
+    }
+}
+
+/// Slots in use; dropping it frees them.
+pub(crate) struct Permit {
+    slots: Arc<Slots>,
+    run: RunId,
+    instance: InstanceId,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.slots.state();
+        state.free(&self.run, &self.instance);
+        state.give();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+use super::*;
+use backstop_core::TaskId;
+
+fn slots(parallelism: u32, pools: &[(&str, u32)]) -> Arc<Slots> {
+    let pools = pools.iter().map(|(name, size)| ((*name).to_owned(), Some(*size))).collect();
+    Arc::new(Slots::new(SlotLimits { parallelism: Some(parallelism), pools }))
+}
+
+fn seat(slots: &Arc<Slots>, dag: &str, run: &str) -> SeatHandle {
+    slots.seat(DagId::new(dag), RunId::new(run.to_owned()))
+}
+
+fn task(name: &str) -> InstanceId {
+    InstanceId::single(TaskId::new(name))
+}
+
+/// What was given to a seat and not taken yet.
+fn given(slots: &Slots, seat: &SeatHandle) -> Vec<String> {
+    let state = slots.state();
+    state.seats[&seat.id].given.iter().map(|claim| claim.instance.to_string()).collect()
+}
+
+#[test]
+fn a_free_slot_goes_to_the_dag_with_the_fewest() {
+    let slots = slots(3, &[]);
+    let (many, few) = (seat(&slots, "many", "1"), seat(&slots, "few", "2"));
+    let mut held: Vec<_> = ["a", "b", "c"].map(|name| many.take(&task(name), "p", 1, 0).unwrap()).into();
+    assert!(many.take(&task("d"), "p", 1, 100).is_none());
+    assert!(few.take(&task("x"), "p", 1, 0).is_none());
+    held.pop();
+    assert_eq!(given(&slots, &few), ["x"]);
+    assert!(given(&slots, &many).is_empty());
+    // What is kept for one is not taken by another who comes by.
+    assert!(many.take(&task("d"), "p", 1, 100).is_none());
+    let x = few.take(&task("x"), "p", 1, 0).unwrap();
+    held.pop();
+    assert_eq!(given(&slots, &many), ["d"]);
+    drop(x);
+    assert_eq!(slots.used(), 2);
+}
+
+#[test]
+fn within_a_dag_priority_goes_first_and_then_who_asked_first() {
+    let slots = slots(1, &[]);
+    let seat = seat(&slots, "d", "1");
+    let held = seat.take(&task("a"), "p", 1, 0).unwrap();
+    for (name, priority) in [("low", 1), ("first", 5), ("second", 5)] {
+        assert!(seat.take(&task(name), "p", 1, priority).is_none());
+    }
+    drop(held);
+    assert_eq!(given(&slots, &seat), ["first"]);
+    drop(seat.take(&task("first"), "p", 1, 5));
+    assert_eq!(given(&slots, &seat), ["second"]);
+}
+
+#[test]
+fn a_pool_that_is_full_holds_up_only_its_own() {
+    let slots = slots(10, &[("small", 2)]);
+    let seat = seat(&slots, "d", "1");
+    let held = seat.take(&task("a"), "small", 2, 0).unwrap();
+    assert!(seat.take(&task("b"), "small", 1, 0).is_none());
+    let _other = seat.take(&task("c"), "else", 1, 0).unwrap();
+    let shortage = slots.shortage(&RunId::new("1".to_owned()), &task("b")).unwrap();
+    assert_eq!((shortage.pool.as_deref(), shortage.used, shortage.size, shortage.wanted), (Some("small"), 2, 2, 1));
+    assert_eq!(shortage.holders.iter().map(|claim| claim.instance.to_string()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(slots.shortage(&RunId::new("1".to_owned()), &task("c")), None);
+    drop(held);
+    assert_eq!(given(&slots, &seat), ["b"]);
+    let pools = slots.pools();
+    assert_eq!(pools.iter().map(|pool| (pool.name.as_str(), pool.used)).collect::<Vec<_>>(), [("else", 1), ("small", 1)]);
+}
+
+#[test]
+fn one_that_wants_more_than_its_pool_has_goes_when_the_pool_is_empty() {
+    let slots = slots(10, &[("small", 2)]);
+    let seat = seat(&slots, "d", "1");
+    let held = seat.take(&task("a"), "small", 1, 0).unwrap();
+    assert!(seat.take(&task("big"), "small", 5, 0).is_none());
+    drop(held);
+    assert!(seat.take(&task("big"), "small", 5, 0).is_some());
+}
+
+#[test]
+fn what_is_wanted_no_more_goes_to_others() {
+    let slots = slots(1, &[]);
+    let (first, second) = (seat(&slots, "a", "1"), seat(&slots, "b", "2"));
+    let held = first.take(&task("x"), "p", 1, 0).unwrap();
+    assert!(second.take(&task("y"), "p", 1, 0).is_none());
+    assert!(first.take(&task("z"), "p", 1, 0).is_none());
+    drop(held);
+    // Both hold none; `y` asked first.
+    assert_eq!(given(&slots, &second), ["y"]);
+    second.still_wants(|_| false);
+    assert_eq!(given(&slots, &first), ["z"]);
+    drop(first);
+    assert_eq!(slots.used(), 0);
+}
+
+#[test]
+fn limits_may_change_under_those_who_wait() {
+    let slots = slots(1, &[]);
+    let seat = seat(&slots, "a", "1");
+    let _held = seat.take(&task("x"), "p", 1, 0).unwrap();
+    assert!(seat.take(&task("y"), "p", 1, 0).is_none());
+    slots.set_limits(SlotLimits { parallelism: Some(2), ..SlotLimits::default() });
+    assert_eq!(given(&slots, &seat), ["y"]);
+}
+
+/// Whatever is asked, taken and given back in whatever order: never more than the limits, and nobody waits for what is free.
+#[test]
+fn limits_hold_and_nothing_free_is_waited_for() {
+    let mut seed = 7_u64;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (seed >> 33) as usize % below
+    };
+    let slots = slots(4, &[("p0", 2), ("p1", 3)]);
+    let seats: Vec<_> = (0..5).map(|n| seat(&slots, ["a", "b"][n % 2], &n.to_string())).collect();
+    let mut permits = Vec::new();
+    for step in 0..20_000 {
+        let seat = &seats[random(seats.len())];
+        match random(4) {
+            0 | 1 => {
+                let wanted = task(&random(6).to_string());
+                let is_held = slots.state().held.contains_key(&(seat.run.clone(), wanted.clone()));
+                let is_given = slots.state().seats[&seat.id].given.iter().any(|claim| claim.instance == wanted);
+                if !is_held || is_given {
+                    permits.extend(seat.take(&wanted, ["p0", "p1"][random(2)], 1, random(3) as i64));
+                }
+            }
+            2 if !permits.is_empty() => drop(permits.swap_remove(random(permits.len()))),
+            _ => seat.still_wants(|_| random_bit(step)),
+        }
+        let state = slots.state();
+        assert!(state.used <= 4 && state.pools.iter().all(|(name, used)| *used <= if &**name == "p0" { 2 } else { 3 }));
+        assert!(
+            state.seats.values().flat_map(|seat| &seat.wants).all(|(_, claim)| state.missing(claim).is_some()),
+            "step {step}"
+        );
+    }
+}
+
+fn random_bit(step: u32) -> bool {
+    step.is_multiple_of(3)
+}
