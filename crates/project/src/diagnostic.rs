@@ -179,7 +179,7 @@ fn may_hold_secret(text: &str, line: u32) -> bool {
 }
 
 /// The known name that was probably meant.
-pub(crate) fn did_you_mean<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub fn did_you_mean<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     const NEAR: f64 = 0.9;
     let text = text.to_lowercase();
     known

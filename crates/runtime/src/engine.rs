@@ -5,15 +5,16 @@
 
 use crate::attempt::{Attempt, Shared, Stop, Stopper, Work, script, template_context};
 use crate::clock::until;
+use crate::control::Ask;
 use crate::failure::{FailureExt, failure};
 use crate::footing::Footing;
 use crate::journal::Journal;
 use crate::resolve::Doubt;
-use crate::run::{Control, Error, Limits};
+use crate::run::{self, Control, Error, Limits};
 use crate::slots::{Permit, SeatHandle};
 use backstop_core::dag::Delivery;
 use backstop_core::event::{CallbackId, Event, Evidence, Failure, FailureClass, Occasion, SegmentCommit};
-use backstop_core::{Action, Command, InstanceId, InstancePhase, RunPhase, RunState, TaskId, TaskIx, actions, handle};
+use backstop_core::{Action, Command, InstanceId, InstancePhase, RunPhase, RunState, TaskId, TaskIx, actions, decide, handle};
 use backstop_project::definition::{Callback, Callbacks, Kind};
 use backstop_store::Recorded;
 use jiff::Timestamp;
@@ -58,6 +59,10 @@ pub(crate) struct Engine {
     pub(crate) state: RunState,
     pub(crate) journal: Journal,
     pub(crate) control: Control,
+    /// What is asked from outside.
+    asks: Option<mpsc::UnboundedReceiver<Ask>>,
+    /// Nothing more is begun.
+    is_handing_over: bool,
     pub(crate) limits: Limits,
     mailbox: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
@@ -100,6 +105,8 @@ impl Engine {
             shared,
             state,
             journal,
+            asks: control.take_inbox(),
+            is_handing_over: false,
             control,
             limits,
             mailbox,
@@ -169,6 +176,9 @@ impl Engine {
             if self.state.is_finished() && self.running.is_empty() && self.callbacks.is_empty() {
                 return Ok(self.journal.settle().await?);
             }
+            if self.is_handing_over && self.running.is_empty() && self.callbacks.is_empty() && self.resolving.is_empty() {
+                return Ok(self.journal.settle().await?);
+            }
             if self.has_caught_up() && self.cannot_end() {
                 return Ok(self.journal.settle().await?);
             }
@@ -182,7 +192,7 @@ impl Engine {
                 continue;
             }
             // The core refuses while a retry or a sensor still waits: then the loop goes on.
-            if self.ending.is_none() && self.is_stuck() && self.command(Command::DeclareStuck).await? {
+            if self.ending.is_none() && !self.is_handing_over && self.is_stuck() && self.command(Command::DeclareStuck).await? {
                 return Ok(self.journal.settle().await?);
             }
             self.next_input().await?;
@@ -458,6 +468,12 @@ impl Engine {
                 None => std::future::pending().await,
             }
         };
+        let asked = async {
+            match &mut self.asks {
+                Some(asks) => asks.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         let given = async {
             match &self.seat {
                 Some(seat) => seat.given().await,
@@ -488,6 +504,7 @@ impl Engine {
                 self.take(answers).await;
             }
             durable = self.journal.next_durable() => durable?,
+            Some(ask) = asked => self.hear(ask).await?,
             // What was given is taken when the loop carries out what is wanted.
             () = given => {}
             () = timer => {
@@ -496,6 +513,55 @@ impl Engine {
                 } else {
                     self.command(Command::FireTimers).await?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a run that was not started, unless what is asked already ends it.
+    pub(crate) async fn start_if_queued(&mut self) -> Result<(), Error> {
+        while let Some(ask) = self.asks.as_mut().and_then(|asks| asks.try_recv().ok()) {
+            self.hear(ask).await?;
+        }
+        if self.state.phase() == RunPhase::Queued && !self.is_handing_over {
+            self.command(Command::Start).await?;
+        }
+        Ok(())
+    }
+
+    /// Carries out what is asked from outside. Whoever asks is answered when it is durable.
+    async fn hear(&mut self, ask: Ask) -> Result<(), Error> {
+        match ask {
+            Ask::Look(look) => look(&self.state),
+            Ask::HandOver => self.is_handing_over = true,
+            Ask::Act(commands, answer) => {
+                let now = self.shared.clock.now();
+                // Refused before anything is recorded: who did what is not to be read of what was not done.
+                let refused = commands.iter().find_map(|command| decide(&self.state, command.clone(), now).err());
+                let outcome = match refused {
+                    Some(refused) => Err(refused.to_string()),
+                    None => {
+                        for command in commands {
+                            self.command(command).await?;
+                        }
+                        self.journal.settle().await?;
+                        Ok(())
+                    }
+                };
+                // They may be gone.
+                let _ = answer.send(outcome);
+            }
+            Ask::Decide(decision, answer) => {
+                let outcome = match run::decide(self, &decision).await {
+                    Err(Error::Request(refused)) => Err(refused),
+                    other => {
+                        other?;
+                        self.undecided.remove(&decision.instance);
+                        self.journal.settle().await?;
+                        Ok(())
+                    }
+                };
+                let _ = answer.send(outcome);
             }
         }
         Ok(())
@@ -596,6 +662,9 @@ impl Engine {
     /// What the core wants; on the way to the end, only attempts that look for what ran ahead of the log.
     fn wanted(&self) -> Vec<Action> {
         let mut wanted = actions(&self.state);
+        if self.is_handing_over {
+            wanted.retain(|action| matches!(action, Action::CancelAttempt { .. }));
+        }
         if self.ending.is_some() {
             wanted.retain(|action| !matches!(action, Action::StartAttempt { .. }));
             let most = self.shared.definition.dag.max_active_tasks() as usize;

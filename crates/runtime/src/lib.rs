@@ -9,6 +9,7 @@
 
 mod attempt;
 pub mod clock;
+mod control;
 mod engine;
 mod failure;
 mod footing;
@@ -18,13 +19,14 @@ mod places;
 mod redact;
 mod resolve;
 pub mod run;
+pub mod service;
 mod sessions;
 pub mod slots;
 pub mod watch;
 
 pub use clock::{Clock, SystemClock};
 pub use logs::{LogReader, LogWriter, log_tries};
-pub use run::{Control, Error, Launch, Limits, Report, Request, begin, create, keep_version, resume, start};
+pub use run::{Control, Created, Error, Launch, Limits, Report, Request, begin, create, keep_version, resume, start};
 pub use sessions::{Connect, Sessions, connection_config};
 pub use slots::{SlotLimits, Slots};
 pub use watch::{Silent, Watcher};

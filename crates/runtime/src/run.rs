@@ -2,6 +2,7 @@
 
 use crate::attempt::{Results, Shared};
 use crate::clock::Clock;
+pub use crate::control::Control;
 use crate::engine::Engine;
 use crate::journal::Journal;
 use crate::logs::{LogWriter, Logs};
@@ -11,7 +12,7 @@ use crate::slots::Slots;
 use crate::watch::Watcher;
 use backstop_core::event::{Event, Evidence, RunHeader, RunType};
 use backstop_core::state::FIRST_EPOCH;
-use backstop_core::{Command, InstanceId, RunId, RunState, TaskId, apply};
+use backstop_core::{Command, InstanceId, RunId, RunState, TaskId};
 use backstop_project::definition::{Definition, Project};
 use backstop_project::template::Renderer;
 use backstop_store::{AppendError, Store, Version};
@@ -19,7 +20,6 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// Events read in one go when a run is taken over.
 const EVENTS_AT_ONCE: usize = 10_000;
@@ -112,6 +112,17 @@ pub struct Request {
     pub dry_run: bool,
     /// What asked for it.
     pub run_type: RunType,
+    /// Who asked for it and why, where that shall be in the log.
+    pub asked_by: Option<(String, String)>,
+}
+
+/// A run that exists, durably, and that nobody has begun.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// What it is.
+    pub header: Arc<RunHeader>,
+    /// Its events so far.
+    events: Vec<Event>,
 }
 
 /// A new run id: a UUIDv7 with the clock's time.
@@ -121,51 +132,6 @@ pub fn new_run_id(clock: &dyn Clock) -> RunId {
     let nanos = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);
     let time = uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos);
     RunId::new(uuid::Uuid::new_v7(time).to_string())
-}
-
-/// Cancels a run from outside. Clones cancel the same run.
-#[derive(Clone, Debug)]
-pub struct Control {
-    reason: watch::Sender<Option<String>>,
-    seen: bool,
-}
-
-impl Default for Control {
-    fn default() -> Self {
-        Self { reason: watch::channel(None).0, seen: false }
-    }
-}
-
-impl Control {
-    /// Asks the run to end: running statements are killed on their servers, the rest is not begun.
-    pub fn cancel(&self, reason: impl Into<String>) {
-        let reason = reason.into();
-        self.reason.send_if_modified(|current| {
-            let first = current.is_none();
-            if first {
-                *current = Some(reason);
-            }
-            first
-        });
-    }
-
-    pub(crate) fn reason(&self) -> Option<String> {
-        self.reason.borrow().clone()
-    }
-
-    /// Waits for a cancel; answers once.
-    pub(crate) async fn cancelled(&mut self) -> String {
-        if self.seen {
-            return std::future::pending().await;
-        }
-        let mut receiver = self.reason.subscribe();
-        let reason = match receiver.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            Err(_) => return std::future::pending().await,
-        };
-        self.seen = true;
-        reason
-    }
 }
 
 /// How a run stands when its process lets go of it.
@@ -196,8 +162,8 @@ pub struct Decision {
 /// When the store fails. A task that fails is no error here: see the report.
 pub async fn start(launch: Launch, request: Request, control: Control) -> Result<Report, Error> {
     keep_version(&*launch.store, &launch.definition).await?;
-    let header = create(&launch, request).await?;
-    begin(launch, header, control).await
+    let created = create(&launch, request).await?;
+    begin(launch, created, control).await
 }
 
 /// Records that a run exists, durably: from here on it is found again, whatever becomes of this process. The sources of its definition
@@ -205,7 +171,7 @@ pub async fn start(launch: Launch, request: Request, control: Control) -> Result
 ///
 /// # Errors
 /// `Append` with a conflict when there is a run of this id; when the store fails; when a task is named that is not there.
-pub async fn create(launch: &Launch, request: Request) -> Result<Arc<RunHeader>, Error> {
+pub async fn create(launch: &Launch, request: Request) -> Result<Created, Error> {
     for task in &request.only_tasks {
         if launch.definition.dag.index(task.as_str()).is_none() {
             return Err(Error::Request(format!("there is no task `{task}` in DAG `{}`", launch.definition.dag.id())));
@@ -224,18 +190,22 @@ pub async fn create(launch: &Launch, request: Request) -> Result<Arc<RunHeader>,
         only_tasks: request.only_tasks,
         dry_run: request.dry_run,
     });
-    let state = created(launch, &header);
-    let mut journal = Journal::new(launch.store.clone(), header.run_id.clone(), FIRST_EPOCH, 0, launch.watcher.clone());
-    let recorded = journal.append(now, vec![Event::RunCreated(header.clone())]).await;
-    launch.watcher.decided(&state, &recorded);
+    let mut created = Created { events: vec![Event::RunCreated(header.clone())], header };
+    if let Some((who, why)) = request.asked_by {
+        created.events.push(Event::OperatorActed { who, why, what: "asked for the run".into() });
+    }
+    let run = created.header.run_id.clone();
+    let mut journal = Journal::new(launch.store.clone(), run, FIRST_EPOCH, 0, launch.watcher.clone());
+    let recorded = journal.append(now, created.events.clone()).await;
+    launch.watcher.decided(&created.state(launch), &recorded);
     journal.settle().await?;
-    Ok(header)
+    Ok(created)
 }
 
-fn created(launch: &Launch, header: &Arc<RunHeader>) -> RunState {
-    let mut state = RunState::new(launch.definition.dag.clone());
-    apply(&mut state, &Event::RunCreated(header.clone()));
-    state
+impl Created {
+    fn state(&self, launch: &Launch) -> RunState {
+        RunState::replay(launch.definition.dag.clone(), &self.events)
+    }
 }
 
 /// Drives a run to its end that this very process created and that nobody has begun. One whose log was found after a start of the
@@ -243,13 +213,15 @@ fn created(launch: &Launch, header: &Arc<RunHeader>) -> RunState {
 ///
 /// # Errors
 /// As [`start`].
-pub async fn begin(launch: Launch, header: Arc<RunHeader>, control: Control) -> Result<Report, Error> {
-    let state = created(&launch, &header);
-    let journal = Journal::new(launch.store.clone(), header.run_id.clone(), FIRST_EPOCH, 1, launch.watcher.clone());
+pub async fn begin(launch: Launch, created: Created, control: Control) -> Result<Report, Error> {
+    let state = created.state(&launch);
+    let header = created.header;
+    let version = state.version();
+    let journal = Journal::new(launch.store.clone(), header.run_id.clone(), FIRST_EPOCH, version, launch.watcher.clone());
     let begun_at = header.queued_at;
     let shared = Arc::new(share(&launch, header, begun_at, false));
     let mut engine = engine(&launch, shared, state, journal, control);
-    engine.command(Command::Start).await?;
+    engine.start_if_queued().await?;
     finish(engine).await
 }
 
@@ -289,9 +261,7 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
     let mut engine = engine(&launch, Arc::new(shared), state, journal, control);
     if !engine.state.phase().is_terminal() {
         engine.command(Command::Resume { epoch }).await?;
-        if engine.state.phase() == backstop_core::state::RunPhase::Queued {
-            engine.command(Command::Start).await?;
-        }
+        engine.start_if_queued().await?;
     }
     for decision in decisions {
         decide(&mut engine, decision).await?;
@@ -369,7 +339,7 @@ fn check_shape(definition: &Definition, run: &RunId, events: &[Event]) -> Result
 }
 
 /// Records what a person says of an attempt in doubt.
-async fn decide(engine: &mut Engine, decision: &Decision) -> Result<(), Error> {
+pub(crate) async fn decide(engine: &mut Engine, decision: &Decision) -> Result<(), Error> {
     let Some(view) = engine.state.instance(&decision.instance) else {
         return Err(Error::Request(format!("there is no task instance `{}` in this run", decision.instance)));
     };

@@ -9,6 +9,7 @@
 #[cfg(any(test, feature = "conformance"))]
 #[doc(hidden)]
 pub mod conformance;
+mod entry;
 mod error;
 mod lock;
 mod log;
@@ -19,6 +20,7 @@ pub mod sqlite;
 pub mod stored;
 mod view;
 
+pub use entry::{ACTS_MAX, Act, ActRow, Entry};
 pub use error::{AppendError, Error, ErrorKind};
 pub use lock::RunLock;
 pub use log::{Append, Durable, Recorded};
@@ -116,4 +118,22 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot read.
     async fn version(&self, digest: &str) -> Result<Option<Version>, Error>;
+
+    /// Keeps, replaces or removes entries, and notes who did so, all or nothing. Durable on return.
+    ///
+    /// # Errors
+    /// When the store cannot write.
+    async fn put(&self, entries: Vec<Entry>, act: Option<Act>) -> Result<(), Error>;
+
+    /// The entries of a kind as pairs of key and body, by key.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn entries(&self, kind: &str) -> Result<Vec<(String, String)>, Error>;
+
+    /// What was done, newest first: only what is older than `before`, and at most `limit` (bounded by [`ACTS_MAX`]).
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn acts(&self, before: Option<u64>, limit: u32) -> Result<Vec<ActRow>, Error>;
 }

@@ -12,13 +12,13 @@ use crate::reply::Reply;
 use crate::sqlite::{check_place, check_shape};
 use crate::view::FOUND_RUNS_MAX;
 use crate::{
-    Append, AppendError, Durable, Error, ErrorKind, InstanceRow, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store,
-    Version, lock,
+    ACTS_MAX, Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, InstanceRow, Recorded, RunFilter, RunLock,
+    RunRow, StatementRow, Store, Version, lock,
 };
 use async_trait::async_trait;
 use backstop_core::event::RunHeader;
 use backstop_core::{Event, RunId};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -56,6 +56,9 @@ struct Kept {
     runs: Vec<Run>,
     places: HashMap<RunId, usize>,
     versions: HashMap<String, Version>,
+    /// By kind and key.
+    entries: BTreeMap<(String, String), String>,
+    acts: Vec<Act>,
 }
 
 #[derive(Clone)]
@@ -78,6 +81,7 @@ enum Request {
     Flush(Reply<(), Error>),
     TakeOver(RunId, Reply<u64, Error>),
     KeepVersion(Version, Reply<(), Error>),
+    Put(Vec<Entry>, Option<Act>, Reply<(), Error>),
 }
 
 impl Default for MemoryStore {
@@ -168,7 +172,9 @@ impl MemoryStore {
                 Some(error) => Request::Refuse(error, reply),
                 None => Request::Append(append, reply),
             },
-            Request::Refuse(..) | Request::Flush(_) | Request::TakeOver(..) | Request::KeepVersion(..) => request,
+            Request::Refuse(..) | Request::Flush(_) | Request::TakeOver(..) | Request::KeepVersion(..) | Request::Put(..) => {
+                request
+            }
         };
         state.queue.push_back(Queued { request, _room: room });
         drop(state);
@@ -199,6 +205,16 @@ impl Kept {
             Request::TakeOver(run, reply) => reply.send(self.take_over(&run, store)),
             Request::KeepVersion(version, reply) => {
                 self.versions.entry(version.digest.clone()).or_insert(version);
+                reply.send(Ok(()));
+            }
+            Request::Put(entries, act, reply) => {
+                for Entry { kind, key, body } in entries {
+                    match body {
+                        Some(body) => drop(self.entries.insert((kind, key), body)),
+                        None => drop(self.entries.remove(&(kind, key))),
+                    }
+                }
+                self.acts.extend(act.map(|act| Act { at: to_microsecond(act.at), ..act }));
                 reply.send(Ok(()));
             }
         }
@@ -363,6 +379,26 @@ impl Store for MemoryStore {
 
     async fn version(&self, digest: &str) -> Result<Option<Version>, Error> {
         self.read(|kept| kept.versions.get(digest).cloned())
+    }
+
+    async fn put(&self, entries: Vec<Entry>, act: Option<Act>) -> Result<(), Error> {
+        let answer = self.request(|reply| Request::Put(entries, act, reply)).await;
+        self.answer(answer).await
+    }
+
+    async fn entries(&self, kind: &str) -> Result<Vec<(String, String)>, Error> {
+        self.read(|kept| {
+            let of_kind = kept.entries.iter().filter(|((of, _), _)| of == kind);
+            of_kind.map(|((_, key), body)| (key.clone(), body.clone())).collect()
+        })
+    }
+
+    async fn acts(&self, before: Option<u64>, limit: u32) -> Result<Vec<ActRow>, Error> {
+        self.read(|kept| {
+            let numbered = kept.acts.iter().enumerate().rev().map(|(place, act)| (place as u64 + 1, act));
+            let older = numbered.filter(|(seq, _)| before.is_none_or(|before| *seq < before));
+            older.take(limit.min(ACTS_MAX) as usize).map(|(seq, act)| ActRow { seq, act: act.clone() }).collect()
+        })
     }
 }
 

@@ -379,6 +379,7 @@ impl Life {
             only_tasks: Vec::new(),
             dry_run: self.scenario.dry_run,
             run_type: RunType::Manual,
+            asked_by: None,
         }
     }
 

@@ -35,7 +35,8 @@ macro_rules! conformance_suite {
             order_of_calls_is_kept, a_conflict_is_refused, a_conflict_spoils_no_other_append, a_failed_append_fails_the_later_ones,
             a_malformed_append_is_refused, take_over_fences, take_over_of_no_run_fails, an_epoch_nobody_gave_is_refused,
             many_runs_share_the_queue, more_than_the_queue_holds, flush_waits_for_all_before,
-            runs_are_listed_newest_first, runs_are_filtered, a_run_with_pending_callbacks_is_unfinished, runs_are_found_by_prefix, no_such_run, versions_are_kept_once,
+            runs_are_listed_newest_first, runs_are_filtered, a_run_with_pending_callbacks_is_unfinished, runs_are_found_by_prefix,
+            no_such_run, versions_are_kept_once, entries_are_kept_replaced_and_removed, acts_are_listed_newest_first,
             a_scripted_run_projects, states_of_runs, folding_the_log_gives_the_projections, crash_keeps_a_prefix,
             random_interleavings, run_locks
         );

@@ -2,8 +2,9 @@
 
 use super::script::{append, at, attempt_started, failure, mapped, random_run, run_started, single, statement};
 use super::*;
-use crate::{ErrorKind, InstanceRow, RunFilter, RunRow, StatementRow};
+use crate::{Act, Entry, ErrorKind, InstanceRow, RunFilter, RunRow, StatementRow};
 use backstop_core::event::{CallbackId, CancelCause, Evidence, Failure, Occasion, Promise, SegmentCommit, SkipCause};
+use jiff::Timestamp;
 
 fn ids(rows: &[RunRow]) -> Vec<&str> {
     rows.iter().map(|row| row.header.run_id.as_str()).collect()
@@ -238,4 +239,48 @@ pub async fn run_locks(subject: &mut dyn Subject) {
     let again = store.lock_run(&run).unwrap();
     drop((again, other_lock));
     assert_eq!([&run, &other].map(|run| store.is_run_held(run).unwrap()), [false, false]);
+}
+
+/// Small things beside runs.
+pub async fn entries_are_kept_replaced_and_removed(subject: &mut dyn Subject) {
+    let entry = |kind: &str, key: &str, body: Option<&str>| Entry {
+        kind: kind.to_owned(),
+        key: key.to_owned(),
+        body: body.map(str::to_owned),
+    };
+    let pair = |key: &str, body: &str| (key.to_owned(), body.to_owned());
+    let store = subject.store();
+    assert_eq!(store.entries("dag").await.unwrap(), []);
+    store
+        .put(vec![entry("dag", "b", Some("1")), entry("dag", "a", Some("2")), entry("pool", "b", Some("3"))], None)
+        .await
+        .unwrap();
+    assert_eq!(store.entries("dag").await.unwrap(), [pair("a", "2"), pair("b", "1")]);
+    // In the order given: the last word about a key stands.
+    store
+        .put(vec![entry("dag", "b", None), entry("dag", "c", None), entry("dag", "a", None), entry("dag", "a", Some("4"))], None)
+        .await
+        .unwrap();
+    drop(store);
+    subject.crash().await;
+    let store = subject.store();
+    assert_eq!(store.entries("dag").await.unwrap(), [pair("a", "4")]);
+    assert_eq!(store.entries("pool").await.unwrap(), [pair("b", "3")]);
+}
+
+/// Who did what.
+pub async fn acts_are_listed_newest_first(subject: &mut dyn Subject) {
+    let store = subject.store();
+    let act = |what: &str| Act { at: Timestamp::UNIX_EPOCH, who: "ann".into(), why: "because".into(), what: what.into() };
+    for what in ["one", "two", "three"] {
+        store.put(Vec::new(), Some(act(what))).await.unwrap();
+    }
+    drop(store);
+    subject.crash().await;
+    let store = subject.store();
+    let page = store.acts(None, 2).await.unwrap();
+    assert_eq!(page.iter().map(|row| row.act.clone()).collect::<Vec<_>>(), [act("three"), act("two")]);
+    let rest = store.acts(Some(page[1].seq), 1000).await.unwrap();
+    assert_eq!(rest.iter().map(|row| row.act.clone()).collect::<Vec<_>>(), [act("one")]);
+    assert_eq!(store.acts(Some(rest[0].seq), 10).await.unwrap(), []);
 }

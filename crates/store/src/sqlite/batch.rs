@@ -3,7 +3,7 @@
 use super::{Options, Place, fault};
 use crate::log::{from_microsecond, to_microsecond};
 use crate::projection::{self, EventStatements, NO_STATE, Patch, RunFold};
-use crate::{Append, AppendError, Error, ErrorKind, Version, stored};
+use crate::{Act, Append, AppendError, Entry, Error, ErrorKind, Version, stored};
 use backstop_core::state::RunPhase;
 use backstop_core::{Event, InstanceId, RunId};
 use jiff::Timestamp;
@@ -113,6 +113,29 @@ impl<'w> Batch<'w> {
         let sql = "INSERT INTO versions (digest, dag_id, bundle) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING";
         let mut insert = self.prepare(sql)?;
         insert.execute(params![version.digest, version.dag_id.as_str(), version.bundle]).map_err(|cause| self.broken(cause))?;
+        Ok(Ok(()))
+    }
+
+    /// Keeps, replaces or removes entries, and notes who did so.
+    pub(super) fn put(&mut self, entries: &[Entry], act: Option<&Act>) -> Outcome<(), Error> {
+        self.begin()?;
+        for Entry { kind, key, body } in entries {
+            match body {
+                Some(body) => {
+                    let sql = "INSERT INTO entries (kind, key, body) VALUES (?1, ?2, ?3) ON CONFLICT (kind, key) DO UPDATE SET body = ?3";
+                    self.prepare(sql)?.execute(params![kind, key, body]).map_err(|cause| self.broken(cause))?;
+                }
+                None => {
+                    let sql = "DELETE FROM entries WHERE kind = ?1 AND key = ?2";
+                    self.prepare(sql)?.execute(params![kind, key]).map_err(|cause| self.broken(cause))?;
+                }
+            }
+        }
+        if let Some(act) = act {
+            let sql = "INSERT INTO acts (at, who, why, what) VALUES (?1, ?2, ?3, ?4)";
+            let row = params![act.at.as_microsecond(), act.who, act.why, act.what];
+            self.prepare(sql)?.execute(row).map_err(|cause| self.broken(cause))?;
+        }
         Ok(Ok(()))
     }
 

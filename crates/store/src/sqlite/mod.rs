@@ -19,7 +19,8 @@ pub(crate) use batch::{check_place, check_shape};
 use crate::lock::{FileIdentity, FileLock, RunLock};
 use crate::reply::Reply;
 use crate::{
-    Append, AppendError, Durable, Error, ErrorKind, InstanceRow, Recorded, RunFilter, RunRow, StatementRow, Store, Version,
+    Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, InstanceRow, Recorded, RunFilter, RunRow, StatementRow,
+    Store, Version,
 };
 use async_trait::async_trait;
 use backstop_core::RunId;
@@ -270,6 +271,21 @@ impl Store for SqliteStore {
     async fn version(&self, digest: &str) -> Result<Option<Version>, Error> {
         let digest = digest.to_owned();
         self.readers.read(move |reader| reader.version(&digest)).await
+    }
+
+    async fn put(&self, entries: Vec<Entry>, act: Option<Act>) -> Result<(), Error> {
+        let answer = self.request(|reply| Request::Put(entries, act, reply)).await;
+        self.hurry();
+        self.answer(answer).await
+    }
+
+    async fn entries(&self, kind: &str) -> Result<Vec<(String, String)>, Error> {
+        let kind = kind.to_owned();
+        self.readers.read(move |reader| reader.entries(&kind)).await
+    }
+
+    async fn acts(&self, before: Option<u64>, limit: u32) -> Result<Vec<ActRow>, Error> {
+        self.readers.read(move |reader| reader.acts(before, limit)).await
     }
 }
 

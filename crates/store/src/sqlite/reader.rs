@@ -4,7 +4,7 @@ use super::batch::unsigned;
 use super::{Options, Place, fault, open};
 use crate::log::from_microsecond;
 use crate::view::FOUND_RUNS_MAX;
-use crate::{Error, ErrorKind, InstanceRow, Recorded, RunFilter, RunRow, StatementRow, Version, stored};
+use crate::{ACTS_MAX, Act, ActRow, Error, ErrorKind, InstanceRow, Recorded, RunFilter, RunRow, StatementRow, Version, stored};
 use backstop_core::event::StatementRecord;
 use backstop_core::{DagId, Event, InstanceId, RunId, TaskId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -197,6 +197,21 @@ impl Reader<'_> {
             Ok(Version { digest: row.get(0)?, dag_id: DagId::new(row.get::<_, String>(1)?), bundle: row.get(2)? })
         })?;
         Ok(found.pop())
+    }
+
+    pub(super) fn entries(&self, kind: &str) -> Result<Vec<(String, String)>, Error> {
+        self.rows("SELECT key, body FROM entries WHERE kind = ?1 ORDER BY key", params![kind], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+    }
+
+    pub(super) fn acts(&self, before: Option<u64>, limit: u32) -> Result<Vec<ActRow>, Error> {
+        let before = before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
+        let sql = "SELECT seq, at, who, why, what FROM acts WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2";
+        self.rows(sql, params![before, limit.min(ACTS_MAX)], |row| {
+            let act = Act { at: from_microsecond(row.get(1)?), who: row.get(2)?, why: row.get(3)?, what: row.get(4)? };
+            Ok(ActRow { seq: row.get::<_, i64>(0)?.unsigned_abs(), act })
+        })
     }
 
     fn run_key(&self, run: &RunId) -> Result<Option<i64>, Error> {

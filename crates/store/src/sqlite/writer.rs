@@ -11,7 +11,7 @@ use super::batch::Batch;
 use super::fault::{self, Fault};
 use super::{Options, Place};
 use crate::reply::Reply;
-use crate::{Append, AppendError, Error, Version};
+use crate::{Act, Append, AppendError, Entry, Error, Version};
 use backstop_core::RunId;
 use rusqlite::Connection;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub(super) enum Request {
     Flush(Reply<(), Error>),
     TakeOver(RunId, Reply<u64, Error>),
     KeepVersion(Version, Reply<(), Error>),
+    Put(Vec<Entry>, Option<Act>, Reply<(), Error>),
     /// For the test of what happens when the thread dies.
     #[cfg(test)]
     Panic,
@@ -62,7 +63,7 @@ impl Request {
     fn fail(self, fault: &Fault) {
         match self {
             Self::Append(_, reply) => reply.send(Err(fault.to_error().into())),
-            Self::Flush(reply) | Self::KeepVersion(_, reply) => reply.send(Err(fault.to_error())),
+            Self::Flush(reply) | Self::KeepVersion(_, reply) | Self::Put(_, _, reply) => reply.send(Err(fault.to_error())),
             Self::TakeOver(_, reply) => reply.send(Err(fault.to_error())),
             #[cfg(test)]
             Self::Panic | Self::LimitPages(_) => {}
@@ -141,6 +142,9 @@ impl Writer {
                 }
                 Request::KeepVersion(version, reply) => {
                     answered(batch.keep_version(&version), answers, |result| Answer::Done(reply, result))?;
+                }
+                Request::Put(entries, act, reply) => {
+                    answered(batch.put(&entries, act.as_ref()), answers, |result| Answer::Done(reply, result))?;
                 }
                 Request::Flush(reply) => answers.push(Answer::Done(reply, Ok(()))),
                 #[cfg(test)]

@@ -5,8 +5,8 @@ use super::world::World;
 use async_trait::async_trait;
 use backstop_core::RunId;
 use backstop_store::{
-    Append, AppendError, Durable, Error, ErrorKind, InstanceRow, MemoryStore, Recorded, RunFilter, RunLock, RunRow, StatementRow,
-    Store, Version,
+    Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, InstanceRow, MemoryStore, Recorded, RunFilter, RunLock,
+    RunRow, StatementRow, Store, Version,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,5 +107,18 @@ impl Store for Disk {
 
     async fn version(&self, digest: &str) -> Result<Option<Version>, Error> {
         self.kept.version(digest).await
+    }
+
+    async fn put(&self, entries: Vec<Entry>, act: Option<Act>) -> Result<(), Error> {
+        self.queued.notify_one();
+        self.kept.put(entries, act).await
+    }
+
+    async fn entries(&self, kind: &str) -> Result<Vec<(String, String)>, Error> {
+        self.kept.entries(kind).await
+    }
+
+    async fn acts(&self, before: Option<u64>, limit: u32) -> Result<Vec<ActRow>, Error> {
+        self.kept.acts(before, limit).await
     }
 }

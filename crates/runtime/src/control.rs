@@ -1,0 +1,131 @@
+//! How a run is steered from outside its engine.
+
+use crate::run::Decision;
+use backstop_core::{Command, RunState};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Steers a run from outside. Clones steer the same run.
+#[derive(Clone, Debug)]
+pub struct Control {
+    reason: watch::Sender<Option<String>>,
+    seen: bool,
+    asks: mpsc::UnboundedSender<Ask>,
+    /// Taken by the engine.
+    inbox: Arc<Mutex<Option<mpsc::UnboundedReceiver<Ask>>>>,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        let (asks, inbox) = mpsc::unbounded_channel();
+        Self { reason: watch::channel(None).0, seen: false, asks, inbox: Arc::new(Mutex::new(Some(inbox))) }
+    }
+}
+
+impl Control {
+    /// Asks the run to end: running statements are killed on their servers, the rest is not begun.
+    pub fn cancel(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.reason.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(reason);
+            }
+            first
+        });
+    }
+
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.reason.borrow().clone()
+    }
+
+    /// Waits for a cancel; answers once.
+    pub(crate) async fn cancelled(&mut self) -> String {
+        if self.seen {
+            return std::future::pending().await;
+        }
+        let mut receiver = self.reason.subscribe();
+        let reason = receiver.wait_for(Option::is_some).await.map(|reason| reason.clone().unwrap_or_default());
+        match reason {
+            Ok(reason) => {
+                self.seen = true;
+                reason
+            }
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Carries out commands together, and returns when what they led to is durable; refused as a whole where the core refuses one.
+    /// `None` when the run was let go before.
+    pub async fn act(&self, commands: Vec<Command>) -> Option<Result<(), String>> {
+        let (ask, answer) = Ask::act(commands);
+        self.asks.send(ask).ok()?;
+        answer.await.ok()
+    }
+
+    /// What a person says of an attempt in doubt; as [`Self::act`].
+    pub async fn decide(&self, decision: Decision) -> Option<Result<(), String>> {
+        let (ask, answer) = Ask::decide(decision);
+        self.asks.send(ask).ok()?;
+        answer.await.ok()
+    }
+
+    /// Looks at the run between two of its inputs. `None` when the run was let go before.
+    pub async fn look<T: Send + 'static>(&self, look: impl FnOnce(&RunState) -> T + Send + 'static) -> Option<T> {
+        let (sender, answer) = oneshot::channel();
+        // Nobody waits for the answer any more: fine.
+        let ask = Ask::Look(Box::new(move |state| drop(sender.send(look(state)))));
+        self.asks.send(ask).ok()?;
+        answer.await.ok()
+    }
+
+    /// Begins nothing more, and lets the run go once nothing of it goes on: somebody else resumes it.
+    pub fn hand_over(&self) {
+        // A run that is over needs no handing over.
+        let _ = self.asks.send(Ask::HandOver);
+    }
+
+    /// Puts an ask where the engine finds it first, before it begins anything.
+    pub(crate) fn ask(&self, ask: Ask) {
+        let _ = self.asks.send(ask);
+    }
+
+    /// The engine's end. Once.
+    pub(crate) fn take_inbox(&self) -> Option<mpsc::UnboundedReceiver<Ask>> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Something asked of an engine. Bounded by those who ask: each waits for its answer.
+pub(crate) enum Ask {
+    Act(Vec<Command>, oneshot::Sender<Result<(), String>>),
+    Decide(Decision, oneshot::Sender<Result<(), String>>),
+    Look(Box<dyn FnOnce(&RunState) + Send>),
+    HandOver,
+}
+
+/// Where the answer will come; an error when the run was let go before.
+pub(crate) type Answer = oneshot::Receiver<Result<(), String>>;
+
+impl Ask {
+    pub(crate) fn act(commands: Vec<Command>) -> (Self, Answer) {
+        let (sender, answer) = oneshot::channel();
+        (Self::Act(commands, sender), answer)
+    }
+
+    pub(crate) fn decide(decision: Decision) -> (Self, Answer) {
+        let (sender, answer) = oneshot::channel();
+        (Self::Decide(decision, sender), answer)
+    }
+}
+
+impl std::fmt::Debug for Ask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Act(..) => "Act",
+            Self::Decide(..) => "Decide",
+            Self::Look(_) => "Look",
+            Self::HandOver => "HandOver",
+        })
+    }
+}

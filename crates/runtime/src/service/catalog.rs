@@ -1,0 +1,165 @@
+//! The projects that a service runs, and their files as they change.
+//!
+//! A project is loaded as a whole, beside the one in use, and replaces it at once: nobody ever sees half of it. A DAG whose file is
+//! broken keeps its last good version and shows what is wrong; one whose file is gone is gone, and its runs go on with the sources they
+//! began with.
+
+use super::Service;
+use crate::sessions::{Connect, Sessions};
+use backstop_core::DagId;
+use backstop_project::definition::{Definition, Project};
+use backstop_project::{Diagnostic, Loaded, Severity};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often files are looked at. A look costs one `stat` a file.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Loads projects. A seam, so that tests need no files, and the binary decides which environment variables there are.
+pub trait Loader: Send + Sync {
+    /// Loads each project, in the order they were given.
+    fn load(&self) -> Vec<Loaded>;
+
+    /// Something that changes whenever a file of the projects changes. Cheap.
+    fn fingerprint(&self) -> u64;
+}
+
+/// A DAG that can be run.
+#[derive(Clone)]
+pub struct DagEntry {
+    /// What runs.
+    pub definition: Arc<Definition>,
+    /// The project it stands in.
+    pub project: Arc<Project>,
+    /// The project's sessions.
+    pub sessions: Arc<Sessions>,
+    /// True when its file is broken now and this is its last good version.
+    pub is_stale: bool,
+}
+
+/// What is wrong with a project.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// The project's folder.
+    pub project: PathBuf,
+    /// Each.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// All DAGs, as they were at one moment.
+pub struct Catalog {
+    dags: BTreeMap<DagId, DagEntry>,
+    projects: Vec<(Arc<Project>, Arc<Sessions>)>,
+    troubles: Vec<Trouble>,
+    /// DAGs of two projects with one name: the first has it.
+    doubles: Vec<(DagId, PathBuf, PathBuf)>,
+}
+
+impl Catalog {
+    /// Loads everything. `before` is what was in use.
+    pub(super) fn load(loader: &dyn Loader, before: Option<&Catalog>, connect: &Connect) -> Self {
+        let mut catalog = Self { dags: BTreeMap::new(), projects: Vec::new(), troubles: Vec::new(), doubles: Vec::new() };
+        for loaded in loader.load() {
+            catalog.add(loaded, before, connect);
+        }
+        catalog
+    }
+
+    fn add(&mut self, loaded: Loaded, before: Option<&Catalog>, connect: &Connect) {
+        let project = Arc::new(loaded.project);
+        let sessions = before.and_then(|before| before.sessions_like(&project));
+        let sessions = sessions.unwrap_or_else(|| Arc::new(Sessions::new(project.clone(), connect.clone())));
+        let has_errors = loaded.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+        let mut entries: Vec<DagEntry> = project
+            .dags
+            .values()
+            .map(|definition| DagEntry {
+                definition: definition.clone(),
+                project: project.clone(),
+                sessions: sessions.clone(),
+                is_stale: false,
+            })
+            .collect();
+        // What is broken now, and was not. A file that is gone takes its DAG with it; one that cannot be read as YAML any more does not
+        // tell which DAG it was, so its last good version is found by the file.
+        let was_in_use =
+            before.into_iter().flat_map(|before| before.dags.values()).filter(|entry| entry.project.root == project.root);
+        for entry in was_in_use.filter(|_| has_errors) {
+            let id = entry.definition.dag.id();
+            let is_still_there = loaded.dag_files.contains_key(id) || project.root.join(&*entry.definition.file).exists();
+            let is_elsewhere = project.dags.contains_key(id);
+            if is_still_there && !is_elsewhere {
+                entries.push(DagEntry { is_stale: true, ..entry.clone() });
+            }
+        }
+        for entry in entries {
+            let id = entry.definition.dag.id().clone();
+            match self.dags.get(&id) {
+                Some(first) => self.doubles.push((id, first.project.root.clone(), project.root.clone())),
+                None => drop(self.dags.insert(id, entry)),
+            }
+        }
+        if !loaded.diagnostics.is_empty() {
+            self.troubles.push(Trouble { project: project.root.clone(), diagnostics: loaded.diagnostics });
+        }
+        self.projects.push((project, sessions));
+    }
+
+    /// Sessions stay open over a reload that changes no connection.
+    fn sessions_like(&self, project: &Project) -> Option<Arc<Sessions>> {
+        let same =
+            self.projects.iter().find(|(before, _)| before.root == project.root && before.connections == project.connections);
+        same.map(|(_, sessions)| sessions.clone())
+    }
+
+    /// By id.
+    pub fn dags(&self) -> &BTreeMap<DagId, DagEntry> {
+        &self.dags
+    }
+
+    /// One DAG.
+    pub fn dag(&self, id: &str) -> Option<&DagEntry> {
+        self.dags.get(id)
+    }
+
+    /// What is wrong.
+    pub fn troubles(&self) -> &[Trouble] {
+        &self.troubles
+    }
+
+    /// DAGs that two projects have: id, the project that has it, the project whose DAG is left out.
+    pub fn doubles(&self) -> &[(DagId, PathBuf, PathBuf)] {
+        &self.doubles
+    }
+
+    /// The project of a run whose DAG is gone: its connections are looked for there.
+    pub(super) fn any_project(&self) -> Option<&(Arc<Project>, Arc<Sessions>)> {
+        self.projects.first()
+    }
+}
+
+/// Looks at the files now and then.
+pub(super) async fn watch(service: Arc<Service>) {
+    let mut seen = service.loader.fingerprint();
+    let mut stopping = service.stopping.subscribe();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+        let service = service.clone();
+        // Reading many files takes a while, and nobody shall wait for it.
+        let looked = tokio::task::spawn_blocking(move || {
+            let now = service.loader.fingerprint();
+            if now != seen {
+                service.reload();
+            }
+            now
+        });
+        if let Ok(now) = looked.await {
+            seen = now;
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! Which runs are driven, which wait, and why.
+//!
+//! A run is in the store before it is here, and stays there when it leaves: losing the desk loses nothing. Runs wait by DAG, oldest first;
+//! a free place goes to the DAG that has the fewest, so that one with a thousand runs does not keep the others waiting.
+
+use super::live::LiveWatcher;
+use super::{Error, Service, ServiceLimits};
+use crate::clock::Clock;
+use crate::control::Ask;
+use crate::run::{self, Control, Created, Launch, Limits, Report};
+use crate::sessions::Sessions;
+use backstop_core::event::RunHeader;
+use backstop_core::{DagId, InstanceId, RunId, RunPhase};
+use backstop_project::Bundle;
+use backstop_project::definition::{Definition, Project};
+use backstop_store::{ErrorKind, RunFilter};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Runs read at once when the service looks for those that were left.
+const RUNS_AT_ONCE: u32 = 1000;
+/// How long until a run that could not be driven is tried again, at first; it doubles each time.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// The longest such wait.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+/// How often runs are looked for that other processes left behind.
+const LOOK_FOR_LEFT_EVERY: Duration = Duration::from_secs(15);
+
+/// A run that waits.
+struct Queued {
+    header: Arc<RunHeader>,
+    /// What this process knows because it made the run: nobody has begun it. `None`: somebody may have run ahead of its log.
+    created: Option<Created>,
+    /// Times in a row that it could not be driven.
+    failures: u32,
+}
+
+/// A run that is driven.
+struct Active {
+    dag: DagId,
+    control: Control,
+    since: Timestamp,
+}
+
+/// A run that cannot be driven for now.
+struct Hindered {
+    queued: Queued,
+    why: String,
+    again_at: tokio::time::Instant,
+}
+
+/// The runs of a service.
+pub(super) struct Desk {
+    pub(super) paused: BTreeSet<DagId>,
+    queued: BTreeMap<DagId, VecDeque<Queued>>,
+    active: BTreeMap<RunId, Active>,
+    active_of: BTreeMap<DagId, usize>,
+    hindered: BTreeMap<RunId, Hindered>,
+    stuck: BTreeMap<RunId, (DagId, BTreeMap<InstanceId, String>)>,
+    /// Runs that somebody steers: they are begun whatever the limits say, and whether their DAG is paused or not.
+    urgent: Vec<(Queued, Control)>,
+}
+
+/// How a run stands with the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits to be driven.
+    Queued(Waiting),
+    /// It is driven.
+    Active {
+        /// Since when, by this process.
+        since: Timestamp,
+    },
+    /// It could not be driven, and is tried again.
+    Hindered {
+        /// Why.
+        why: String,
+    },
+    /// A person must say what became of these.
+    Stuck {
+        /// Each, and why.
+        undecided: BTreeMap<InstanceId, String>,
+    },
+    /// The service has nothing to do with it: it is over, or another process drives it.
+    Unknown,
+}
+
+/// Why a run waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Its DAG is paused.
+    Paused,
+    /// Its DAG has as many runs going on as it may have.
+    RunsOfDag {
+        /// Going on.
+        active: usize,
+        /// Allowed.
+        limit: usize,
+        /// Runs of the DAG in front of it.
+        ahead: usize,
+    },
+    /// The service drives as many runs as it may.
+    Runs {
+        /// Going on.
+        active: usize,
+        /// Allowed.
+        limit: usize,
+    },
+    /// It is about to be begun.
+    Next,
+    /// The service is stopping.
+    Stopping,
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Paused => f.write_str("its DAG is paused"),
+            Self::RunsOfDag { active, limit, ahead } => write!(
+                f,
+                "its DAG has {active} runs going on, of {limit} allowed (max_active_runs), and {ahead} more wait in front of this one"
+            ),
+            Self::Runs { active, limit } => write!(f, "the service drives {active} runs, of {limit} allowed"),
+            Self::Next => f.write_str("it is about to be begun"),
+            Self::Stopping => f.write_str("the service is stopping: it goes on with the next one"),
+        }
+    }
+}
+
+/// Counts of runs, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Waiting.
+    pub queued: usize,
+    /// Driven.
+    pub active: usize,
+    /// To be tried again.
+    pub hindered: usize,
+    /// Waiting for a person.
+    pub stuck: usize,
+}
+
+impl Desk {
+    pub(super) fn new(paused: BTreeSet<DagId>) -> Self {
+        Self {
+            paused,
+            queued: BTreeMap::new(),
+            active: BTreeMap::new(),
+            active_of: BTreeMap::new(),
+            hindered: BTreeMap::new(),
+            stuck: BTreeMap::new(),
+            urgent: Vec::new(),
+        }
+    }
+
+    fn knows(&self, run: &RunId, dag: &DagId) -> bool {
+        let is_queued = || self.queued.get(dag).is_some_and(|queue| queue.iter().any(|queued| queued.header.run_id == *run));
+        self.active.contains_key(run) || self.hindered.contains_key(run) || self.stuck.contains_key(run) || is_queued()
+    }
+
+    /// Takes a run that waits, for whatever reason, away.
+    fn take_off(&mut self, run: &RunId) -> Option<Queued> {
+        self.stuck.remove(run);
+        let hindered = self.hindered.remove(run).map(|hindered| hindered.queued);
+        let place = self.queued.iter().find_map(|(dag, queue)| {
+            queue.iter().position(|queued| queued.header.run_id == *run).map(|place| (dag.clone(), place))
+        });
+        let Some((dag, place)) = place else { return hindered };
+        let queue = self.queued.get_mut(&dag)?;
+        let queued = queue.remove(place);
+        if queue.is_empty() {
+            self.queued.remove(&dag);
+        }
+        queued
+    }
+
+    fn push(&mut self, queued: Queued) {
+        self.queued.entry(queued.header.dag_id.clone()).or_default().push_back(queued);
+    }
+
+    /// Takes the run that goes next, if one may.
+    fn next(&mut self, limits: &ServiceLimits, now: Timestamp) -> Option<(Queued, Control)> {
+        if let Some(urgent) = self.urgent.pop() {
+            return Some(urgent);
+        }
+        if self.active.len() >= limits.runs {
+            return None;
+        }
+        let active = |dag: &DagId| self.active_of.get(dag).copied().unwrap_or(0);
+        let may_go = |dag: &DagId| !self.paused.contains(dag) && active(dag) < limits.runs_of_a_dag;
+        let dag = self.queued.keys().filter(|dag| may_go(dag)).min_by_key(|dag| active(dag))?.clone();
+        let queue = self.queued.get_mut(&dag)?;
+        let queued = queue.pop_front()?;
+        if queue.is_empty() {
+            self.queued.remove(&dag);
+        }
+        let control = Control::default();
+        *self.active_of.entry(dag.clone()).or_default() += 1;
+        self.active.insert(queued.header.run_id.clone(), Active { dag, control: control.clone(), since: now });
+        Some((queued, control))
+    }
+
+    fn let_go(&mut self, run: &RunId) {
+        let Some(active) = self.active.remove(run) else { return };
+        if let Some(count) = self.active_of.get_mut(&active.dag) {
+            *count -= 1;
+            if *count == 0 {
+                self.active_of.remove(&active.dag);
+            }
+        }
+    }
+
+    fn standing(&self, run: &RunId, limits: &ServiceLimits, is_stopping: bool) -> Standing {
+        if let Some(active) = self.active.get(run) {
+            return Standing::Active { since: active.since };
+        }
+        if let Some(hindered) = self.hindered.get(run) {
+            return Standing::Hindered { why: hindered.why.clone() };
+        }
+        if let Some((_, undecided)) = self.stuck.get(run) {
+            return Standing::Stuck { undecided: undecided.clone() };
+        }
+        let found = self
+            .queued
+            .iter()
+            .find_map(|(dag, queue)| queue.iter().position(|queued| queued.header.run_id == *run).map(|ahead| (dag, ahead)));
+        let Some((dag, ahead)) = found else { return Standing::Unknown };
+        let of_dag = self.active_of.get(dag).copied().unwrap_or(0);
+        Standing::Queued(if is_stopping {
+            Waiting::Stopping
+        } else if self.paused.contains(dag) {
+            Waiting::Paused
+        } else if of_dag >= limits.runs_of_a_dag {
+            Waiting::RunsOfDag { active: of_dag, limit: limits.runs_of_a_dag, ahead }
+        } else if self.active.len() >= limits.runs {
+            Waiting::Runs { active: self.active.len(), limit: limits.runs }
+        } else {
+            Waiting::Next
+        })
+    }
+}
+
+/// How driving a run ended.
+enum Driven {
+    Report(Box<Report>),
+    /// It cannot be driven now.
+    Hindered(String),
+    /// There is nothing to drive.
+    Over,
+}
+
+impl Service {
+    /// How a run stands with the service.
+    pub fn standing(&self, run: &RunId) -> Standing {
+        self.desk().standing(run, &self.limits, self.is_stopping())
+    }
+
+    /// Runs that wait, are driven, and so on.
+    pub fn counts(&self) -> Counts {
+        let desk = self.desk();
+        Counts {
+            queued: desk.queued.values().map(VecDeque::len).sum(),
+            active: desk.active.len(),
+            hindered: desk.hindered.len(),
+            stuck: desk.stuck.len(),
+        }
+    }
+
+    /// How to steer a run that is driven.
+    pub(super) fn control(&self, run: &RunId) -> Option<Control> {
+        self.desk().active.get(run).map(|active| active.control.clone())
+    }
+
+    /// Takes in a run that this process made.
+    pub(super) fn take_in(&self, created: Created) {
+        self.desk().push(Queued { header: created.header.clone(), created: Some(created), failures: 0 });
+        self.pump.notify_one();
+    }
+
+    /// Begins a run that waits, with something asked of it before anything else. The ask comes back when the run is driven already.
+    pub(super) fn begin_with(&self, header: Arc<RunHeader>, ask: Ask) -> Result<(), Ask> {
+        let mut desk = self.desk();
+        if desk.active.contains_key(&header.run_id) {
+            return Err(ask);
+        }
+        let control = Control::default();
+        control.ask(ask);
+        let queued = desk.take_off(&header.run_id).unwrap_or(Queued { header: header.clone(), created: None, failures: 0 });
+        let dag = header.dag_id.clone();
+        *desk.active_of.entry(dag.clone()).or_default() += 1;
+        desk.active.insert(header.run_id.clone(), Active { dag, control: control.clone(), since: self.clock.now() });
+        desk.urgent.push((queued, control));
+        drop(desk);
+        self.pump.notify_one();
+        Ok(())
+    }
+
+    /// Finds unfinished runs that nobody here knows, and takes them in, oldest first.
+    pub(super) async fn find_left_behind(&self) -> Result<usize, Error> {
+        let mut found = Vec::new();
+        let mut filter = RunFilter { unfinished: true, limit: RUNS_AT_ONCE, ..RunFilter::default() };
+        loop {
+            let page = self.store.runs(&filter).await?;
+            filter.before = page.last().map(|row| row.header.run_id.clone());
+            let is_last = page.len() < RUNS_AT_ONCE as usize;
+            // A dry run has no effect that would be worth finding again.
+            found.extend(page.into_iter().filter(|row| !row.header.dry_run).map(|row| row.header));
+            if is_last {
+                break;
+            }
+        }
+        let mut desk = self.desk();
+        let mut count = 0;
+        for header in found.into_iter().rev() {
+            if !desk.knows(&header.run_id, &header.dag_id) {
+                desk.push(Queued { header, created: None, failures: 0 });
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Begins what may be begun, until the service stops and nothing is driven any more.
+    pub(super) async fn drive(self: &Arc<Self>) {
+        let mut driven = JoinSet::new();
+        let mut look_for_left = tokio::time::interval(LOOK_FOR_LEFT_EVERY);
+        look_for_left.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first tick is at once, and what was left is found already.
+        look_for_left.tick().await;
+        loop {
+            if self.is_stopping() {
+                self.hand_over();
+                if driven.is_empty() {
+                    return;
+                }
+            } else {
+                self.try_again_what_is_due();
+                let now = self.clock.now();
+                loop {
+                    let next = self.desk().next(&self.limits, now);
+                    let Some((queued, control)) = next else { break };
+                    let service = self.clone();
+                    driven.spawn(async move { service.drive_one(queued, control).await });
+                }
+            }
+            let again_at = self.desk().hindered.values().map(|hindered| hindered.again_at).min();
+            let again = async {
+                match again_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.pump.notified() => {}
+                Some(_) = driven.join_next() => {}
+                () = again => {}
+                _ = look_for_left.tick() => {
+                    // The store says what is wrong when something is asked of it; this is asked again soon.
+                    let _ = self.find_left_behind().await;
+                }
+            }
+        }
+    }
+
+    fn try_again_what_is_due(&self) {
+        let now = tokio::time::Instant::now();
+        let mut desk = self.desk();
+        let due: Vec<RunId> =
+            desk.hindered.iter().filter(|(_, hindered)| hindered.again_at <= now).map(|(run, _)| run.clone()).collect();
+        for run in due {
+            if let Some(hindered) = desk.hindered.remove(&run) {
+                desk.push(hindered.queued);
+            }
+        }
+    }
+
+    fn hand_over(&self) {
+        for active in self.desk().active.values() {
+            active.control.hand_over();
+        }
+    }
+
+    async fn drive_one(self: Arc<Self>, queued: Queued, control: Control) {
+        let header = queued.header.clone();
+        let failures = queued.failures;
+        let driven = self.drive_run(queued, control).await;
+        let mut desk = self.desk();
+        desk.let_go(&header.run_id);
+        match driven {
+            Driven::Over => {}
+            Driven::Report(report) if !report.undecided.is_empty() => {
+                desk.stuck.insert(header.run_id.clone(), (header.dag_id.clone(), report.undecided));
+            }
+            Driven::Report(_) => {}
+            Driven::Hindered(why) => {
+                let wait = AGAIN_AFTER.saturating_mul(1 << failures.min(5)).min(AGAIN_AFTER_MAX);
+                let queued = Queued { header: header.clone(), created: None, failures: failures.saturating_add(1) };
+                let again_at = tokio::time::Instant::now() + wait;
+                desk.hindered.insert(header.run_id.clone(), Hindered { queued, why, again_at });
+            }
+        }
+        drop(desk);
+        self.pump.notify_one();
+    }
+
+    async fn drive_run(&self, queued: Queued, control: Control) -> Driven {
+        let Queued { header, created, .. } = queued;
+        let run = header.run_id.clone();
+        // Held until the run is let go.
+        let _lock = match self.store.lock_run(&run) {
+            Ok(lock) => lock,
+            Err(error) if error.kind == ErrorKind::Busy => return Driven::Hindered(error.message),
+            Err(error) => return Driven::Hindered(explain(&error)),
+        };
+        let (definition, project, sessions) = match self.pinned(&header).await {
+            Ok(found) => found,
+            Err(why) => return Driven::Hindered(why),
+        };
+        let clock: Arc<dyn Clock> = match self.clock_of(&run, created.is_some()).await {
+            Ok(clock) => clock,
+            Err(why) => return Driven::Hindered(why),
+        };
+        let launch = Launch {
+            project,
+            definition,
+            store: self.store.clone(),
+            logs: self.logs.clone(),
+            scratch: self.scratch.clone(),
+            clock,
+            watcher: Arc::new(LiveWatcher { live: self.live.clone(), run: run.clone(), dag: header.dag_id.clone() }),
+            sessions,
+            slots: Some(self.slots.clone()),
+            limits: Limits::default(),
+        };
+        let ended = match created {
+            Some(created) => run::begin(launch, created, control).await,
+            None => run::resume(launch, &run, &[], control).await,
+        };
+        match ended {
+            Ok(report) => Driven::Report(Box::new(report)),
+            Err(run::Error::Over { .. }) => Driven::Over,
+            Err(error) => Driven::Hindered(explain(&error)),
+        }
+    }
+
+    /// What a run goes on with: the definition it began with, and the project's connections as they are now.
+    async fn pinned(&self, header: &RunHeader) -> Result<(Arc<Definition>, Arc<Project>, Arc<Sessions>), String> {
+        let catalog = self.catalog();
+        let entry = catalog.dag(header.dag_id.as_str());
+        if let Some(entry) = entry.filter(|entry| entry.definition.version == header.version) {
+            return Ok((entry.definition.clone(), entry.project.clone(), entry.sessions.clone()));
+        }
+        let (project, sessions) = match (entry, catalog.any_project()) {
+            (Some(entry), _) => (entry.project.clone(), entry.sessions.clone()),
+            (None, Some((project, sessions))) => (project.clone(), sessions.clone()),
+            (None, None) => return Err("the service has no project".into()),
+        };
+        let kept = self.store.version(&header.version).await.map_err(|error| explain(&error))?;
+        let kept = kept.ok_or_else(|| format!("the sources it began with (version {}) are not kept any more", header.version))?;
+        let bundle = Bundle::from_bytes(&kept.bundle).map_err(|error| explain(&error))?;
+        let definition = backstop_project::load_definition(&bundle, &header.dag_id, &project).map_err(|diagnostics| {
+            let first = diagnostics.first().map(|diagnostic| diagnostic.message.clone()).unwrap_or_default();
+            format!("the sources it began with do not fit the project any more: {first}")
+        })?;
+        Ok((definition, project, sessions))
+    }
+
+    /// A run's clock never goes back behind its last event, whatever became of the machine's.
+    async fn clock_of(&self, run: &RunId, is_fresh: bool) -> Result<Arc<dyn Clock>, String> {
+        if is_fresh {
+            return Ok(self.clock.clone());
+        }
+        let row = self.store.run(run).await.map_err(|error| explain(&error))?;
+        let last = row.map_or(0, |row| row.version.saturating_sub(1));
+        let events = self.store.events(run, last, 1).await.map_err(|error| explain(&error))?;
+        Ok(Arc::new(NotBefore { clock: self.clock.clone(), earliest: events.first().map(|recorded| recorded.at) }))
+    }
+
+    /// True when nothing more will happen to the run by itself.
+    pub(super) async fn is_over(&self, run: &RunId) -> Result<bool, Error> {
+        let row = self.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))?;
+        Ok([RunPhase::Succeeded, RunPhase::Failed, RunPhase::Cancelled].iter().any(|phase| phase.as_str() == row.state))
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+struct NotBefore {
+    clock: Arc<dyn Clock>,
+    earliest: Option<Timestamp>,
+}
+
+impl Clock for NotBefore {
+    fn now(&self) -> Timestamp {
+        let now = self.clock.now();
+        self.earliest.map_or(now, |earliest| now.max(earliest))
+    }
+}

@@ -1,0 +1,44 @@
+//! One service a store: who has it.
+
+use backstop_core::RunId;
+use backstop_store::{Entry, Error, ErrorKind, RunLock, Store};
+use jiff::Timestamp;
+use serde_json::json;
+
+/// No run has such a name: they are UUIDs.
+const LOCK: &str = "service";
+const KIND: &str = "service";
+
+/// Takes the store for this process.
+///
+/// # Errors
+/// `Busy`, with the address of who has it.
+pub(super) async fn take(store: &dyn Store, address: &str, now: Timestamp) -> Result<RunLock, Error> {
+    let lock = match store.lock_run(&RunId::new(LOCK)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind == ErrorKind::Busy => {
+            let holder = store.entries(KIND).await.unwrap_or_default().into_iter().next().map(|(_, body)| body);
+            return Err(busy(holder.as_deref()));
+        }
+        Err(error) => return Err(error),
+    };
+    let body = json!({ "pid": std::process::id(), "address": address, "since": now.to_string() });
+    store.put(vec![Entry { kind: KIND.into(), key: "holder".into(), body: Some(body.to_string()) }], None).await?;
+    Ok(lock)
+}
+
+fn busy(holder: Option<&str>) -> Error {
+    let holder: serde_json::Value = holder.and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
+    let text = |key: &str| holder[key].as_str().unwrap_or("not known").to_owned();
+    Error {
+        kind: ErrorKind::Busy,
+        message: format!(
+            "another service has this store: process {}, at {}, since {}",
+            holder["pid"].as_u64().map_or_else(|| "not known".into(), |pid| pid.to_string()),
+            text("address"),
+            text("since"),
+        ),
+        hint: Some("stop that one first, or name another store with --store".into()),
+        source: None,
+    }
+}

@@ -1,0 +1,228 @@
+//! Many runs in one process: what `backstop up` is.
+//!
+//! The service loads projects and watches their files ([`catalog`]), makes runs (asked for, or by a timetable), and drives as many at
+//! once as the limits allow ([`desk`]). Runs that an earlier process left are found in the store when it starts, and go on. Everything that
+//! is told to the outside is durable first: an answer, an event of the [`live`] stream.
+//!
+//! It must not know HTTP, nor who its users are: who asks is a name that comes with each request.
+
+pub mod catalog;
+mod desk;
+mod holder;
+pub mod live;
+mod steer;
+
+pub use catalog::{Catalog, DagEntry, Loader, Trouble};
+pub use desk::{Standing, Waiting};
+pub use live::{Live, LiveEvent};
+pub use steer::{Trigger, Who};
+
+use crate::clock::Clock;
+use crate::logs::LogWriter;
+use crate::run;
+use crate::sessions::Connect;
+use crate::slots::{SlotLimits, Slots};
+use backstop_core::{DagId, RunId};
+use backstop_project::params::ParamError;
+use backstop_store::{RunLock, Store};
+use desk::Desk;
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tokio::sync::{Notify, watch};
+
+/// What a service is made of.
+pub struct Options {
+    /// Where runs are kept.
+    pub store: Arc<dyn Store>,
+    /// How projects are loaded.
+    pub loader: Arc<dyn Loader>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes connectors.
+    pub connect: Connect,
+    /// Where task logs go.
+    pub logs: LogWriter,
+    /// For files that live as long as an attempt.
+    pub scratch: PathBuf,
+    /// How much at once.
+    pub limits: ServiceLimits,
+    /// For whoever finds the store taken: how to reach the service.
+    pub address: String,
+}
+
+/// How much at once.
+#[derive(Clone, Debug)]
+pub struct ServiceLimits {
+    /// Runs that are driven at once; the others wait in the store.
+    pub runs: usize,
+    /// Runs of one DAG at once (Airflow's `max_active_runs`), where the DAG does not say.
+    pub runs_of_a_dag: usize,
+    /// Tasks and pools over all runs.
+    pub slots: SlotLimits,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        let slots = SlotLimits { parallelism: Some(32), ..SlotLimits::default() };
+        Self { runs: 256, runs_of_a_dag: 16, slots }
+    }
+}
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such DAG.
+    #[error("there is no DAG `{dag}`")]
+    NoDag {
+        /// As it was asked for.
+        dag: String,
+        /// What to do.
+        hint: String,
+    },
+    /// No such run.
+    #[error("there is no run `{0}`")]
+    NoRun(RunId),
+    /// Parameters that do not fit the DAG.
+    #[error("the parameters do not fit DAG `{dag}`")]
+    Params {
+        /// Which.
+        dag: DagId,
+        /// Each.
+        errors: Vec<ParamError>,
+    },
+    /// The run cannot be steered so, as it stands.
+    #[error("{0}")]
+    Conflict(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The service is on its way out.
+    #[error("the service is stopping")]
+    Stopping,
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] backstop_store::Error),
+    /// The run.
+    #[error(transparent)]
+    Run(#[from] run::Error),
+}
+
+/// A running service. Dropping the last handle does not stop it: see [`Self::stop`].
+pub struct Service {
+    store: Arc<dyn Store>,
+    loader: Arc<dyn Loader>,
+    clock: Arc<dyn Clock>,
+    connect: Connect,
+    logs: LogWriter,
+    scratch: PathBuf,
+    limits: ServiceLimits,
+    slots: Arc<Slots>,
+    live: Arc<Live>,
+    catalog: RwLock<Arc<Catalog>>,
+    desk: Mutex<Desk>,
+    /// Digests of definitions that are known to be kept.
+    kept: Mutex<HashSet<String>>,
+    /// Told when a run may be begun.
+    pump: Notify,
+    stopping: watch::Sender<bool>,
+    /// Nobody else drives runs of this store as long as this is held.
+    _hold: RunLock,
+}
+
+impl Service {
+    /// Takes the store for this process, loads the projects, and finds the runs that were left. Nothing is driven before [`Self::run`].
+    ///
+    /// # Errors
+    /// `Busy` when another service has the store; it says which. When the store fails.
+    pub async fn new(options: Options) -> Result<Arc<Self>, Error> {
+        let hold = holder::take(&*options.store, &options.address, options.clock.now()).await?;
+        let paused = steer::paused(&*options.store).await?;
+        let catalog = Catalog::load(&*options.loader, None, &options.connect);
+        let service = Arc::new(Self {
+            store: options.store,
+            loader: options.loader,
+            clock: options.clock,
+            connect: options.connect,
+            logs: options.logs,
+            scratch: options.scratch,
+            slots: Arc::new(Slots::new(options.limits.slots.clone())),
+            limits: options.limits,
+            live: Arc::new(Live::default()),
+            catalog: RwLock::new(Arc::new(catalog)),
+            desk: Mutex::new(Desk::new(paused)),
+            kept: Mutex::default(),
+            pump: Notify::new(),
+            stopping: watch::channel(false).0,
+            _hold: hold,
+        });
+        service.find_left_behind().await?;
+        Ok(service)
+    }
+
+    /// Drives runs and watches files until [`Self::stop`]; returns when nothing is being driven any more.
+    pub async fn run(self: &Arc<Self>) {
+        let watching = tokio::spawn(catalog::watch(self.clone()));
+        self.drive().await;
+        watching.abort();
+    }
+
+    /// Stops: nothing more is begun, and `run` returns when what goes on has let go. Without `cancel` running statements are waited
+    /// for; with it they are killed on their servers. Runs stay in the store and go on with the next service.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+        self.pump.notify_one();
+    }
+
+    /// True once [`Self::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// The DAGs as they are now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where runs are kept.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// What happens, as it becomes durable.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Slots in use.
+    pub fn slots(&self) -> &Arc<Slots> {
+        &self.slots
+    }
+
+    /// Time.
+    pub fn now(&self) -> jiff::Timestamp {
+        self.clock.now()
+    }
+
+    /// Loads the projects again. A DAG whose file is broken keeps its last good version.
+    pub fn reload(&self) {
+        let before = self.catalog();
+        let after = Catalog::load(&*self.loader, Some(&before), &self.connect);
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+        self.live.tell_catalog_changed(self.clock.now());
+        self.pump.notify_one();
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        // Every change of the desk is made whole before anything can panic.
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// DAGs that are paused.
+    pub fn paused(&self) -> BTreeSet<DagId> {
+        self.desk().paused.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

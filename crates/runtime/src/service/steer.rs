@@ -1,0 +1,242 @@
+//! What people and programs ask of a service.
+
+use super::{DagEntry, Error, Service, Standing};
+use crate::control::{Answer, Ask};
+use crate::run::{self, Launch, Limits, Request, new_run_id};
+use backstop_core::event::{RunHeader, RunType};
+use backstop_core::{Command, DagId, InstanceId, RunId, RunState, TaskId};
+use backstop_project::params;
+use backstop_store::{Act, AppendError, Entry, Store};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The kind of entries that keep what is known of DAGs beside their files.
+const DAG: &str = "dag";
+
+/// Who asks, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// As the API or the operating system knows them.
+    pub who: String,
+    /// In their words; may be empty.
+    pub why: String,
+}
+
+/// A run that is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Trigger {
+    /// Of which DAG.
+    pub dag: String,
+    /// Given parameters; defaults are filled in.
+    pub params: Map<String, Value>,
+    /// What the run is about; now, when not given.
+    pub logical_date: Option<Timestamp>,
+    /// The data it is about.
+    pub data_interval: Option<(Timestamp, Timestamp)>,
+    /// Only these; empty is all.
+    pub only_tasks: Vec<TaskId>,
+    /// Roll everything back.
+    pub dry_run: bool,
+    /// Asked for twice with one id, a run is made once.
+    pub run_id: Option<RunId>,
+}
+
+impl Service {
+    /// A DAG by its id.
+    ///
+    /// # Errors
+    /// `NoDag`, with a near name.
+    pub fn dag(&self, id: &str) -> Result<DagEntry, Error> {
+        let catalog = self.catalog();
+        catalog.dag(id).cloned().ok_or_else(|| {
+            let near = backstop_project::diagnostic::did_you_mean(id, catalog.dags().keys().map(DagId::as_str));
+            let hint = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if catalog.dags().is_empty() => "no DAG is loaded: see what is wrong with the projects".into(),
+                None => "list the DAGs to see their names".into(),
+            };
+            Error::NoDag { dag: id.to_owned(), hint }
+        })
+    }
+
+    /// Makes a run. It is durable when this returns, and is begun as soon as the limits allow.
+    ///
+    /// # Errors
+    /// No such DAG or task, parameters that do not fit, a run id that is taken by another request; the store.
+    pub async fn trigger(&self, trigger: Trigger, who: &Who) -> Result<Arc<RunHeader>, Error> {
+        if self.is_stopping() {
+            return Err(Error::Stopping);
+        }
+        let entry = self.dag(&trigger.dag)?;
+        let dag = entry.definition.dag.id().clone();
+        let params =
+            params::resolve(&entry.definition.params, &trigger.params).map_err(|errors| Error::Params { dag, errors })?;
+        let now = self.clock.now();
+        let request = Request {
+            run_id: trigger.run_id.clone().unwrap_or_else(|| new_run_id(&*self.clock)),
+            logical_date: Some(trigger.logical_date.unwrap_or(now)),
+            data_interval: trigger.data_interval,
+            params,
+            only_tasks: trigger.only_tasks,
+            dry_run: trigger.dry_run,
+            run_type: RunType::Manual,
+            asked_by: Some((who.who.clone(), who.why.clone())),
+        };
+        self.make(&entry, request).await
+    }
+
+    /// Makes a run of a DAG as it is now.
+    pub(super) async fn make(&self, entry: &DagEntry, request: Request) -> Result<Arc<RunHeader>, Error> {
+        self.keep(entry).await?;
+        let run = request.run_id.clone();
+        let launch = Launch {
+            project: entry.project.clone(),
+            definition: entry.definition.clone(),
+            store: self.store.clone(),
+            logs: self.logs.clone(),
+            scratch: self.scratch.clone(),
+            clock: self.clock.clone(),
+            watcher: Arc::new(super::live::LiveWatcher {
+                live: self.live.clone(),
+                run: run.clone(),
+                dag: entry.definition.dag.id().clone(),
+            }),
+            sessions: entry.sessions.clone(),
+            slots: None,
+            limits: Limits::default(),
+        };
+        match run::create(&launch, request).await {
+            Ok(created) => {
+                let header = created.header.clone();
+                self.take_in(created);
+                Ok(header)
+            }
+            Err(run::Error::Append(AppendError::Conflict { .. })) => match self.store.run(&run).await? {
+                Some(row) if row.header.dag_id == *entry.definition.dag.id() => Ok(row.header),
+                Some(row) => Err(Error::Conflict(format!("run {run} is of DAG `{}` already", row.header.dag_id))),
+                None => Err(Error::Conflict(format!("run {run} could not be made"))),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Keeps a definition's sources, unless it is known that they are.
+    async fn keep(&self, entry: &DagEntry) -> Result<(), Error> {
+        let kept = || self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if kept().contains(&entry.definition.version) {
+            return Ok(());
+        }
+        run::keep_version(&*self.store, &entry.definition).await?;
+        kept().insert(entry.definition.version.clone());
+        Ok(())
+    }
+
+    /// Ends a run: running statements are killed on their servers, the rest is not begun. Returns when that is asked for, durably.
+    ///
+    /// # Errors
+    /// No such run; one that is over; one that another process drives.
+    pub async fn cancel(&self, run: &RunId, who: &Who) -> Result<(), Error> {
+        let reason = if who.why.is_empty() { format!("{} asked", who.who) } else { format!("{}: {}", who.who, who.why) };
+        self.act(run, Command::Cancel { reason }, who, "cancelled the run").await
+    }
+
+    /// Carries out a command upon a run, and records who wanted it and why.
+    ///
+    /// # Errors
+    /// As [`Self::cancel`]; `Conflict` when the core refuses.
+    pub async fn act(&self, run: &RunId, command: Command, who: &Who, what: &str) -> Result<(), Error> {
+        let note = Command::RecordOperator { who: who.who.clone(), why: who.why.clone(), what: what.to_owned() };
+        let (ask, answer) = Ask::act(vec![note, command]);
+        self.ask(run, ask, answer).await
+    }
+
+    /// Looks at a run as it is in this moment. `None` when nobody here drives it.
+    pub async fn look<T: Send + 'static>(&self, run: &RunId, look: impl FnOnce(&RunState) -> T + Send + 'static) -> Option<T> {
+        self.control(run)?.look(look).await
+    }
+
+    /// Asks something of the run's engine; a run that waits is begun for it, because only an engine changes a log.
+    async fn ask(&self, run: &RunId, ask: Ask, answer: Answer) -> Result<(), Error> {
+        match self.control(run) {
+            Some(control) => control.ask(ask),
+            None => self.ask_who_waits(run, ask).await?,
+        }
+        match answer.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refused)) => Err(Error::Conflict(refused)),
+            Err(_) if self.is_over(run).await? => Err(Error::Conflict(format!("run {run} is over"))),
+            Err(_) => Err(Error::Conflict(match self.standing(run) {
+                Standing::Hindered { why } => format!("run {run} cannot be driven now: {why}"),
+                _ => format!("run {run} was let go just now: ask again"),
+            })),
+        }
+    }
+
+    async fn ask_who_waits(&self, run: &RunId, ask: Ask) -> Result<(), Error> {
+        let row = self.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))?;
+        if self.standing(run) == Standing::Unknown {
+            if self.is_over(run).await? {
+                return Err(Error::Conflict(format!("run {run} is over")));
+            }
+            if self.store.is_run_held(run)? {
+                return Err(Error::Conflict(format!("another process drives run {run}: steer it there")));
+            }
+        }
+        if self.is_stopping() {
+            return Err(Error::Stopping);
+        }
+        if let Err(ask) = self.begin_with(row.header, ask)
+            && let Some(control) = self.control(run)
+        {
+            control.ask(ask);
+        }
+        Ok(())
+    }
+
+    /// What a person says of an attempt in doubt.
+    ///
+    /// # Errors
+    /// As [`Self::act`].
+    pub async fn resolve(&self, run: &RunId, instance: InstanceId, took_effect: bool, who: &Who) -> Result<(), Error> {
+        let decision = run::Decision { instance, took_effect, who: who.who.clone(), why: who.why.clone() };
+        if who.why.trim().is_empty() {
+            return Err(Error::Invalid("say why: how do you know?".into()));
+        }
+        let (ask, answer) = Ask::decide(decision);
+        self.ask(run, ask, answer).await
+    }
+
+    /// Pauses a DAG, or lets it go on. What is going on goes on; what waits does not begin.
+    ///
+    /// # Errors
+    /// No such DAG; the store.
+    pub async fn pause(&self, dag: &str, pause: bool, who: &Who) -> Result<(), Error> {
+        let id = self.dag(dag)?.definition.dag.id().clone();
+        let entry = Entry { kind: DAG.into(), key: id.to_string(), body: Some(json!({ "paused": pause }).to_string()) };
+        let what = format!("{} DAG `{id}`", if pause { "paused" } else { "unpaused" });
+        self.store.put(vec![entry], Some(self.acted(who, what))).await?;
+        let mut desk = self.desk();
+        if pause {
+            desk.paused.insert(id)
+        } else {
+            desk.paused.remove(&id)
+        };
+        drop(desk);
+        self.live.tell_catalog_changed(self.clock.now());
+        self.pump.notify_one();
+        Ok(())
+    }
+
+    fn acted(&self, who: &Who, what: String) -> Act {
+        Act { at: self.clock.now(), who: who.who.clone(), why: who.why.clone(), what }
+    }
+}
+
+/// DAGs that are paused.
+pub(super) async fn paused(store: &dyn Store) -> Result<BTreeSet<DagId>, Error> {
+    let entries = store.entries(DAG).await?;
+    let is_paused = |body: &str| serde_json::from_str::<Value>(body).is_ok_and(|body| body["paused"] == true);
+    Ok(entries.into_iter().filter(|(_, body)| is_paused(body)).map(|(dag, _)| DagId::new(dag)).collect())
+}
