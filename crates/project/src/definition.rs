@@ -1,6 +1,7 @@
 //! What a project is once it is valid. Everything here is proven: names resolve, durations are durations, templates parse.
 
 use backstop_core::dag::Delivery;
+use backstop_core::timetable::{Deadline, Timetable};
 use backstop_core::{Dag, DagId, TaskIx};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -117,7 +118,7 @@ pub struct Definition {
     pub version: String,
     /// Its sources: its YAML, backstop.yaml without connections' secrets, and every file its tasks name.
     pub bundle: super::files::Bundle,
-    /// Cron text or preset, where it has one; validated. The scheduler reads it.
+    /// When it runs, in words for people; what it means is in `timetable`.
     pub schedule: Option<String>,
     /// IANA name, `UTC` by default.
     pub timezone: String,
@@ -127,6 +128,12 @@ pub struct Definition {
     pub end_date: Option<Timestamp>,
     /// Airflow's catchup.
     pub catchup: bool,
+    /// When it runs by itself; `None` is by hand.
+    pub timetable: Option<Timetable>,
+    /// How many of its runs may be active at once; 16 by default.
+    pub max_active_runs: u32,
+    /// By when its runs must be done.
+    pub deadlines: Vec<Deadline>,
     /// Typed parameters, in order.
     pub params: Vec<Param>,
     /// One body a task, by [`TaskIx`].
@@ -195,6 +202,8 @@ pub struct Body {
     pub delivery: Delivery,
     /// Where the task begins.
     pub source: Source,
+    /// Assets that are updated when the task succeeds, by name (Airflow's outlets).
+    pub updates: Vec<Arc<str>>,
     /// For people (Airflow's doc_md).
     pub doc: Option<String>,
 }

@@ -4,15 +4,19 @@
 mod dag;
 mod kind;
 mod project;
+mod schedule;
 mod task;
 mod value;
 
-pub use dag::{Dag, Every, Group, Param, ParamKind, ParamOrDefault, Schedule, TaskOrGroup};
+pub use dag::{Dag, Group, Param, ParamKind, ParamOrDefault, TaskOrGroup};
 pub use kind::{
     Branch, Check, CheckOrSql, ColumnCheck, ColumnChecks, Http, HttpOrUrl, Python, PythonOrFile, RatioFormula, ResultKind,
     Sensor, Shell, ShellOrCommand, Statuses,
 };
 pub use project::{Connection, ConnectionOrUri, Marker, Pool, PoolOrSlots, Project};
+pub use schedule::{
+    AssetExpression, Assets, DataInterval, Deadline, DeadlineReference, NameOrAssets, Schedule, Schedules, TextOrSchedule,
+};
 pub use task::{
     Callback, CallbackOrName, Callbacks, Defaults, Delivery, ForEach, ForEachRows, Task, Teardown, TriggerRule, WeightRule,
 };

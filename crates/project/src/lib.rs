@@ -19,7 +19,6 @@ mod load;
 pub mod params;
 mod place;
 mod read;
-mod schedule;
 mod secrets;
 pub mod template;
 mod units;

@@ -70,6 +70,11 @@ impl Cron {
     /// When it cannot be read, or no day of the calendar fits.
     pub fn new(expression: &str, zone: TimeZone) -> Result<Self, BadCron> {
         let expression = expression.trim();
+        let count = expression.split_whitespace().count();
+        if !(5..=6).contains(&count) {
+            let why = format!("it has {count} fields, not 5, or 6 with seconds first");
+            return Err(BadCron::Unreadable { expression: expression.to_owned(), why });
+        }
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
         let fields = parser.parse(expression).map_err(|error| BadCron::Unreadable {
             expression: expression.to_owned(),

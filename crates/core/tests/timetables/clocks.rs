@@ -174,7 +174,7 @@ fn a_text_that_no_calendar_fits_is_refused() {
         assert!(matches!(Cron::new(never, TimeZone::UTC), Err(BadCron::Never { .. })), "{never}");
     }
     for unreadable in ["", "61 2 * * *", "* * * *", "0 0 * * * * 2025", "@daily ", "0 2 * * MONDAYS"] {
-        assert!(!matches!(Cron::new(unreadable, TimeZone::UTC), Err(BadCron::Never { .. })), "{unreadable}");
+        assert!(matches!(Cron::new(unreadable, TimeZone::UTC), Err(BadCron::Unreadable { .. })), "{unreadable}");
     }
     // A leap day; a weekday besides a day that is never; the last day; a fifth Monday of February, which only some leap years have.
     for seldom in ["0 0 29 2 *", "0 0 30 2 1", "0 0 L 2 *", "0 0 * 2 MON#5", "30 2 * * *"] {
@@ -183,4 +183,25 @@ fn a_text_that_no_calendar_fits_is_refused() {
     let fifth = Cron::new("30 2 * 2 MON#5", zone("Europe/Paris")).unwrap();
     assert_eq!(fifth.next_after(at("2025-01-01T00:00:00Z")), Some(at("2044-02-29T01:30:00Z")));
     assert_eq!(fifth.last_until(at("2025-01-01T00:00:00Z")), Some(at("2016-02-29T01:30:00Z")));
+}
+
+#[test]
+fn days_are_those_that_the_documentation_says() {
+    let days =
+        |expression: &str| shown(cron(expression, "UTC").range(at("2025-05-01T00:00:00Z"), at("2025-05-31T23:59:59Z")), "UTC");
+    for (expression, expected) in [
+        ("0 0 L * *", &["05-31"][..]),
+        ("0 0 * * 5L", &["05-30"]),
+        ("0 0 * * FRIL", &["05-30"]),
+        ("0 0 15W * *", &["05-15"]),
+        ("0 0 17W * *", &["05-16"]),
+        ("0 0 * * MON#2", &["05-12"]),
+        ("0 0 * * 7", &["05-04", "05-11", "05-18", "05-25"]),
+        ("0 0 * * 0", &["05-04", "05-11", "05-18", "05-25"]),
+        ("0 0 20 * SUN", &["05-04", "05-11", "05-18", "05-20", "05-25"]),
+        ("0 0 1-31/15 MAY *", &["05-01", "05-16", "05-31"]),
+    ] {
+        let expected: Vec<String> = expected.iter().map(|day| format!("{day} 00:00+00:00")).collect();
+        assert_eq!(days(expression), expected, "{expression}");
+    }
 }

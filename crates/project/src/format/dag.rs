@@ -1,5 +1,6 @@
 //! A DAG file: its header, its parameters, and its groups.
 
+use super::schedule::{DataInterval, Deadline, Schedules};
 use super::task::{Callbacks, Defaults, Task};
 use super::value::{TextOrNumber, Texts};
 use schemars::JsonSchema;
@@ -15,16 +16,23 @@ pub struct Dag {
     pub description: Option<String>,
     /// Labels.
     pub tags: Option<Texts>,
-    /// Cron text, a preset such as `@daily`, or `{every: 15m}`; absent is by hand.
-    pub schedule: Option<Schedule>,
+    /// Cron text, a preset such as `@daily`, `{every: 15m}`, `{cron: ..., timezone: ...}`, `{assets: [...]}`, or a list of these; absent is by
+    /// hand.
+    pub schedule: Option<Schedules>,
     /// IANA name; UTC by default.
     pub timezone: Option<String>,
-    /// No run before it. A date or time, in the DAG's time zone.
+    /// No logical date before it. A date or time, in the DAG's time zone.
     pub start_date: Option<String>,
-    /// No run after it.
+    /// No logical date after it.
     pub end_date: Option<String>,
-    /// Run what was missed since `start_date`; false by default.
+    /// Run everything that was missed; false by default: the latest missed run alone.
     pub catchup: Option<bool>,
+    /// What data a scheduled run stands for; `tick` by default.
+    pub data_interval: Option<DataInterval>,
+    /// How many of its runs may be active at once; 16 by default.
+    pub max_active_runs: Option<u32>,
+    /// By when its runs must be done.
+    pub deadlines: Option<Vec<Deadline>>,
     /// The default connection of its tasks.
     pub connection: Option<String>,
     /// Settings of all its tasks.
@@ -43,24 +51,6 @@ pub struct Dag {
     pub max_map_length: Option<u32>,
     /// Tasks and groups by id.
     pub tasks: BTreeMap<String, TaskOrGroup>,
-}
-
-/// When a DAG runs.
-#[derive(JsonSchema)]
-#[schemars(untagged)]
-pub enum Schedule {
-    /// Cron text or a preset.
-    Text(String),
-    /// At intervals.
-    Every(Every),
-}
-
-/// At intervals.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Every {
-    /// `15m`, `1h30m`, or seconds.
-    pub every: TextOrNumber,
 }
 
 /// A default alone, or a mapping with `type`, `default`, `enum`, `description`.

@@ -129,6 +129,8 @@ pub struct Task {
     pub after: Option<Texts>,
     /// Run once for each item of a list, a template, or the rows of a query.
     pub for_each: Option<ForEach>,
+    /// Assets that are updated when the task succeeds.
+    pub updates: Option<Texts>,
     /// For people.
     pub doc: Option<String>,
     /// The task prepares a resource.

@@ -1,18 +1,16 @@
 //! One DAG file becomes a definition.
 
+use super::schedule::Times;
 use super::settings::Defaults;
 use super::task::{RawGraph, hooks};
 use super::{Reading, Scope};
 use crate::definition::{Callbacks, Definition, Param};
 use crate::diagnostic::{Diagnostic, Severity, Span, code};
 use crate::files::{Bundle, Files};
-use crate::schedule;
 use crate::template::check::Checker;
 use crate::yaml::{self, Fields, Node};
 use backstop_core::dag::{DagSpec, Group, TaskSpec};
 use backstop_core::{Dag, DagId, TaskId};
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +23,6 @@ const LATER: &[&str] = &[
     "notify",
     "updates",
     "on_retry",
-    "max_active_runs",
     "depends_on_past",
     "wait_for_downstream",
     "wait_for",
@@ -46,11 +43,7 @@ pub(crate) struct ReadDag {
 struct Header {
     description: Option<String>,
     tags: Vec<String>,
-    schedule: Option<String>,
-    timezone: String,
-    start_date: Option<Timestamp>,
-    end_date: Option<Timestamp>,
-    catchup: bool,
+    times: Times,
     params: Vec<Param>,
     callbacks: Callbacks,
     max_active_tasks: u32,
@@ -149,20 +142,7 @@ impl Reading<'_> {
         let description = fields.take_present("description").and_then(|node| self.text(node, "`description`"));
         let tags = fields.take_present("tags").map(|node| self.texts(node, "`tags`")).unwrap_or_default();
         let tags = tags.into_iter().map(|(text, _)| text.to_string()).collect();
-        let schedule = fields.take_present("schedule").and_then(|node| self.schedule(node));
-        let (timezone, zone) = match fields.take_present("timezone") {
-            Some(node) => self.zone(node).unwrap_or_else(|| ("UTC".to_owned(), TimeZone::UTC)),
-            None => ("UTC".to_owned(), TimeZone::UTC),
-        };
-        let start_date = fields.take_present("start_date").and_then(|node| self.timestamp(node, "`start_date`", &zone));
-        let end_node = fields.take_present("end_date");
-        let end_date = end_node.and_then(|node| self.timestamp(node, "`end_date`", &zone));
-        if let (Some(start), Some(end), Some(node)) = (start_date, end_date, end_node)
-            && end < start
-        {
-            self.error(code::BAD_DATE, "`end_date` is before `start_date`", node);
-        }
-        let catchup = fields.take_present("catchup").and_then(|node| self.boolean(node, "`catchup`")).unwrap_or(false);
+        let times = self.times(fields);
         let callbacks = self.run_callbacks(fields, defaults);
         let active = fields.take_present("max_active_tasks").and_then(|node| self.count(node, "`max_active_tasks`", 1));
         let dagrun_timeout =
@@ -171,73 +151,12 @@ impl Reading<'_> {
         Header {
             description: description.map(|text| text.to_string()),
             tags,
-            schedule,
-            timezone,
-            start_date,
-            end_date,
-            catchup,
+            times,
             params,
             callbacks,
             max_active_tasks: active.unwrap_or(MAX_ACTIVE_TASKS),
             dagrun_timeout,
             max_map_length: map.unwrap_or(MAX_MAP_LENGTH),
-        }
-    }
-
-    fn zone(&mut self, node: &Node) -> Option<(String, TimeZone)> {
-        let name = self.text(node, "`timezone`")?;
-        match TimeZone::get(&name) {
-            Ok(zone) => Some((name.to_string(), zone)),
-            Err(_) => {
-                let known: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
-                let near = crate::diagnostic::did_you_mean(&name, known.iter().map(String::as_str));
-                let ends = || known.iter().map(String::as_str).find(|known| known.ends_with(&format!("/{name}")));
-                let hint = match near.or_else(ends) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "write an IANA name such as `Europe/Paris` or `UTC`".to_owned(),
-                };
-                self.error_with_hint(code::BAD_TIMEZONE, format!("there is no time zone `{name}`"), node, hint);
-                None
-            }
-        }
-    }
-
-    fn schedule(&mut self, node: &Node) -> Option<String> {
-        if let Some(entries) = node.as_map() {
-            let mut fields = Fields::new("Every", entries);
-            let every = fields.take_present("every").map(|node| self.duration(node, "`every`").map(|every| (every, &**node)));
-            let later = entries.iter().any(|(key, _)| schedule::LATER.contains(&&*key.text));
-            fields.finish(schedule::LATER, &self.file.clone(), &mut self.diagnostics);
-            let Some(every) = every else {
-                if !later {
-                    self.error_with_hint(
-                        code::BAD_SCHEDULE,
-                        "nothing says when",
-                        node,
-                        "write cron text, `@daily`, or `{every: 15m}`",
-                    );
-                }
-                return None;
-            };
-            let (every, at) = every?;
-            if every < Duration::from_secs(1) {
-                self.error(code::BAD_SCHEDULE, "`every` must be at least a second", at);
-                return None;
-            }
-            return Some(format!("@every {}s", every.as_secs()));
-        }
-        if node.as_list().is_some() {
-            let hint = "schedules by assets are not available in this version; use cron text, `@daily`, or `{every: 15m}`";
-            self.error_with_hint(code::NOT_AVAILABLE, "a list of assets is not available in this version", node, hint);
-            return None;
-        }
-        let text = self.text(node, "`schedule`")?;
-        match schedule::check(&text) {
-            Ok(()) => Some(text.trim().to_owned()),
-            Err((message, hint)) => {
-                self.error_with_hint(code::BAD_SCHEDULE, message, node, hint);
-                None
-            }
         }
     }
 
@@ -289,11 +208,14 @@ impl Reading<'_> {
             file: self.file.clone(),
             version: bundle.version(),
             bundle,
-            schedule: header.schedule,
-            timezone: header.timezone,
-            start_date: header.start_date,
-            end_date: header.end_date,
-            catchup: header.catchup,
+            schedule: header.times.schedule,
+            timezone: header.times.timezone,
+            start_date: header.times.start_date,
+            end_date: header.times.end_date,
+            catchup: header.times.catchup,
+            timetable: header.times.timetable,
+            max_active_runs: header.times.max_active_runs,
+            deadlines: header.times.deadlines,
             params: header.params,
             bodies,
             callbacks: header.callbacks,

@@ -9,6 +9,7 @@ mod kind;
 mod params;
 pub(crate) mod project;
 mod pulls;
+mod schedule;
 mod settings;
 mod task;
 mod unreachable;

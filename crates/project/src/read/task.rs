@@ -30,7 +30,6 @@ pub(crate) const LATER: &[&str] = &[
     "pivot",
     "transaction",
     "two_phase",
-    "updates",
     "deadline",
     "depends_on_past",
     "wait_for_downstream",
@@ -145,6 +144,12 @@ impl Reading<'_> {
         }
     }
 
+    /// Assets that a task updates.
+    fn updates(&mut self, node: &Arc<Node>) -> Vec<Arc<str>> {
+        let names = self.texts(node, "`updates`");
+        names.into_iter().filter_map(|(_, node)| self.asset_name(node)).collect()
+    }
+
     fn references(&mut self, node: &Arc<Node>, what: &str, setup: bool) -> Vec<Reference> {
         let texts = self.texts(node, what);
         texts.into_iter().map(|(name, node)| Reference { name, at: node.span(&self.file), setup }).collect()
@@ -158,6 +163,7 @@ impl Reading<'_> {
         let own = self.settings(&mut fields);
         let own_rule = own.trigger_rule;
         let for_each = fields.take_entry("for_each");
+        let updates = fields.take_present("updates").map(|node| self.updates(node)).unwrap_or_default();
         let doc = fields.take_present("doc").and_then(|node| self.text(node, "`doc`"));
         let role = self.role(&mut fields, &mut after);
         fields.finish(LATER, &self.file.clone(), &mut self.diagnostics);
@@ -188,6 +194,7 @@ impl Reading<'_> {
             callbacks,
             delivery: core.delivery,
             source,
+            updates,
             doc: doc.map(|doc| doc.to_string()),
         });
         RawTask { id: id.to_string(), at, group: within.group, after, settings: core, body }

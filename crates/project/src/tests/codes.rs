@@ -46,7 +46,7 @@ cases! {
     b0206_missing_key: MISSING_KEY, task("retries: 3");
     b0207_not_available: NOT_AVAILABLE, task("sql: SELECT 1\nconnection: db\ncompensate: {sql: SELECT 2}");
     b0207_transfer: NOT_AVAILABLE, task("transfer: {from: db, to: lite}");
-    b0207_assets: NOT_AVAILABLE, header("schedule: {assets: [sales]}");
+    b0207_events: NOT_AVAILABLE, header("schedule: {events: [sales]}\ndeadlines: [{by: \"06:00\", notify: [ops]}]");
     b0208_two_documents: YAML_DOCUMENTS, "dag: d\ntasks: {a: {empty: true}}\n---\ndag: e\n";
     b0208_empty_file: YAML_DOCUMENTS, "# nothing yet\n";
     b0209_two_kinds: CONFLICT, task("sql: SELECT 1\nshell: ls\nconnection: db");
@@ -58,6 +58,14 @@ cases! {
     b0303_bad_cron: BAD_SCHEDULE, header("schedule: \"61 2 * * *\"");
     b0303_bad_preset: BAD_SCHEDULE, header("schedule: \"@dayly\"");
     b0303_cron_that_never_falls_due: BAD_SCHEDULE, header("schedule: \"0 0 30 2 *\"");
+    b0303_asset_without_its_key: BAD_SCHEDULE, header("schedule: [sales, rates]");
+    b0303_nothing_says_when: BAD_SCHEDULE, header("schedule: [[], {timezone: UTC}, {every: 10ms}, {assets: {any: []}}]");
+    b0209_schedule: CONFLICT, header("schedule: {cron: \"@daily\", every: 15m, timezone: UTC}\ndeadlines: [{by: \"06:00\", within: 2h}, {within: 1h, timezone: UTC}, {by: \"07:00\", of: queued_at}]");
+    b0209_assets: CONFLICT, header("schedule: {assets: {any: [a], all: [b]}}");
+    b0204_assets: WRONG_TYPE, header("schedule: {assets: [a, [b, c], {any: d}]}\ndeadlines: {by: \"06:00\"}");
+    b0205_misspelt_schedule: UNKNOWN_KEY, header("schedule: {asets: [a]}\ndeadlines: [{withn: 2h}]");
+    b0307_asset_name: BAD_VALUE, task("empty: true\nupdates: [\"sales_{{ ds }}\", \"\", \" a\"]");
+    b0305_bad_time_of_day: BAD_DATE, header("deadlines: [{by: 6am}, {by: \"24:00\"}]");
     b0304_bad_timezone: BAD_TIMEZONE, header("timezone: Europe/Pari");
     b0305_bad_date: BAD_DATE, header("start_date: 2025-02-30");
     b0306_bad_id: BAD_ID, "dag: d\ntasks:\n  load sales: {empty: true}\n";

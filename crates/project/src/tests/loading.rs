@@ -191,7 +191,7 @@ fn settings_of_tasks_are_read() {
     let (_, loaded) = loaded(EVERYTHING);
     let definition = &loaded.project.dags["nightly"];
     assert_eq!(definition.schedule.as_deref(), Some("0 2 * * MON-FRI"));
-    assert_eq!(loaded.project.dags["every"].schedule.as_deref(), Some("@every 900s"));
+    assert_eq!(loaded.project.dags["every"].schedule.as_deref(), Some("every 15m"));
     assert_eq!(definition.start_date.unwrap().to_string(), "2025-04-30T22:00:00Z");
     assert_eq!(definition.dag.dagrun_timeout(), Some(Duration::from_secs(7200)));
     assert_eq!((definition.dag.max_active_tasks(), definition.dag.map_length_max()), (4, 10));

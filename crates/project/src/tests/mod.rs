@@ -5,6 +5,7 @@ mod graphs;
 mod loading;
 mod mutations;
 mod places;
+mod schedules;
 mod schema;
 mod templates;
 

@@ -45,6 +45,9 @@ timezone: Europe/Paris
 start_date: 2025-05-01
 end_date: "2026-05-01T00:00:00+02:00"
 catchup: true
+data_interval: classic
+max_active_runs: 2
+deadlines: [{by: "06:00", timezone: UTC}, {within: 2h, of: queued_at}]
 connection: sales
 defaults: {execution_timeout: 1h30m}
 params:
@@ -66,6 +69,7 @@ tasks:
     templated: true
     after: [create]
     doc: Captures
+    updates: [sales, "s3://lake/sales"]
     retry_exponential_backoff: 1.5
     max_retry_delay: 1h
     pool: small
@@ -104,12 +108,22 @@ dag: every
 schedule: {every: 15m}
 tasks:
   a: {http: "https://example.com"}
+//- dags/after.yaml
+dag: after
+schedule:
+  - "@daily"
+  - {cron: "0 2 * * *", timezone: Europe/Paris}
+  - {assets: [sales, {any: [ecb, {all: [fed, boe]}]}]}
+  - {assets: sales}
+  - {assets: {any: ["s3://lake/sales", sales]}}
+tasks:
+  a: {empty: true, updates: report}
 "#;
 
 #[test]
 fn a_project_with_every_key_is_valid() {
     assert_eq!(report(EVERYTHING), "");
-    assert_eq!(loaded(EVERYTHING).1.project.dags.len(), 2);
+    assert_eq!(loaded(EVERYTHING).1.project.dags.len(), 3);
 }
 
 /// The schemas are files, so that editors find them. `BACKSTOP_UPDATE_SCHEMA=1 cargo test` writes them.
@@ -162,8 +176,8 @@ fn the_reader_and_the_schema_know_the_same_keys() {
 #[test]
 fn every_source_is_valid_by_the_schema() {
     let bundle = super::project(EVERYTHING);
-    for (path, schema) in [("backstop.yaml", project_schema()), ("dags/d.yaml", dag_schema()), ("dags/every.yaml", dag_schema())]
-    {
+    let dags = ["dags/d.yaml", "dags/every.yaml", "dags/after.yaml"].map(|path| (path, dag_schema()));
+    for (path, schema) in std::iter::once(("backstop.yaml", project_schema())).chain(dags) {
         let text = String::from_utf8(bundle.files[path].clone()).unwrap();
         let root = crate::yaml::parse(&text, &path.into(), &mut Vec::new()).unwrap().unwrap();
         let mut errors = Vec::new();

@@ -294,6 +294,7 @@ fn draw_body(dice: &mut Dice, place: usize, downstream: &[usize]) -> (Shape, Bod
         callbacks: Callbacks::default(),
         delivery: shape.delivery,
         source: source(),
+        updates: Vec::new(),
         doc: None,
     };
     (shape, body)
@@ -419,6 +420,9 @@ fn definition(dag: Dag, bodies: Vec<Body>, callbacks: Callbacks) -> Definition {
         start_date: None,
         end_date: None,
         catchup: false,
+        timetable: None,
+        max_active_runs: 16,
+        deadlines: Vec::new(),
         params: Vec::new(),
         bodies,
         callbacks,
