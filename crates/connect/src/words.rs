@@ -71,6 +71,30 @@ pub(crate) fn controls_transaction(sql: &str) -> bool {
     }
 }
 
+/// True when the statement may turn PostgreSQL's read-only transaction into one that writes, which it lets its first statements do. Some
+/// that do not are taken for it: whoever is told so runs the unit as one that writes.
+pub(crate) fn lifts_read_only(sql: &str) -> bool {
+    if !word(sql).0.eq_ignore_ascii_case("set") {
+        return false;
+    }
+    let sql = sql.to_ascii_lowercase();
+    // A name can be written by the numbers of its characters.
+    sql.contains("u&\"") || (sql.contains("transaction") && (sql.contains("write") || sql.contains("read_only")))
+}
+
+/// True when the statement may run others that end its transaction, as a procedure of MariaDB or MySQL can: what does not begin as one
+/// that cannot.
+pub(crate) fn may_end_transaction_inside(sql: &str) -> bool {
+    let (first, second) = first_words(sql);
+    match first.as_str() {
+        "SELECT" | "WITH" | "VALUES" | "TABLE" | "SHOW" | "EXPLAIN" | "DESCRIBE" | "DESC" | "INSERT" | "UPDATE" | "DELETE" => {
+            false
+        }
+        "SET" => second == "STATEMENT",
+        _ => !sql.trim_start().starts_with('('),
+    }
+}
+
 /// Refuses a unit whose statements would end the transaction that the marker commits in.
 pub(crate) fn refuse_transaction_control(unit: &Unit<'_>) -> Result<(), (usize, Error)> {
     match unit.calls.iter().position(|call| controls_transaction(call.sql)) {
@@ -96,6 +120,33 @@ mod tests {
         assert_eq!(words(""), (String::new(), String::new()));
         assert_eq!(words("(select 1)"), (String::new(), String::new()));
         assert_eq!(words("é select"), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn what_lifts_read_only_is_seen() {
+        for sql in [
+            "SET TRANSACTION READ/**/WRITE",
+            "set local transaction_read_only = off",
+            "SET \"transaction_read_only\" TO 0",
+            "SET U&\"transaction\\005Fread_only\" TO 0",
+        ] {
+            assert!(lifts_read_only(sql), "{sql}");
+        }
+        for sql in ["SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET search_path TO sales", "SELECT 'transaction write'"] {
+            assert!(!lifts_read_only(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_may_run_others_is_seen() {
+        for sql in
+            ["CALL p()", "EXECUTE p", "/*! CALL p() */", "SET STATEMENT a = 1 FOR CALL p()", "BEGIN NOT ATOMIC CALL p(); END"]
+        {
+            assert!(may_end_transaction_inside(sql), "{sql}");
+        }
+        for sql in ["SELECT f()", " (SELECT 1)", "SET @a = 1", "SHOW TABLES"] {
+            assert!(!may_end_transaction_inside(sql), "{sql}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::session::{Failure, MySqlSession};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{Found, MarkerTable, OUTCOME_COMMITTED};
 use crate::session::{Observer, Unit, UnitError, UnitOutcome, Wrap};
-use crate::words::refuse_transaction_control;
+use crate::words::{may_end_transaction_inside, refuse_transaction_control};
 
 /// How often the marker table is made anew within one unit: it may be dropped again by somebody else.
 const TABLE_TRIES: u32 = 3;
@@ -26,7 +26,7 @@ impl MySqlSession {
         }
         refuse_transaction_control(unit).map_err(|(place, error)| UnitError::RolledBack { place: Some(place), error })?;
         let Wrap::Marked { table, key, check_first, .. } = &unit.wrap else {
-            return self.attempt(unit, None, observer).await.map(|_| UnitOutcome::Done);
+            return self.run_unmarked(unit, observer).await;
         };
         key.check().map_err(before_anything)?;
         let mut tries_left = TABLE_TRIES;
@@ -54,6 +54,29 @@ impl MySqlSession {
                 }
             }
         }
+    }
+
+    /// A procedure can commit, and would write behind that: where it may only read, so may all that the session begins meanwhile.
+    async fn run_unmarked(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
+        let guards = unit.wrap == Wrap::ReadOnly && unit.calls.iter().any(|call| may_end_transaction_inside(call.sql));
+        if !guards {
+            return self.attempt(unit, None, observer).await.map(|_| UnitOutcome::Done);
+        }
+        let was_read_only = self.read_only_by_default().await.map_err(|failure| before_anything(failure.into_error()))?;
+        self.query("SET SESSION TRANSACTION READ ONLY").await.map_err(|failure| before_anything(failure.into_error()))?;
+        let ended = self.attempt(unit, None, observer).await;
+        // What stays read-only must not run what writes: that would fail, and do no harm.
+        if !was_read_only {
+            let _ = self.query("SET SESSION TRANSACTION READ WRITE").await;
+        }
+        ended.map(|_| UnitOutcome::Done)
+    }
+
+    /// Whether the session's transactions only read when they do not say. MySQL 8 and MariaDB before 11.1 have no name of it in common.
+    async fn read_only_by_default(&mut self) -> Result<bool, Failure> {
+        let rows = self
+            .query("SHOW SESSION VARIABLES WHERE variable_name IN ('tx_read_only', 'transaction_read_only') AND value = 'ON'");
+        Ok(!rows.await?.is_empty())
     }
 
     async fn attempt(

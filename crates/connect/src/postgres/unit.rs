@@ -16,7 +16,7 @@ use super::session::{Failure, PostgresSession, RESET, Reset, Status, contains_wo
 use crate::error::{Error, ErrorKind};
 use crate::marker::{Found, MarkerKey, MarkerTable, OUTCOME_COMMITTED};
 use crate::session::{Call, Ignore, Observer, StatementOutcome, Unit, UnitError, UnitOutcome, Wrap};
-use crate::words::{first_words, refuse_transaction_control};
+use crate::words::{first_words, lifts_read_only, refuse_transaction_control};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -49,6 +49,9 @@ impl PostgresSession {
             return self.run_bare(unit, observer).await;
         }
         refuse_transaction_control(unit).map_err(|(place, error)| UnitError::RolledBack { place: Some(place), error })?;
+        if unit.wrap == Wrap::ReadOnly && unit.calls.iter().any(|call| lifts_read_only(call.sql)) {
+            return Err(UnitError::Writes);
+        }
         let Wrap::Marked { table, key, digest, check_first } = &unit.wrap else {
             return self.attempt(unit, None, observer).await.map(|_| UnitOutcome::Done);
         };
