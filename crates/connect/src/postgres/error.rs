@@ -3,7 +3,6 @@
 use crate::error::{Error, ErrorKind};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorFields;
-use std::fmt;
 
 /// An ErrorResponse or NoticeResponse.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +54,7 @@ impl ServerMessage {
         text
     }
 
-    /// As a classified error.
+    /// As a classified error. It has no cause: the message's own text would only repeat its fields.
     pub(super) fn into_error(self, operation: &str) -> Error {
         let kind = if self.is_fatal() { fatal_kind(&self.code) } else { kind(&self.code) };
         let mut error = Error::new(kind, operation, one_line(&self.message));
@@ -66,18 +65,9 @@ impl ServerMessage {
             (Some(detail), Some(context)) => Some(format!("{detail}\n{context}")),
             (detail, context) => detail.clone().or_else(|| context.clone()),
         };
-        error.source = Some(Box::new(self));
         error
     }
 }
-
-impl fmt::Display for ServerMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.severity, self.code, one_line(&self.message))
-    }
-}
-
-impl std::error::Error for ServerMessage {}
 
 fn one_line(text: &str) -> String {
     text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
@@ -131,6 +121,15 @@ pub(super) fn lost(operation: &str, source: std::io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_not_told_again_as_its_cause() {
+        let said =
+            ServerMessage { severity: "ERROR".into(), code: "42P01".into(), message: "no t".into(), ..ServerMessage::default() };
+        let error = said.into_error("run a statement on db");
+        assert_eq!((error.to_string().as_str(), error.sqlstate.as_deref()), ("run a statement on db: no t", Some("42P01")));
+        assert!(std::error::Error::source(&error).is_none());
+    }
 
     #[test]
     fn codes_are_classified() {
