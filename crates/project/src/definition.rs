@@ -91,13 +91,15 @@ pub struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Any of them may come out of a secret variable of the environment, which is not known here.
+        let masked = |text: &Option<String>| text.as_ref().map(|_| "***");
         f.debug_struct("Connection")
             .field("conn_type", &self.conn_type)
-            .field("host", &self.host)
+            .field("host", &masked(&self.host))
             .field("port", &self.port)
-            .field("login", &self.login)
-            .field("password", &self.password.as_ref().map(|_| "***"))
-            .field("database", &self.database)
+            .field("login", &masked(&self.login))
+            .field("password", &masked(&self.password))
+            .field("database", &masked(&self.database))
             .field("origin", &self.origin)
             .finish_non_exhaustive()
     }

@@ -311,3 +311,10 @@ fn variables_are_secret_by_their_names_down_to_the_keys_of_json() {
         ["12345678", "deep-one", "in-json", "of-variable", "one-key"]
     );
 }
+
+#[test]
+fn no_connection_shows_what_may_be_secret() {
+    let uri = "postgres://login-fish:password-fish@host-fish:5432/database-fish?sslkey=extra-fish";
+    let shown = format!("{:?}", parse_uri(uri, "here").unwrap());
+    assert!(!shown.contains("fish") && shown.contains("5432") && shown.contains("here"), "{shown}");
+}
