@@ -28,7 +28,7 @@ pub(crate) struct Place {
 pub(crate) enum Command {
     /// Run a DAG, or one file
     Run(RunArgs),
-    /// Say everything that is wrong with a project
+    /// Say everything that is wrong with a project, a DAG file, or a DAG
     Check(CheckArgs),
     /// Make a small project that runs at once
     Init(InitArgs),
@@ -109,8 +109,8 @@ pub(crate) struct Resolution {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Project folders or DAG files [default: the project]
-    #[arg(value_name = "PATH")]
+    /// Project folders, DAG files, or names of DAGs [default: the project]
+    #[arg(value_name = "PATH|DAG")]
     pub(crate) paths: Vec<PathBuf>,
     /// Write diagnostics as a JSON array
     #[arg(long)]

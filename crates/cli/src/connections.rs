@@ -8,7 +8,7 @@ use crate::{markers, paths, runs, wire, words};
 use backstop_connect::session::Call;
 use backstop_connect::{Connector, Dialect, Observer, Session, Value};
 use backstop_project::definition::{Connection, Project};
-use backstop_runtime::connection_config;
+use backstop_runtime::{Redactor, connection_config};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,6 +30,7 @@ fn connector(id: &str, connection: &Connection, project: &Project) -> Result<Arc
 }
 
 fn list(project: &Project, json: bool) -> Result<Exit, Problem> {
+    let redactor = Redactor::of(project);
     let rows: Vec<wire::Connection<'_>> = project
         .connections
         .iter()
@@ -38,10 +39,10 @@ fn list(project: &Project, json: bool) -> Result<Exit, Problem> {
             wire::Connection {
                 id,
                 r#type: &connection.conn_type,
-                target: made.as_ref().ok().map(|connector| connector.target()),
+                target: made.as_ref().ok().map(|connector| redactor.clean(&connector.target()).into_owned()),
                 origin: &connection.origin,
                 description: connection.description.as_deref(),
-                error: made.err().map(|error| error.message),
+                error: made.err().map(|error| redactor.clean(&error.message).into_owned()),
             }
         })
         .collect();
@@ -64,10 +65,11 @@ fn list(project: &Project, json: bool) -> Result<Exit, Problem> {
 
 fn test(project: &Project, ids: &[String], json: bool) -> Result<Exit, Problem> {
     let chosen = sources::connections(ids, project)?;
+    let redactor = Redactor::of(project);
     let mut tests = Vec::new();
     runs::block_on(async {
         for (id, connection) in chosen {
-            let tested = test_one(id, connection, project).await;
+            let tested = masked(test_one(id, connection, project).await, &redactor);
             if !json {
                 output::data(&told(&tested, Painter::stdout()))?;
             }
@@ -81,6 +83,13 @@ fn test(project: &Project, ids: &[String], json: bool) -> Result<Exit, Problem> 
         output::note("there are no connections to test");
     }
     Ok(if tests.iter().all(|tested| tested.ok) { Exit::Success } else { Exit::RunFailed })
+}
+
+/// A host or a login may be a secret too, and errors quote them.
+fn masked(mut tested: wire::ConnectionTest, redactor: &Redactor) -> wire::ConnectionTest {
+    let texts = [&mut tested.target, &mut tested.server_version, &mut tested.error].into_iter().flatten();
+    texts.chain(&mut tested.causes).chain(&mut tested.hints).for_each(|text| *text = redactor.clean(text).into_owned());
+    tested
 }
 
 fn told(tested: &wire::ConnectionTest, paint: Painter) -> String {

@@ -12,7 +12,7 @@ use backstop_project::definition::{
     Shell, Sql, Template,
 };
 use backstop_project::{Context, Renderer, TemplateError};
-use backstop_runtime::connection_config;
+use backstop_runtime::{Redactor, connection_config};
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -29,9 +29,18 @@ pub(crate) fn render(arguments: &RenderArgs, place: &Place) -> Result<Exit, Prob
     context.run_start = context.logical_date;
     context.max_tries = definition.dag.task(task).settings.retry.retries;
     let page = Page { renderer: Renderer::new(&project, &definition), context, paint: Painter::stdout(), text: String::new() };
-    let page = page.with_item(arguments, body)?;
-    output::data(&page.body(&project, body)?)?;
+    let page = page.with_item(arguments, body).map_err(|problem| clean(problem, &Redactor::of(&project)))?;
+    let redactor = Redactor::of(&project);
+    let text = page.body(&project, body).map_err(|problem| clean(problem, &redactor))?;
+    output::data(&redactor.clean(&text))?;
     Ok(Exit::Success)
+}
+
+/// An error may quote what was rendered.
+fn clean(mut problem: Problem, redactor: &Redactor) -> Problem {
+    let texts = std::iter::once(&mut problem.message).chain(&mut problem.causes).chain(&mut problem.hints);
+    texts.for_each(|text| *text = redactor.clean(text).into_owned());
+    problem
 }
 
 impl From<TemplateError> for Problem {

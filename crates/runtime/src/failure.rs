@@ -107,6 +107,13 @@ pub(crate) fn of_database(error: &connect::Error) -> Failure {
     }
 }
 
+/// The error of a bound parameter's template. `place` is its key's, where that is found.
+pub(crate) fn of_parameter(error: &TemplateError, name: &str, place: Option<Place>) -> Failure {
+    let told = of_template(error);
+    let message = format!("render the parameter `{name}`: {}", error.message);
+    Failure { message, place: place.or(told.place), ..told }
+}
+
 /// A template's error: it would be the same on every try, but a variable or an upstream's result may be mended meanwhile.
 pub(crate) fn of_template(error: &TemplateError) -> Failure {
     let place = Place { file: error.file.clone(), line: error.line, column: error.column, statement: None };

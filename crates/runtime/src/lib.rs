@@ -26,6 +26,7 @@ pub mod watch;
 
 pub use clock::{Clock, SystemClock};
 pub use logs::{LogReader, LogWriter, log_tries};
+pub use redact::Redactor;
 pub use run::{Control, Created, Error, Launch, Limits, Report, Request, begin, create, keep_version, resume, start};
 pub use sessions::{Connect, Sessions, connection_config};
 pub use slots::{SlotLimits, Slots};

@@ -6,13 +6,13 @@ use std::borrow::Cow;
 
 /// Known secrets, longest first.
 #[derive(Clone, Default)]
-pub(crate) struct Redactor {
+pub struct Redactor {
     secrets: Vec<String>,
 }
 
 impl Redactor {
     /// What the project knows to be secret.
-    pub(crate) fn of(project: &Project) -> Self {
+    pub fn of(project: &Project) -> Self {
         let mut secrets: Vec<String> = project.secrets().iter().map(str::to_owned).collect();
         let encoded: Vec<String> = secrets.iter().map(|secret| percent_encode(secret)).collect();
         secrets.extend(encoded);
@@ -22,12 +22,15 @@ impl Redactor {
         Self { secrets }
     }
 
-    /// The text with every known secret replaced by `***`.
-    pub(crate) fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    /// The text with every known secret replaced by `***`, also one of which a `…` left the beginning alone.
+    pub fn clean<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut cleaned = Cow::Borrowed(text);
         for secret in &self.secrets {
             if cleaned.contains(secret.as_str()) {
                 cleaned = Cow::Owned(cleaned.replace(secret.as_str(), "***"));
+            }
+            if let Some(masked) = without_beginning(&cleaned, secret) {
+                cleaned = Cow::Owned(masked);
             }
         }
         cleaned
@@ -45,6 +48,22 @@ impl std::fmt::Debug for Redactor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Redactor({} secrets)", self.secrets.len())
     }
+}
+
+/// The text without the beginnings of a secret that was cut off; `None` where there is none.
+fn without_beginning(text: &str, secret: &str) -> Option<String> {
+    let mut kept = String::new();
+    let mut done = 0;
+    for (cut, _) in text.match_indices('…') {
+        let before = &text[done..cut];
+        let lengths = (MASKED_BYTES_MIN..secret.len()).rev().filter(|length| secret.is_char_boundary(*length));
+        if let Some(length) = lengths.into_iter().find(|length| before.ends_with(&secret[..*length])) {
+            kept.push_str(&before[..before.len() - length]);
+            kept.push_str("***");
+            done = cut;
+        }
+    }
+    (done > 0).then(|| kept + &text[done..])
 }
 
 /// As a password stands in a URI.
@@ -73,6 +92,13 @@ mod tests {
             [("SHOP_TOKEN", "tok-1234"), ("PIN_SECRET", "123")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let redactor = Redactor::of(&backstop_project::load(&bundle, &environment.into()).project);
         assert_eq!(redactor.clean("GET https://h/?t=tok-1234 p%40ss-word p@ss-word 123"), "GET https://h/?t=*** *** *** 123");
+    }
+
+    #[test]
+    fn the_beginning_of_a_secret_that_was_cut_off_is_masked() {
+        let redactor = Redactor { secrets: vec!["hunter22".into()] };
+        assert_eq!(redactor.clean("SELECT 'hunter2… SELECT 'hunt… and hunter22…"), "SELECT '***… SELECT '***… and ***…");
+        assert_eq!(redactor.clean("a hun… hunter"), "a hun… hunter");
     }
 
     #[test]

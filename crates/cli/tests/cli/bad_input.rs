@@ -223,8 +223,8 @@ fn a_pull_that_can_find_nothing_is_an_error_and_no_null() {
     for (pull, code, told) in [
         ("'totl'", 2, ["B0604", "there is no task `totl`", "did you mean `total`?"]),
         ("'total'", 2, ["B0605", "keeps no result", "result: scalar"]),
-        ("'to' ~ 'tl'", 1, ["there is no task `totl`", "dags/d.yaml:7", "nothing was sent"]),
-        ("'to' ~ 'tal'", 1, ["keeps no result", "dags/d.yaml:7", "nothing was sent"]),
+        ("'to' ~ 'tl'", 1, ["there is no task `totl`", "dags/d.yaml:8:18", "nothing was sent"]),
+        ("'to' ~ 'tal'", 1, ["keeps no result", "dags/d.yaml:8:18", "nothing was sent"]),
     ] {
         let project = Project::with_tasks(&task(pull));
         project.sql("CREATE TABLE t (n)");

@@ -2,19 +2,20 @@
 
 use super::results::{object, to_parameter};
 use super::script::{bind, stopped};
-use super::{Attempt, Outcome};
-use crate::failure::{FailureExt, failure, of_database, of_template};
+use super::{Attempt, Outcome, Work};
+use crate::failure::{FailureExt, failure, of_database, of_parameter, of_template};
 use crate::places;
 use crate::sessions::Purpose;
-use backstop_connect::script::{self, Statement};
+use backstop_connect::script::{self, Statement, Verb};
 use backstop_connect::session::{Call, Wrap};
 use backstop_connect::{Column, Observer, Unit, UnitError, Value};
-use backstop_core::event::{Failure, FailureClass};
+use backstop_core::event::{Failure, FailureClass, Place};
 use backstop_project::definition::{Parameters, Template};
 use serde_json::Value as Json;
 
 /// Bytes of values that a question may be answered with.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+const ONLY_READ: &str = "checks, branches, sensors and lists may only read; put what writes into a `sql` task";
 /// How long a server that shall stop a question is waited for.
 const CANCEL_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -83,10 +84,21 @@ pub(crate) async fn rows(
     for (name, value) in parameters {
         match attempt.shared.renderer.render_value(value, &sql.source, &attempt.context) {
             Ok(value) => values.push((name.clone(), to_parameter(&value))),
-            Err(error) => return Err(Outcome::Failed(of_template(&error))),
+            Err(error) => return Err(Outcome::Failed(of_parameter(&error, name, place_of_parameter(attempt, name)))),
         }
     }
     text_rows(attempt, connection, sql, &text, &values, rows_max).await
+}
+
+fn place_of_parameter(attempt: &Attempt, name: &str) -> Option<Place> {
+    let definition = &attempt.shared.definition;
+    let (body, under) = match attempt.work {
+        Work::Body(place) => definition.bodies.get(place).map(|body| (body, body.kind.name()))?,
+        Work::Expand(place) => (definition.bodies.get(place)?, "for_each"),
+        // They ask nothing.
+        Work::Callback(..) => return None,
+    };
+    places::of_parameter(definition, &body.source, &[under], name)
 }
 
 /// Asks a question whose text is ready; `template` is where it comes from.
@@ -106,12 +118,14 @@ pub(crate) async fn text_rows(
     let of_split = |error: script::SplitError| {
         let place = places::in_source(template, text, error.line, error.column, None);
         let told = failure(FailureClass::Permanent, format!("read the query: {}", error.what));
-        Outcome::Failed(told.place(Some(place)).effect("nothing was sent"))
+        let told = told.place(Some(place)).effect("nothing was sent");
+        Outcome::Failed(Failure { hint: error.hint, ..told })
     };
     let statements = script::split(dialect, text).map_err(of_split)?;
+    may_run(template, text, &statements)?;
     let bound = statements
         .iter()
-        .map(|statement| bind(dialect, &text[statement.text.clone()], parameters))
+        .map(|statement| bind(dialect, text, statement, parameters))
         .collect::<Result<Vec<_>, _>>()
         .map_err(of_split)?;
     let calls: Vec<Call<'_>> = bound.iter().map(|(sql, values)| Call { sql, parameters: values, copy_data: None }).collect();
@@ -140,13 +154,30 @@ pub(crate) async fn text_rows(
     }
 }
 
+/// A question runs in a transaction that only reads, which its own words must not end. The server refuses what else writes.
+fn may_run(template: &Template, text: &str, statements: &[Statement]) -> Result<(), Outcome> {
+    for statement in statements {
+        let what = match statement.verb {
+            Verb::Read | Verb::Write | Verb::Session | Verb::Savepoint | Verb::NoTransaction => continue,
+            Verb::Define | Verb::ImplicitCommit => "the query changes definitions, or commits by itself",
+            Verb::Begin | Verb::Commit | Verb::Rollback => {
+                "the query begins or ends a transaction, and it runs in one that only reads"
+            }
+        };
+        let place = places::in_source(template, text, statement.line, statement.column, Some(statement.number));
+        let told = failure(FailureClass::Final, what).place(Some(place)).effect("nothing was sent").hint(ONLY_READ);
+        return Err(Outcome::Failed(told));
+    }
+    Ok(())
+}
+
 fn of_question(error: UnitError, template: &Template, text: &str, statements: &[Statement]) -> Failure {
     let (place, error) = match error {
         UnitError::Writes => {
             return failure(FailureClass::Final, "the query writes")
                 .place(Some(places::in_source(template, text, 1, 1, None)))
                 .effect("nothing was changed: it ran in a read-only transaction")
-                .hint("checks, branches, sensors and lists may only read; put what writes into a `sql` task");
+                .hint(ONLY_READ);
         }
         UnitError::Fenced => return failure(FailureClass::Interrupted, "fenced off").effect("nothing was changed"),
         UnitError::RolledBack { place, error } => (place, error),

@@ -2,7 +2,7 @@
 
 use crate::attempt::Shared;
 use crate::attempt::results::to_parameter;
-use crate::failure::{FailureExt, failure, of_template};
+use crate::failure::{FailureExt, failure, of_parameter, of_template};
 use crate::places;
 use backstop_connect::script::{self, Segment, Statement};
 use backstop_connect::{Dialect, Value};
@@ -62,7 +62,7 @@ pub(crate) async fn prepare(shared: &Shared, sql: &Sql, context: &Context, diale
     let mut calls = Vec::with_capacity(statements.len());
     let mut used = BTreeSet::new();
     for statement in &statements {
-        let (sql, names, values) = bind_named(dialect, &text[statement.text.clone()], &parameters).map_err(of_split)?;
+        let (sql, names, values) = bind_named(dialect, &text, statement, &parameters).map_err(of_split)?;
         used.extend(names);
         calls.push((sql, values));
     }
@@ -88,32 +88,45 @@ pub(crate) async fn prepare(shared: &Shared, sql: &Sql, context: &Context, diale
 fn render_parameters(shared: &Shared, sql: &Sql, context: &Context) -> Result<Vec<(String, Value)>, Failure> {
     let mut parameters = Vec::with_capacity(sql.parameters.len());
     for (name, value) in &sql.parameters {
-        let value = shared.renderer.render_value(value, &sql.script.source, context).map_err(|error| of_template(&error))?;
+        let value = shared.renderer.render_value(value, &sql.script.source, context).map_err(|error| {
+            let owner = places::owner_of_script(&shared.definition, &context.task_id, &sql.script);
+            let place = owner.and_then(|owner| places::of_parameter(&shared.definition, owner, &[], name));
+            of_parameter(&error, name, place)
+        })?;
         parameters.push((name.clone(), to_parameter(&value)));
     }
     Ok(parameters)
 }
 
-/// Puts named values into the database's notation.
+/// Puts named values into the database's notation. The place of an error is one of the text.
 pub(crate) fn bind(
     dialect: Dialect,
-    sql: &str,
+    text: &str,
+    statement: &Statement,
     parameters: &[(String, Value)],
 ) -> Result<(String, Vec<Value>), script::SplitError> {
-    bind_named(dialect, sql, parameters).map(|(sql, _, values)| (sql, values))
+    bind_named(dialect, text, statement, parameters).map(|(sql, _, values)| (sql, values))
 }
 
 /// As [`bind`], with the names that were found.
 fn bind_named(
     dialect: Dialect,
-    sql: &str,
+    text: &str,
+    statement: &Statement,
     parameters: &[(String, Value)],
 ) -> Result<(String, Vec<String>, Vec<Value>), script::SplitError> {
+    let sql = &text[statement.text.clone()];
     if parameters.is_empty() {
         return Ok((sql.to_owned(), Vec::new(), Vec::new()));
     }
     let find = |name: &str| parameters.iter().find(|(known, _)| known == name);
-    let bound = script::bind_names(dialect, sql, &|name| find(name).is_some())?;
+    let bound = script::bind_names(dialect, sql, &|name| find(name).is_some()).map_err(|mut error| {
+        // Its place is within the statement.
+        error.column += if error.line == 1 { statement.column - 1 } else { 0 };
+        error.line += statement.line - 1;
+        error.offset += statement.text.start;
+        error
+    })?;
     let values = bound.names.iter().filter_map(|name| find(name)).map(|(_, value)| value.clone()).collect();
     Ok((bound.sql, bound.names, values))
 }
