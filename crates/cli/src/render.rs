@@ -9,7 +9,7 @@ use backstop_connect::script::{self, SegmentEnd, SegmentPromise};
 use backstop_connect::{Capabilities, Dialect};
 use backstop_project::definition::{
     Body, Bound, Branch, BranchBy, Check, ForEach, Http, HttpBody, Kind, Parameters, Project, PythonCode, Sensor, SensorBy,
-    Shell, Sql, Template,
+    Shell, Sql, Template, TriggerDag, WaitFor,
 };
 use backstop_project::{Context, Renderer, TemplateError};
 use backstop_runtime::{Redactor, connection_config};
@@ -121,6 +121,8 @@ impl Page {
             Kind::Shell(shell) => self.shell(shell)?,
             Kind::Python(python) => self.python(&python.code, &python.args, body)?,
             Kind::Http(http) => self.http(http)?,
+            Kind::Dag(trigger) => self.trigger(trigger, body)?,
+            Kind::WaitFor(wait) => self.wait_for(wait)?,
             Kind::Empty => self.text.push_str("does nothing\n"),
         }
         Ok(self.text)
@@ -289,6 +291,31 @@ impl Page {
             SensorBy::File(path) => self.template("waits for the file", path).map(drop),
             SensorBy::Http(http) => self.http(http),
             SensorBy::Time(time) => self.template("waits until", time).map(drop),
+        }
+    }
+
+    fn trigger(&mut self, trigger: &TriggerDag, body: &Body) -> Result<(), Problem> {
+        let waits = if trigger.wait { ", and waits for it" } else { "" };
+        let _ = writeln!(self.text, "starts a run of {}{waits}", trigger.dag);
+        if let Some(date) = &trigger.logical_date {
+            self.template("its logical date", date)?;
+        }
+        if !trigger.params.is_empty() {
+            self.heading("its parameters");
+        }
+        for (name, value) in &trigger.params {
+            let value = self.renderer.render_value(value, &body.source, &self.context)?;
+            let _ = writeln!(self.text, "{name} = {value}");
+        }
+        Ok(())
+    }
+
+    fn wait_for(&mut self, wait: &WaitFor) -> Result<(), Problem> {
+        let task = wait.task.as_ref().map(|task| format!("task {task} of ")).unwrap_or_default();
+        let _ = writeln!(self.text, "waits for {task}a run of {}", wait.dag);
+        match &wait.logical_date {
+            Some(date) => self.template("its logical date", date).map(drop),
+            None => Ok(()),
         }
     }
 

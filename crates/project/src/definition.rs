@@ -2,7 +2,7 @@
 
 use backstop_core::dag::Delivery;
 use backstop_core::timetable::{Deadline, Timetable};
-use backstop_core::{Dag, DagId, TaskIx};
+use backstop_core::{Dag, DagId, TaskId, TaskIx};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -274,6 +274,10 @@ pub enum Kind {
     Python(Python),
     /// Calls a URL.
     Http(Http),
+    /// Starts a run of another DAG.
+    Dag(TriggerDag),
+    /// Waits for a run of another DAG.
+    WaitFor(WaitFor),
     /// Does nothing.
     Empty,
 }
@@ -289,9 +293,53 @@ impl Kind {
             Self::Shell(_) => "shell",
             Self::Python(_) => "python",
             Self::Http(_) => "http",
+            Self::Dag(_) => "dag",
+            Self::WaitFor(_) => "wait_for",
             Self::Empty => "empty",
         }
     }
+}
+
+/// Starts a run of another DAG of the project (Airflow's TriggerDagRunOperator).
+#[derive(Clone, Debug)]
+pub struct TriggerDag {
+    /// Which.
+    pub dag: DagId,
+    /// Parameters of its run; texts may have templates.
+    pub params: BTreeMap<String, serde_json::Value>,
+    /// What its run is about, in RFC 3339; the task's own run's logical date by default.
+    pub logical_date: Option<Template>,
+    /// Whether the task ends only with that run, and as it does.
+    pub wait: bool,
+}
+
+/// Waits for a run of another DAG of the project (Airflow's ExternalTaskSensor).
+#[derive(Clone, Debug)]
+pub struct WaitFor {
+    /// Which.
+    pub dag: DagId,
+    /// A task of it; without one, the whole run.
+    pub task: Option<TaskId>,
+    /// Which run, in RFC 3339; the one about the task's own run's logical date by default.
+    pub logical_date: Option<Template>,
+    /// What to do when it has failed.
+    pub if_failed: IfFailed,
+    /// How long to wait; 7 days by default.
+    pub timeout: Duration,
+    /// On time-out, skip instead of fail.
+    pub soft_fail: bool,
+}
+
+/// What a task does when what it waits for has failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IfFailed {
+    /// It fails, too, so that it is seen at once.
+    #[default]
+    Fail,
+    /// It goes on waiting: somebody may mend the other run (Airflow's default).
+    Wait,
+    /// It is skipped.
+    Skip,
 }
 
 /// A script.

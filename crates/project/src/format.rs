@@ -10,8 +10,8 @@ mod value;
 
 pub use dag::{Dag, Group, Param, ParamKind, ParamOrDefault, TaskOrGroup};
 pub use kind::{
-    Branch, Check, CheckOrSql, ColumnCheck, ColumnChecks, Http, HttpOrUrl, Python, PythonOrFile, RatioFormula, ResultKind,
-    Sensor, Shell, ShellOrCommand, Statuses,
+    Branch, Check, CheckOrSql, ColumnCheck, ColumnChecks, Http, HttpOrUrl, IfFailed, Python, PythonOrFile, RatioFormula,
+    ResultKind, Sensor, Shell, ShellOrCommand, Statuses, TriggerDag, TriggerDagOrId, WaitFor, WaitForOrId,
 };
 pub use project::{Connection, ConnectionOrUri, Marker, Pool, PoolOrSlots, Project};
 pub use schedule::{

@@ -4,7 +4,7 @@ use crate::definition::{Definition, Project};
 use crate::diagnostic::{Diagnostic, Severity, Span, code};
 use crate::environment::{self, Environment};
 use crate::files::{self, Bundle, Files, ReadError};
-use crate::read::{self, Reading, Scope, project};
+use crate::read::{self, Everyone, Other, Reading, Scope, circles, has_errors, project};
 use crate::template::check::Checker;
 use crate::yaml::{self, Node};
 use backstop_core::DagId;
@@ -39,24 +39,41 @@ pub fn load(files: &dyn Files, environment: &Environment) -> Loaded {
         Vec::new()
     });
     let paths: Vec<&str> = listed.iter().map(String::as_str).collect();
-    let mut loaded = load_only(files, environment, &paths);
+    // Of a part of the DAGs nobody can say which there are.
+    let is_whole = diagnostics.is_empty();
+    let mut loaded = load_dags(files, environment, &paths, is_whole);
     loaded.diagnostics.splice(..0, diagnostics);
     loaded
 }
 
-/// As [`load`], with these DAG files (paths from the project folder) instead of those below `dags/`.
+/// As [`load`], with these DAG files (paths from the project folder) instead of those below `dags/`. Other DAGs that they name are not looked for.
 pub fn load_only(files: &dyn Files, environment: &Environment, dag_files: &[&str]) -> Loaded {
+    load_dags(files, environment, dag_files, false)
+}
+
+fn load_dags(files: &dyn Files, environment: &Environment, dag_files: &[&str], is_whole: bool) -> Loaded {
     let mut checker = Checker::default();
     let mut shared = load_shared(files, environment, &mut checker);
     let mut dags: BTreeMap<DagId, Arc<Definition>> = BTreeMap::new();
     let mut places: BTreeMap<DagId, Span> = BTreeMap::new();
     let mut defined_in: BTreeMap<DagId, Vec<Arc<str>>> = BTreeMap::new();
+    let mut others: BTreeMap<DagId, Vec<Other>> = BTreeMap::new();
+    let mut some_are_unread = false;
     for path in dag_files {
-        let Some(text) = read_yaml(files, path, &mut shared.diagnostics) else { continue };
+        let Some(text) = read_yaml(files, path, &mut shared.diagnostics) else {
+            some_are_unread = true;
+            continue;
+        };
         let file = Arc::from(files::normal(path));
         let read = read::read_dag(files, &file, &text, shared.kept_yaml.as_deref(), &shared.scope, &mut checker);
         shared.diagnostics.extend(read.diagnostics);
-        let Some((id, at)) = read.id else { continue };
+        let Some((id, at)) = read.id else {
+            some_are_unread = true;
+            continue;
+        };
+        if !read.others.is_empty() {
+            others.entry(id.clone()).or_default().extend(read.others);
+        }
         defined_in.entry(id.clone()).or_default().push(at.file.clone());
         match places.get(&id) {
             Some(first) => {
@@ -71,9 +88,31 @@ pub fn load_only(files: &dyn Files, environment: &Environment, dag_files: &[&str
             }
         }
     }
+    if is_whole {
+        look_at_others(&mut dags, &defined_in, &others, some_are_unread, &mut shared.diagnostics);
+    }
     shared.diagnostics.sort_by(|a, b| a.place.cmp(&b.place));
     let project = Project { root: files.root().to_owned(), dags, ..shared.project };
     Loaded { project, diagnostics: shared.diagnostics, dag_files: defined_in }
+}
+
+/// Checks what DAGs say of each other, and takes away those that are wrong.
+fn look_at_others(
+    dags: &mut BTreeMap<DagId, Arc<Definition>>,
+    defined_in: &BTreeMap<DagId, Vec<Arc<str>>>,
+    others: &BTreeMap<DagId, Vec<Other>>,
+    some_are_unread: bool,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let everyone = Everyone { dags, ids: defined_in.keys().collect(), some_are_unread };
+    let found: Vec<(&DagId, Vec<Diagnostic>)> = others.iter().map(|(dag, others)| (dag, everyone.check(others))).collect();
+    for (dag, found) in found {
+        if has_errors(&found) {
+            dags.remove(dag);
+        }
+        diagnostics.extend(found);
+    }
+    diagnostics.extend(circles(others));
 }
 
 /// Loads the definition that a run is pinned to, from the bundle kept with the run. Connections and variables are those of the live project.

@@ -96,5 +96,6 @@ fn succeeds_again(state: &RunState, definition: &Definition, instance: &Instance
             state.instance(instance).is_some_and(|view| view.segments.iter().all(|commit| commit.promise == Promise::ExactlyOnce))
         }
         Kind::Check(_) | Kind::Branch(_) | Kind::Sensor(_) | Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) => false,
+        Kind::Dag(_) | Kind::WaitFor(_) => false,
     }
 }

@@ -78,7 +78,8 @@ impl Doubt {
         match &body.kind {
             Kind::Sql(_) if body.delivery == Delivery::AtLeastOnce => Verdict::Known(Evidence::Allowed),
             Kind::Sql(sql) => self.script(body, sql).await,
-            Kind::Check(_) | Kind::Empty => Verdict::Known(Evidence::ReadOnly),
+            // A run driven alone starts no other run (see `Attempt::other_dag`).
+            Kind::Check(_) | Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty => Verdict::Known(Evidence::ReadOnly),
             Kind::Branch(branch) => match &branch.decide {
                 BranchBy::Sql { .. } | BranchBy::When(_) => Verdict::Known(Evidence::ReadOnly),
                 BranchBy::Python(_) => by_author("a Python branch"),

@@ -98,7 +98,7 @@ fn of_kind(body: &Body) -> Vec<Text<'_>> {
             }
             SensorBy::File(_) | SensorBy::Http(_) | SensorBy::Time(_) => Vec::new(),
         },
-        Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Empty => Vec::new(),
+        Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty => Vec::new(),
     }
 }
 
@@ -128,9 +128,8 @@ fn of_callbacks(callbacks: &Callbacks) -> Vec<Text<'_>> {
     let all = callbacks.on_failure.iter().chain(&callbacks.on_retry).chain(&callbacks.on_success);
     all.filter_map(|callback| match &callback.kind {
         Kind::Sql(sql) => Some(script_of(sql, callback.connection.as_deref(), &callback.source)),
-        Kind::Check(_) | Kind::Branch(_) | Kind::Sensor(_) | Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Empty => {
-            None
-        }
+        Kind::Check(_) | Kind::Branch(_) | Kind::Sensor(_) | Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) => None,
+        Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty => None,
     })
     .collect()
 }

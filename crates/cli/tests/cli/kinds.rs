@@ -103,6 +103,21 @@ fn sensors_see_files_and_times_and_skip_when_told() {
 }
 
 #[test]
+fn what_concerns_other_dags_needs_the_service() {
+    let tasks = "  a: {dag: {id: other, params: {region: \"{{ ds }}\"}}}\n  b: {wait_for: {dag: other, task: load}}\n";
+    let project = Project::with_tasks(tasks);
+    project.write("dags/other.yaml", "dag: other\nparams: {region: eu}\ntasks:\n  load: {empty: true}\n");
+    let outcome = project.backstop(&["run", "d"]);
+    assert_says(&outcome, 1, &["`dag` needs the service", "`wait_for` needs the service", "nothing was started", "backstop up"]);
+    let shown = project.data(&["render", "d", "a", "--logical-date", "2025-05-01T00:00:00Z"]);
+    assert!(shown.contains("starts a run of other, and waits for it") && shown.contains("region = \"2025-05-01\""), "{shown}");
+    let shown = project.data(&["render", "d", "b"]);
+    assert!(shown.contains("waits for task load of a run of other"), "{shown}");
+    let outcome = project.backstop(&["run", "d", "--dry-run"]);
+    assert_says(&outcome, 0, &["cannot be rolled back, so it is not run"]);
+}
+
+#[test]
 fn an_execution_timeout_ends_the_statement_on_the_server() {
     let timed = |sleep: &str| format!("  slow: {{execution_timeout: 1, sql: '{sleep}'}}\n");
     let told = ["over its execution_timeout of TOOK", "nothing was committed"];

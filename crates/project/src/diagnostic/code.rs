@@ -72,6 +72,12 @@ codes! {
     NO_TASKS = "B0407";
     /// The state machine refuses the DAG for a reason that no other check found.
     REFUSED_BY_CORE = "B0408";
+    /// A task names a DAG, or a task of one, that is not there.
+    UNKNOWN_DAG = "B0409";
+    /// A DAG that waits for itself, or DAGs that wait for each other.
+    WAITS_FOR_ITSELF = "B0410";
+    /// Parameters for a run of another DAG that it does not take.
+    WRONG_PARAMS = "B0411";
     /// A connection that is not there.
     UNKNOWN_CONNECTION = "B0501";
     /// A type of connection that Backstop does not know.

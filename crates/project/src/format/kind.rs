@@ -138,6 +138,70 @@ pub struct Sensor {
     pub soft_fail: Option<bool>,
 }
 
+/// A DAG's id, or a mapping.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum TriggerDagOrId {
+    /// The id: its run is awaited.
+    Id(String),
+    /// A mapping.
+    Trigger(TriggerDag),
+}
+
+/// A run of another DAG.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct TriggerDag {
+    /// Which DAG of the project.
+    pub id: String,
+    /// Parameters of its run.
+    pub params: Option<BTreeMap<String, serde_json::Value>>,
+    /// What its run is about; the own run's logical date by default.
+    pub logical_date: Option<String>,
+    /// Whether the task ends only with that run; true by default.
+    pub wait: Option<bool>,
+}
+
+/// A DAG's id, or a mapping.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+pub enum WaitForOrId {
+    /// The id: its run about the own run's logical date is awaited.
+    Id(String),
+    /// A mapping.
+    WaitFor(WaitFor),
+}
+
+/// A wait for a run of another DAG.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct WaitFor {
+    /// Which DAG of the project.
+    pub dag: String,
+    /// A task of it; without one, the whole run.
+    pub task: Option<String>,
+    /// Which of its runs; the one about the own run's logical date by default.
+    pub logical_date: Option<String>,
+    /// What to do when it has failed; `fail` by default.
+    pub if_failed: Option<IfFailed>,
+    /// 7 days by default.
+    pub timeout: Option<TextOrNumber>,
+    /// On time-out, skip instead of fail.
+    pub soft_fail: Option<bool>,
+}
+
+/// What a task does when what it waits for has failed.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub enum IfFailed {
+    /// It fails, too.
+    Fail,
+    /// It goes on waiting.
+    Wait,
+    /// It is skipped.
+    Skip,
+}
+
 /// A command, or a mapping.
 #[derive(JsonSchema)]
 #[schemars(untagged)]

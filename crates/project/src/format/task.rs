@@ -1,6 +1,6 @@
 //! Tasks and callbacks: the settings under Airflow's names, and the keys beside a kind.
 
-use super::kind::{Branch, CheckOrSql, HttpOrUrl, PythonOrFile, ResultKind, Sensor, ShellOrCommand};
+use super::kind::{Branch, CheckOrSql, HttpOrUrl, PythonOrFile, ResultKind, Sensor, ShellOrCommand, TriggerDagOrId, WaitForOrId};
 use super::value::{BooleanOrNumber, TextOrNumber, Texts};
 use schemars::JsonSchema;
 use std::collections::BTreeMap;
@@ -95,7 +95,7 @@ pub enum Delivery {
     AtLeastOnce,
 }
 
-/// A task: one of sql, check, branch, sensor, shell, python, http, empty; and settings.
+/// A task: one of sql, check, branch, sensor, shell, python, http, dag, wait_for, empty; and settings.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Task {
@@ -113,6 +113,10 @@ pub struct Task {
     pub python: Option<PythonOrFile>,
     /// Calls a URL.
     pub http: Option<HttpOrUrl>,
+    /// Starts a run of another DAG.
+    pub dag: Option<TriggerDagOrId>,
+    /// Waits for a run of another DAG.
+    pub wait_for: Option<WaitForOrId>,
     /// Does nothing.
     pub empty: Option<bool>,
     /// Of sql: bound by name (`:name`).

@@ -1,5 +1,6 @@
 //! One DAG file becomes a definition.
 
+use super::others::Other;
 use super::schedule::Times;
 use super::settings::Defaults;
 use super::task::{RawGraph, hooks};
@@ -37,6 +38,8 @@ pub(crate) struct ReadDag {
     /// Absent where there are errors.
     pub(crate) definition: Option<Arc<Definition>>,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Other DAGs that its tasks name.
+    pub(crate) others: Vec<Other>,
 }
 
 /// What a DAG has beside its tasks.
@@ -76,7 +79,7 @@ pub(crate) fn read_dag(
             let diagnostic = Diagnostic::error(code::YAML_DOCUMENTS, "the file is empty", at);
             reading.diagnostics.push(diagnostic.hint("a DAG begins with `dag: <id>` and has `tasks:`"));
         }
-        return ReadDag { id: None, definition: None, diagnostics: reading.diagnostics };
+        return ReadDag { id: None, definition: None, diagnostics: reading.diagnostics, others: Vec::new() };
     };
     let (id, parts) = reading.dag(&root);
     let valid = !reading.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
@@ -84,7 +87,7 @@ pub(crate) fn read_dag(
         (Some(parts), true) => reading.define(parts, text, project_yaml, &root),
         (Some(_) | None, _) => None,
     };
-    ReadDag { id, definition, diagnostics: reading.diagnostics }
+    ReadDag { id, definition, diagnostics: reading.diagnostics, others: reading.others }
 }
 
 /// Everything of a valid DAG.
@@ -117,6 +120,9 @@ impl Reading<'_> {
             return (id, None);
         };
         let mut graph = self.tasks(tasks, &defaults);
+        if let Some((id, _)) = &id {
+            self.own_dag(id);
+        }
         let edges = self.edges(&graph);
         self.pulls(&graph, edges.as_ref());
         let Some(edges) = edges else { return (id, None) };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The kinds of this version.
-pub(crate) const KINDS: &[&str] = &["sql", "check", "branch", "sensor", "shell", "python", "http", "empty"];
+pub(crate) const KINDS: &[&str] = &["sql", "check", "branch", "sensor", "shell", "python", "http", "dag", "wait_for", "empty"];
 
 /// Bytes a kept result may take, unless the task says otherwise.
 pub(crate) const RESULT_BYTES_MAX: u32 = 64 << 10;
@@ -74,6 +74,8 @@ impl Reading<'_> {
             "shell" => Kind::Shell(self.shell(node)?),
             "python" => Kind::Python(self.python(node)?),
             "http" => Kind::Http(self.http(node)?),
+            "dag" => self.trigger_dag(node)?,
+            "wait_for" => self.wait_for(node)?,
             _ => self.empty(node)?,
         };
         Some(ReadKind { kind, node })
@@ -157,7 +159,7 @@ impl Reading<'_> {
             },
             (None, [Some(file), None, None]) => SensorBy::File(self.template(file, "`file`")?),
             (None, [None, Some(http), None]) => SensorBy::Http(self.http(http)?),
-            (None, [None, None, Some(time)]) => SensorBy::Time(self.sensor_time(time)?),
+            (None, [None, None, Some(time)]) => SensorBy::Time(self.point_in_time(time, "`time`")?),
             (None, [None, None, None]) => {
                 self.error(code::MISSING_KEY, "a sensor looks at `sql`, `file`, `http` or `time`", node);
                 return None;
@@ -176,11 +178,11 @@ impl Reading<'_> {
     }
 
     /// A time without a template is checked at once.
-    fn sensor_time(&mut self, node: &Node) -> Option<Template> {
-        let template = self.template(node, "`time`")?;
+    pub(super) fn point_in_time(&mut self, node: &Node, what: &str) -> Option<Template> {
+        let template = self.template(node, what)?;
         if !crate::template::is_template(&template.text) && template.text.trim().parse::<jiff::Timestamp>().is_err() {
             let hint = "write it with an offset, `2025-05-01T02:00:00Z`, or as a template, `{{ data_interval_end.add(hours=2).isoformat() }}`";
-            self.error_with_hint(code::BAD_DATE, format!("`time` is not a point in time: `{}`", template.text), node, hint);
+            self.error_with_hint(code::BAD_DATE, format!("{what} is not a point in time: `{}`", template.text), node, hint);
             return None;
         }
         Some(template)

@@ -6,6 +6,7 @@ mod connection;
 mod dag;
 mod graph;
 mod kind;
+mod others;
 mod params;
 pub(crate) mod project;
 mod pulls;
@@ -17,6 +18,7 @@ mod value;
 
 pub(crate) use connection::{short_password, unknown_type};
 pub(crate) use dag::read_dag;
+pub(crate) use others::{Everyone, Other, circles, has_errors};
 pub(crate) use project::{read_defaults, read_notifiers, read_pools, read_project, without_secrets};
 pub(crate) use value::not_utf8;
 
@@ -60,6 +62,8 @@ pub(crate) struct Reading<'a> {
     texts: BTreeMap<String, Option<Arc<str>>>,
     /// Files already checked as templates.
     checked: BTreeSet<String>,
+    /// Other DAGs that tasks name, for when all DAGs are known.
+    others: Vec<Other>,
     /// What `${NAME}` stood for, where that is secret.
     pub(crate) secrets: Secrets,
     /// Whose templates are being read.
@@ -81,6 +85,7 @@ impl<'a> Reading<'a> {
             used: scope.used.clone(),
             texts: BTreeMap::new(),
             checked: BTreeSet::new(),
+            others: Vec::new(),
             secrets: Secrets::default(),
             puller: pulls::Puller::default(),
             pulled: Vec::new(),

@@ -95,7 +95,14 @@ fn keeps_none(graph: &RawGraph, pull: &Pull, from: u32) -> Option<Diagnostic> {
     let hint = match kind {
         Kind::Sql(_) => "add `result: scalar` (or `row`, `rows`) to it".to_owned(),
         Kind::Http(_) => "add `result: true` below its `http:`".to_owned(),
-        Kind::Check(_) | Kind::Sensor(_) | Kind::Empty | Kind::Branch(_) | Kind::Shell(_) | Kind::Python(_) => {
+        Kind::Check(_)
+        | Kind::Sensor(_)
+        | Kind::Dag(_)
+        | Kind::WaitFor(_)
+        | Kind::Empty
+        | Kind::Branch(_)
+        | Kind::Shell(_)
+        | Kind::Python(_) => {
             format!("{} tasks keep none; sql, http, branch, shell and python tasks can", kind.name())
         }
     };

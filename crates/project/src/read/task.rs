@@ -16,14 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Kinds of later versions.
-pub(crate) const LATER_KINDS: &[&str] = &["transfer", "publish", "wait_for", "dag", "notify"];
+pub(crate) const LATER_KINDS: &[&str] = &["transfer", "publish", "notify"];
 
 /// Keys of tasks in later versions.
 pub(crate) const LATER: &[&str] = &[
     "transfer",
     "publish",
-    "wait_for",
-    "dag",
     "notify",
     "saga",
     "compensate",
@@ -287,7 +285,7 @@ impl Reading<'_> {
             Kind::Sql(_) | Kind::Check(_) => true,
             Kind::Branch(branch) => matches!(branch.decide, BranchBy::Sql { .. }),
             Kind::Sensor(sensor) => matches!(sensor.look, SensorBy::Sql { .. }),
-            Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Empty => false,
+            Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty => false,
         };
         if needs {
             self.usable(settings.connection.as_ref(), settings, "the task", node.span(&self.file));

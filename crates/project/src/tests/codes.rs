@@ -80,6 +80,12 @@ cases! {
     b0405_branch_target: BRANCH_TARGET, branch("").replace("if_true: [yes]", "if_true: [yse]");
     b0406_teardown: SETUP_TEARDOWN, "dag: d\ntasks:\n  a: {empty: true}\n  b: {empty: true, teardown: [a], trigger_rule: always}\n";
     b0407_no_tasks: NO_TASKS, "dag: d\ntasks: {}\n";
+    b0206_dag_and_wait_for: MISSING_KEY, "dag: d\ntasks:\n  a: {dag: {params: {}}}\n  b: {wait_for: {task: x}}\n  c: {wait_for: {dga: x}}\n";
+    b0306_dag_by_template: BAD_ID, task("dag: \"{{ params.x }}\"");
+    b0409_unknown_dag: UNKNOWN_DAG, two_dags("  a: {dag: nightyl}\n  b: {wait_for: elsewhere}\n  c: {wait_for: {dag: nightly, task: laod}}\n  d: {wait_for: {dag: nightly, task: rows}}\n");
+    b0410_waits_for_itself: WAITS_FOR_ITSELF, two_dags("  a: {dag: d}\n  b: {wait_for: d}\n  c: {wait_for: {dag: d, task: a}}\n");
+    b0410_in_a_circle: WAITS_FOR_ITSELF, "//- dags/a.yaml\ndag: a\ntasks:\n  t: {wait_for: b}\n//- dags/b.yaml\ndag: b\ntasks:\n  t: {dag: c}\n  u: {wait_for: e}\n//- dags/c.yaml\ndag: c\ntasks:\n  t: {wait_for: a}\n//- dags/e.yaml\ndag: e\ntasks:\n  t: {wait_for: {dag: b, task: u}}\n";
+    b0411_wrong_params: WRONG_PARAMS, two_dags("  a: {dag: {id: nightly, params: {regoin: eu, n: many}}}\n  b: {dag: nightly}\n");
     b0501_unknown_connection: UNKNOWN_CONNECTION, task("sql: SELECT 1\nconnection: lita");
     b0502_unknown_connection_type: UNKNOWN_CONNECTION_TYPE, "//- backstop.yaml\nconnections:\n  a: {conn_type: postgre}\n  b: snowflake://x\n";
     b0503_no_connection: NO_CONNECTION, task("sql: SELECT 1");
@@ -106,6 +112,42 @@ cases! {
     b0605_of_a_check: PULL_OF_NOTHING, pulling("{{ ti.xcom_pull('total') }}", "check: SELECT 60");
     b0606_not_waited_for: PULL_BEFORE_END, pulling("{{ ti.xcom_pull('other') }}", "sql: SELECT 60");
     b0606_itself_and_what_follows: PULL_BEFORE_END, "dag: d\ntasks:\n  a: {shell: \"echo {{ ti.xcom_pull('a') }} {{ ti.xcom_pull('b') }}\"}\n  b: {shell: ls, after: [a]}\n";
+}
+
+/// A DAG `d` of these tasks beside a DAG `nightly`.
+fn two_dags(tasks: &str) -> String {
+    format!(
+        "//- dags/d.yaml\ndag: d\ntasks:\n{tasks}//- dags/nightly.yaml\ndag: nightly\nparams: {{region: {{type: string}}, n: 3}}\ntasks:\n  \
+         load: {{empty: true}}\n  checks:\n    tasks:\n      rows: {{empty: true}}\n"
+    )
+}
+
+#[test]
+fn what_dags_rightly_say_of_each_other_is_not_told() {
+    let right = "  a: {dag: {id: nightly, params: {region: \"{{ ds }}\"}}}\n  b: {dag: {id: nightly, params: {region: eu, n: \"7\"}, wait: false}}\n  \
+                 c: {wait_for: {dag: nightly, task: checks.rows}}\n  d: {wait_for: {dag: d, logical_date: \"{{ prev_logical_date.isoformat() }}\"}}\n  \
+                 e: {dag: {id: d, wait: false}}\n";
+    assert_eq!(report(&two_dags(right)), "");
+}
+
+#[test]
+fn a_dag_that_names_one_that_is_wrong_itself_is_loaded() {
+    // Whether the task is there is not known while its DAG has errors; nor is what an unreadable file holds.
+    let wrong = two_dags("  a: {wait_for: {dag: nightly, task: nobody}}\n").replace("load: {empty: true}", "load: {empti: true}");
+    let (_, loaded) = super::loaded(&wrong);
+    assert_eq!(loaded.project.dags.keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["d"]);
+    let unread = two_dags("  a: {wait_for: elsewhere}\n").replace("dag: nightly\n", "dag: {\n");
+    let (_, loaded) = super::loaded(&unread);
+    assert!(loaded.project.dags.keys().any(|id| id.as_str() == "d"), "{:?}", loaded.diagnostics);
+}
+
+#[test]
+fn a_dag_that_names_one_that_is_not_there_is_not_loaded_unless_it_is_looked_at_alone() {
+    let text = two_dags("  a: {wait_for: elsewhere}\n");
+    let (bundle, loaded) = super::loaded(&text);
+    assert_eq!(loaded.project.dags.keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["nightly"]);
+    let alone = crate::load_only(&bundle, &Environment::new(), &["dags/d.yaml"]);
+    assert!(alone.is_valid() && alone.project.dags.len() == 1, "{:?}", alone.diagnostics);
 }
 
 /// A task `keep` that binds a template, after a task `total` of this kind; a task `other` stands beside them.

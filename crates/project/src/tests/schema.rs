@@ -118,6 +118,10 @@ schedule:
   - {assets: {any: ["s3://lake/sales", sales]}}
 tasks:
   a: {empty: true, updates: report}
+  start: {dag: {id: nightly, params: {target: "{{ ds }}", n: 1}, logical_date: "{{ ts }}", wait: false}}
+  start_and_wait: {dag: every, after: [a]}
+  wait: {wait_for: every}
+  wait_long: {wait_for: {dag: nightly, task: checks.rows, logical_date: "{{ logical_date.subtract(days=1).isoformat() }}", if_failed: skip, timeout: 2h, soft_fail: true}}
 "#;
 
 #[test]

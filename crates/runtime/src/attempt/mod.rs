@@ -269,7 +269,21 @@ impl Attempt {
             Kind::Shell(shell) => Box::pin(shell::run(self, shell)).await,
             Kind::Python(python) => Box::pin(python::run(self, python)).await,
             Kind::Http(http) => Box::pin(http::run_task(self, http)).await,
+            Kind::Dag(_) | Kind::WaitFor(_) => self.other_dag(kind.name()).await,
             Kind::Empty => Outcome::done(),
+        }
+    }
+
+    /// A run that is driven alone knows of no other DAGs' runs.
+    async fn other_dag(&self, kind: &str) -> Outcome {
+        let what = format!("`{kind}`, which concerns another DAG's run,");
+        match self.dry_run_note(&what).await {
+            Some(outcome) => outcome,
+            None => Outcome::Failed(
+                failure(FailureClass::Final, format!("`{kind}` needs the service, which runs all DAGs of the project"))
+                    .effect("nothing was started, and nothing was waited for")
+                    .hint("start it with `backstop up`; `backstop run` runs one DAG alone"),
+            ),
         }
     }
 
