@@ -28,6 +28,8 @@ pub(crate) struct Place {
 pub(crate) enum Command {
     /// Run a DAG, or one file
     Run(RunArgs),
+    /// Run the service: it drives runs, and answers an HTTP API
+    Up(UpArgs),
     /// Say everything that is wrong with a project, a DAG file, or a DAG
     Check(CheckArgs),
     /// Make a small project that runs at once
@@ -51,6 +53,25 @@ pub(crate) enum Command {
     Schema(SchemaArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Where to listen. Other addresses than loopback need a token
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8640")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// A file with the token that every request must carry; BACKSTOP_TOKEN is another way to give one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Another project folder besides that of --project; may be repeated
+    #[arg(long = "also", value_name = "DIR")]
+    pub(crate) also: Vec<PathBuf>,
+    /// Tasks going on at once, over all runs
+    #[arg(long, value_name = "NUMBER", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) parallelism: u32,
+    /// Seconds that running statements get to end by themselves when the service stops
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) grace: u64,
 }
 
 #[derive(Debug, Args)]

@@ -23,6 +23,7 @@ mod run;
 mod runs;
 mod schema;
 mod sources;
+mod up;
 mod wire;
 mod words;
 
@@ -51,6 +52,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Problem> {
     let place = cli.place;
     match cli.command {
         Command::Run(arguments) => run::run(arguments, &place),
+        Command::Up(arguments) => up::up(&arguments, &place),
         Command::Check(arguments) => check::check(&arguments, &place),
         Command::Init(arguments) => init::init(&arguments),
         Command::Runs(arguments) => runs::runs(arguments, &place),

@@ -36,6 +36,45 @@ impl Clock for SystemClock {
     }
 }
 
+/// The wall clock, as a service wants it: it follows the machine's clock over months and over suspensions, and never goes back. While the
+/// machine's clock is behind the last time that was told, time goes on by the monotonic clock.
+#[derive(Debug)]
+pub struct WallClock(std::sync::Mutex<Told>);
+
+#[derive(Debug)]
+struct Told {
+    last: Timestamp,
+    at: Instant,
+}
+
+impl WallClock {
+    /// From now on.
+    #[expect(clippy::disallowed_methods, reason = "this reads the clock for a service, as `SystemClock` does for a run")]
+    pub fn starting() -> Self {
+        Self(std::sync::Mutex::new(Told { last: Timestamp::now(), at: Instant::now() }))
+    }
+
+    fn tell(told: &mut Told, wall: Timestamp, at: Instant) -> Timestamp {
+        let now = if wall >= told.last {
+            wall
+        } else {
+            let elapsed = jiff::SignedDuration::try_from(at.duration_since(told.at)).unwrap_or(jiff::SignedDuration::ZERO);
+            told.last.checked_add(elapsed).unwrap_or(Timestamp::MAX)
+        };
+        let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now).max(told.last);
+        *told = Told { last: now, at };
+        now
+    }
+}
+
+impl Clock for WallClock {
+    #[expect(clippy::disallowed_methods, reason = "this reads the clock for a service, as `SystemClock` does for a run")]
+    fn now(&self) -> Timestamp {
+        let mut told = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Self::tell(&mut told, Timestamp::now(), Instant::now())
+    }
+}
+
 /// How long from one time to another; zero when it is past.
 pub(crate) fn until(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
@@ -52,6 +91,20 @@ mod tests {
         let first = clock.now();
         assert!(first >= Timestamp::from_microsecond(last_event.as_microsecond()).unwrap());
         assert!(clock.now() >= first);
+    }
+
+    #[test]
+    fn a_service_follows_the_wall_forwards_and_goes_on_while_it_is_set_back() {
+        let second = jiff::SignedDuration::from_secs(1);
+        let (start, noon) = (Instant::now(), Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_hours(12));
+        let mut told = Told { last: noon, at: start };
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(WallClock::tell(&mut told, noon + second, after(1)), noon + second);
+        // Suspended for an hour: the wall says so.
+        assert_eq!(WallClock::tell(&mut told, noon + second * 3600, after(2)), noon + second * 3600);
+        // Set back by a day: time goes on.
+        assert_eq!(WallClock::tell(&mut told, noon - second * 86400, after(5)), noon + second * 3603);
+        assert_eq!(WallClock::tell(&mut told, noon + second * 4000, after(6)), noon + second * 4000);
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod sessions;
 pub mod slots;
 pub mod watch;
 
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, SystemClock, WallClock};
 pub use logs::{LogReader, LogWriter, log_tries};
 pub use redact::Redactor;
 pub use run::{Control, Created, Error, Launch, Limits, Report, Request, begin, create, keep_version, resume, start};

@@ -23,7 +23,7 @@ use crate::run;
 use crate::sessions::Connect;
 use crate::slots::{SlotLimits, Slots};
 use backstop_core::{DagId, RunId};
-use backstop_project::params::ParamError;
+pub use backstop_project::params::ParamError;
 use backstop_store::{RunLock, Store};
 use desk::Desk;
 use std::collections::{BTreeSet, HashSet};

@@ -1,5 +1,7 @@
 //! The events of a run, as machines read them.
 
+#![allow(missing_docs, reason = "the names are those of `backstop_core::event`, which documents them")]
+
 use super::{Failed, Record, json, only_tasks, run_type};
 use backstop_core::event::{self as core, CancelCause, Evidence, FailureClass, Occasion, Promise, SegmentCommit, SkipCause};
 use backstop_core::{InstanceId, TaskId};
@@ -10,7 +12,7 @@ use serde_json::Value;
 /// One event; `type` says which.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Event<'a> {
+pub enum Event<'a> {
     RunCreated {
         dag: &'a str,
         version: &'a str,
@@ -105,7 +107,7 @@ pub(super) enum Event<'a> {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Instance<'a> {
+pub struct Instance<'a> {
     task: &'a str,
     map_index: Option<u32>,
 }
@@ -117,7 +119,7 @@ impl<'a> From<&'a InstanceId> for Instance<'a> {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Attempt<'a> {
+pub struct Attempt<'a> {
     #[serde(flatten)]
     instance: Instance<'a>,
     try_number: u32,
@@ -128,7 +130,7 @@ fn attempt(instance: &InstanceId, try_number: u32) -> Attempt<'_> {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Commit<'a> {
+pub struct Commit<'a> {
     segment: u32,
     digest: &'a str,
     promise: &'static str,
@@ -159,7 +161,7 @@ impl<'a> From<&'a SegmentCommit> for Commit<'a> {
 
 /// How an outcome is known.
 #[derive(Debug, Serialize)]
-pub(super) struct Known<'a> {
+pub struct Known<'a> {
     evidence: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     who: Option<&'a str>,
@@ -186,7 +188,7 @@ impl<'a> From<&'a Evidence> for Known<'a> {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Callback<'a> {
+pub struct Callback<'a> {
     task: Option<&'a str>,
     map_index: Option<u32>,
     try_number: u32,
@@ -210,7 +212,7 @@ impl<'a> From<&'a core::CallbackId> for Callback<'a> {
     }
 }
 
-pub(super) fn failure_class(class: FailureClass) -> &'static str {
+pub fn failure_class(class: FailureClass) -> &'static str {
     match class {
         FailureClass::Transient => "transient",
         FailureClass::Permanent => "permanent",
@@ -304,7 +306,7 @@ fn skipped<'a>(instance: &'a InstanceId, cause: &'a SkipCause) -> Event<'a> {
     Event::TaskSkipped { instance: instance.into(), cause: skip_cause(cause), branch, reason }
 }
 
-pub(super) fn skip_cause(cause: &SkipCause) -> &'static str {
+pub fn skip_cause(cause: &SkipCause) -> &'static str {
     match cause {
         SkipCause::TriggerRule => "trigger_rule",
         SkipCause::Branch(_) => "branch",

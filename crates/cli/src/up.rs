@@ -1,0 +1,197 @@
+//! `backstop up`: the service.
+
+use crate::args::{Place, UpArgs};
+use crate::explain::{Exit, Problem};
+use crate::paths::{self, Kept};
+use crate::sources::{self, Sources};
+use crate::{output, words};
+use backstop_project::{Environment, Loaded, Severity};
+use backstop_runtime::service::{Error, Loader, Options, Service, ServiceLimits};
+use backstop_runtime::{LogWriter, SlotLimits, WallClock};
+use backstop_server::Access;
+use backstop_store::{SqliteStore, Store};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Another way to give the token.
+const TOKEN: &str = "BACKSTOP_TOKEN";
+/// Files that are looked at for changes, at most; a project with more is told of changes by its first ones.
+const FILES_MAX: usize = 100_000;
+
+/// Serves until it is told to stop.
+pub(crate) fn up(arguments: &UpArgs, place: &Place) -> Result<Exit, Problem> {
+    let access = access(arguments)?;
+    let mut roots = vec![paths::project(place)?];
+    for folder in &arguments.also {
+        roots.push(paths::named_project(folder)?);
+    }
+    let kept = Kept::of(place, &roots[0]);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::system("start the runtime", &error))?;
+    let outcome = runtime.block_on(serve(arguments, access, roots, &kept));
+    // What did not let go in time is found again by its markers.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(arguments: &UpArgs, access: Access, roots: Vec<PathBuf>, kept: &Kept) -> Result<Exit, Problem> {
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&kept.store, backstop_store::sqlite::Options::default())?);
+    let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
+        Problem::system(format!("listen at {}", arguments.listen), &error).hint("name another address with --listen")
+    })?;
+    let address = listener.local_addr().map_err(|error| Problem::system("listen", &error))?;
+    let slots = SlotLimits { parallelism: Some(arguments.parallelism), ..SlotLimits::default() };
+    let service = Service::new(Options {
+        store,
+        loader: Arc::new(Folders { roots, environment: sources::environment() }),
+        clock: Arc::new(WallClock::starting()),
+        connect: Arc::new(backstop_connect::connector),
+        logs: LogWriter::start(Some(kept.logs.clone())),
+        scratch: kept.scratch.clone(),
+        limits: ServiceLimits { slots, ..ServiceLimits::default() },
+        address: address.to_string(),
+    })
+    .await
+    .map_err(refused)?;
+    tell_what_is_there(&service, kept, &address.to_string());
+    let (stopped, stop) = watch::channel(false);
+    let serving = tokio::spawn(backstop_server::serve(listener, backstop_server::router(service.clone(), access), async move {
+        // The sender lives until the service has let go of its runs: a stream that is read for ever does not hold up the end.
+        let mut stop = stop;
+        let _ = stop.wait_for(|stopped| *stopped).await;
+    }));
+    let driving = {
+        let service = service.clone();
+        tokio::spawn(async move { service.run().await })
+    };
+    let exit = until_stopped(&service, driving, Duration::from_secs(arguments.grace)).await?;
+    stopped.send_replace(true);
+    // Streams that are read go on for ever: those who read them come back to the next service.
+    let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+    Ok(exit)
+}
+
+/// Waits for the first signal, lets runs go, and does not wait beyond the grace or a second signal.
+async fn until_stopped(service: &Arc<Service>, driving: tokio::task::JoinHandle<()>, grace: Duration) -> Result<Exit, Problem> {
+    let listen = |kind| signal(kind).map_err(|error| Problem::system("listen to signals", &error));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    tokio::pin!(driving);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        ended = &mut driving => {
+            return Err(Problem::usage("the service ended by itself").cause(ended.err().map_or_else(String::new, |error| error.to_string())).exit(Exit::Stuck));
+        }
+    }
+    let active = service.counts().active;
+    if active > 0 {
+        output::note(&format!("stopping: {} let go first (once more to stop at once)", words::count(active, "run")));
+    }
+    service.stop();
+    tokio::select! {
+        _ = &mut driving => {}
+        () = tokio::time::sleep(grace) => output::note("what is still running is found again by its markers when the service starts"),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(Exit::Success)
+}
+
+fn refused(error: Error) -> Problem {
+    match error {
+        Error::Store(error) => error.into(),
+        Error::Run(error) => error.into(),
+        other => Problem::usage(other.to_string()),
+    }
+}
+
+fn tell_what_is_there(service: &Service, kept: &Kept, address: &str) {
+    let catalog = service.catalog();
+    let counts = service.counts();
+    let errors = catalog.troubles().iter().flat_map(|trouble| &trouble.diagnostics);
+    let errors = errors.filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+    let mut text = format!(
+        "Backstop {} listens at http://{address}\n  store  {}\n  DAGs   {}",
+        env!("CARGO_PKG_VERSION"),
+        kept.store.display(),
+        catalog.dags().len()
+    );
+    if errors > 0 {
+        text.push_str(&format!(", and {} (see `backstop check`)", words::count(errors, "error")));
+    }
+    if counts.queued > 0 {
+        text.push_str(&format!("\n  runs   {} left by an earlier process, going on", counts.queued));
+    }
+    text.push_str(&format!("\n\nTry: curl http://{address}/api/v1/dags\n"));
+    output::tell(&text);
+}
+
+/// Loopback needs no token; other addresses do.
+fn access(arguments: &UpArgs) -> Result<Access, Problem> {
+    let from_file = match &arguments.token_file {
+        Some(file) => Some(
+            std::fs::read_to_string(file)
+                .map_err(|error| Problem::system(format!("read the token file {}", file.display()), &error))?,
+        ),
+        None => std::env::var(TOKEN).ok(),
+    };
+    let token = from_file.map(|token| token.trim().to_owned());
+    match token {
+        Some(token) if token.len() < 16 => {
+            Err(Problem::usage("the token is shorter than 16 characters").hint("make one with: openssl rand -hex 32"))
+        }
+        Some(token) => Ok(Access::with_token(token)),
+        None if arguments.listen.ip().is_loopback() => Ok(Access::loopback()),
+        None => Err(Problem::usage(format!("{} is not loopback: whoever reaches it could run SQL", arguments.listen))
+            .hint(format!("give a token with --token-file FILE or {TOKEN}, or listen on 127.0.0.1"))),
+    }
+}
+
+/// Project folders.
+struct Folders {
+    roots: Vec<PathBuf>,
+    environment: Environment,
+}
+
+impl Loader for Folders {
+    fn load(&self) -> Vec<Loaded> {
+        self.roots.iter().map(|root| backstop_project::load(&Sources::of_folder(root), &self.environment)).collect()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let mut left = FILES_MAX;
+        for root in &self.roots {
+            look(root, &mut hasher, &mut left);
+        }
+        hasher.finish()
+    }
+}
+
+/// Takes in the name, size and time of every file below; hidden folders (`.backstop`, `.git`) are not looked into.
+fn look(folder: &Path, hasher: &mut DefaultHasher, left: &mut usize) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let mut entries: Vec<_> = entries.flatten().collect();
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        if *left == 0 {
+            return;
+        }
+        *left -= 1;
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                look(&entry.path(), hasher, left);
+            }
+        } else {
+            (entry.path(), metadata.len(), metadata.modified().ok()).hash(hasher);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! How the service is: health, metrics, pools, who did what.
+
+use super::{Page, Query, rows};
+use crate::Problem;
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use backstop_runtime::service::Service;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+pub(super) async fn health(State(service): State<Arc<Service>>) -> Result<Json<Value>, Problem> {
+    // What cannot write is not healthy: this goes through the store's writer to the disk.
+    service.store().flush().await?;
+    let status = if service.is_stopping() { "stopping" } else { "ok" };
+    Ok(Json(json!({ "status": status, "version": env!("CARGO_PKG_VERSION") })))
+}
+
+pub(super) async fn metrics(State(service): State<Arc<Service>>) -> impl IntoResponse {
+    let counts = service.counts();
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, values: &[(String, u64)]| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (labels, value) in values {
+            let _ = writeln!(text, "{name}{labels} {value}");
+        }
+    };
+    let of_state = |state: &str, value: usize| (format!("{{state=\"{state}\"}}"), value as u64);
+    let runs = [
+        of_state("queued", counts.queued),
+        of_state("active", counts.active),
+        of_state("hindered", counts.hindered),
+        of_state("stuck", counts.stuck),
+    ];
+    gauge("backstop_runs", "Unfinished runs, by how they stand with the service.", &runs);
+    gauge("backstop_tasks_running", "Tasks going on.", &[(String::new(), u64::from(service.slots().used()))]);
+    gauge("backstop_dags", "DAGs loaded.", &[(String::new(), service.catalog().dags().len() as u64)]);
+    let pools = service.slots().pools();
+    let of_pool = |value: fn(&backstop_runtime::slots::PoolUse) -> u64| -> Vec<(String, u64)> {
+        pools.iter().map(|pool| (format!("{{pool=\"{}\"}}", escaped(&pool.name)), value(pool))).collect()
+    };
+    gauge("backstop_pool_slots_used", "Slots in use.", &of_pool(|pool| u64::from(pool.used)));
+    gauge("backstop_pool_waiting", "Instances that wait for slots.", &of_pool(|pool| pool.waiting as u64));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+pub(super) async fn pools(State(service): State<Arc<Service>>) -> Json<Page<Value>> {
+    let items = service.slots().pools().into_iter();
+    let items = items.map(|pool| json!({ "pool": pool.name, "slots": pool.slots, "used": pool.used, "waiting": pool.waiting }));
+    Json(Page { items: items.collect(), next: None })
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Before {
+    /// The cursor: only what is older than this.
+    before: Option<u64>,
+    limit: Option<u32>,
+}
+
+pub(super) async fn audit(
+    State(service): State<Arc<Service>>,
+    Query(wanted): Query<Before>,
+) -> Result<Json<Page<Value>>, Problem> {
+    let limit = rows(wanted.limit)?;
+    let acts = service.store().acts(wanted.before, limit).await?;
+    let next = (acts.len() == limit as usize).then(|| acts.last().map(|row| row.seq.to_string())).flatten();
+    let items = acts
+        .into_iter()
+        .map(|row| json!({ "seq": row.seq, "at": row.act.at, "who": row.act.who, "why": row.act.why, "what": row.act.what }));
+    Ok(Json(Page { items: items.collect(), next }))
+}

@@ -1,0 +1,118 @@
+//! What can be asked, under `/api/v1`.
+//!
+//! Lists are objects with `items` and `next`; `next` is the cursor of the next page, null behind the last.
+
+mod dags;
+mod health;
+mod runs;
+mod stream;
+
+use crate::Problem;
+use axum::Router;
+use axum::extract::FromRequest;
+use axum::extract::rejection::JsonRejection;
+use axum::routing::{get, post};
+use backstop_runtime::service::{Service, Who};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Rows of a page, where the request does not say.
+const PAGE: u32 = 50;
+/// Rows of a page at most.
+const PAGE_MAX: u32 = 1000;
+
+/// All routes.
+pub(crate) fn routes(service: Arc<Service>) -> Router {
+    let api = Router::new()
+        .route("/dags", get(dags::list))
+        .route("/dags/{dag}", get(dags::show).patch(dags::change))
+        .route("/dags/{dag}/runs", post(dags::trigger))
+        .route("/problems", get(dags::problems))
+        .route("/runs", get(runs::list))
+        .route("/runs/{run}", get(runs::show))
+        .route("/runs/{run}/tasks", get(runs::tasks))
+        .route("/runs/{run}/statements", get(runs::statements))
+        .route("/runs/{run}/events", get(runs::events))
+        .route("/runs/{run}/why", get(runs::why))
+        .route("/runs/{run}/cancel", post(runs::cancel))
+        .route("/runs/{run}/resolve", post(runs::resolve))
+        .route("/pools", get(health::pools))
+        .route("/audit", get(health::audit))
+        .route("/stream", get(stream::stream));
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/metrics", get(health::metrics))
+        .nest("/api/v1", api)
+        .fallback(nothing)
+        .method_not_allowed_fallback(not_so)
+        .with_state(service)
+}
+
+async fn nothing() -> Problem {
+    Problem::not_found("there is nothing at this path")
+}
+
+async fn not_so() -> Problem {
+    use axum::http::StatusCode;
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "Not by this method",
+        "this path is not asked by this method",
+    )
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize)]
+pub(crate) struct Page<T> {
+    items: Vec<T>,
+    next: Option<String>,
+}
+
+/// How many rows a request wants.
+fn rows(limit: Option<u32>) -> Result<u32, Problem> {
+    match limit {
+        None => Ok(PAGE),
+        Some(limit @ 1..=PAGE_MAX) => Ok(limit),
+        Some(limit) => Err(Problem::bad_request(format!("`limit` is {limit}, and must be from 1 to {PAGE_MAX}"))),
+    }
+}
+
+/// A body of JSON; a refusal is a problem document.
+#[derive(FromRequest)]
+#[from_request(via(axum::Json), rejection(Problem))]
+pub(crate) struct Body<T>(T);
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        Problem::new(rejection.status(), "bad-body", "The body makes no sense", rejection.body_text())
+    }
+}
+
+/// What is asked in the query; a refusal is a problem document.
+#[derive(axum::extract::FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Problem))]
+pub(crate) struct Query<T>(T);
+
+impl From<axum::extract::rejection::QueryRejection> for Problem {
+    fn from(rejection: axum::extract::rejection::QueryRejection) -> Self {
+        Problem::bad_request(rejection.body_text())
+    }
+}
+
+/// Who asks, and why; in the body of everything that changes something.
+#[derive(Debug, Default, Deserialize)]
+struct By {
+    /// Who; `api` when nobody says.
+    who: Option<String>,
+    /// Why.
+    why: Option<String>,
+}
+
+impl From<By> for Who {
+    fn from(by: By) -> Self {
+        let clean = |text: Option<String>| text.unwrap_or_default().trim().to_owned();
+        let who = clean(by.who);
+        Self { who: if who.is_empty() { "api".into() } else { who }, why: clean(by.why) }
+    }
+}

@@ -1,0 +1,41 @@
+//! The HTTP API of a service, and the live stream of what happens.
+//!
+//! This crate must not know: how runs are driven (it asks `backstop_runtime::service`), how definitions are written, databases of users.
+//! An answer tells only what is durable. Every refusal is a problem document (RFC 9457) that says what to do next.
+//!
+//! Where to go next: [`api`] for what can be asked, [`guard`] for who may ask, [`problem`] for refusals, [`wire`] for the shapes.
+
+pub mod api;
+pub mod guard;
+pub mod problem;
+pub mod wire;
+
+pub use guard::Access;
+pub use problem::Problem;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use backstop_runtime::service::Service;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// The largest body of a request.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Everything under one roof: `/health`, `/metrics` and `/api/v1`.
+pub fn router(service: Arc<Service>, access: Access) -> Router {
+    let api = api::routes(service).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    api.layer(axum::middleware::from_fn_with_state(Arc::new(access), guard::check))
+}
+
+/// Serves until `stop` resolves, and then until the answers that are under way are given.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}

@@ -1,0 +1,121 @@
+//! Refusals: problem documents (RFC 9457) that say what to do next.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use backstop_runtime::service::Error;
+use backstop_store::ErrorKind;
+use serde::Serialize;
+
+/// A refusal. `type` is a word of ours, stable, for programs; `title` and `detail` are for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    /// Each thing that is wrong with the request, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Flaw>,
+}
+
+/// One thing that is wrong with a request.
+#[derive(Clone, Debug, Serialize)]
+pub struct Flaw {
+    /// Which parameter or field.
+    pub name: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// A refusal with this status.
+    pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { kind, title, status: status.as_u16(), detail: detail.into(), hint: None, errors: Vec::new() }
+    }
+
+    /// With what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A request that makes no sense.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request makes no sense", detail)
+    }
+
+    /// What was asked for is not there.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
+
+impl From<backstop_store::Error> for Problem {
+    fn from(error: backstop_store::Error) -> Self {
+        if error.kind == ErrorKind::NotFound {
+            let problem = Self::not_found(error.message);
+            return Self { hint: error.hint, ..problem };
+        }
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "store", "The store does not answer", error.message);
+        Self { hint: error.hint, ..problem }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let detail = error.to_string();
+        match error {
+            Error::NoDag { hint, .. } => Self::not_found(detail).hint(hint),
+            Error::NoRun(_) => Self::not_found(detail),
+            Error::Params { errors, .. } => {
+                let flaw = |error: backstop_runtime::service::ParamError| Flaw {
+                    name: error.name,
+                    message: error.message,
+                    hint: error.hint,
+                };
+                let problem =
+                    Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-parameters", "The parameters do not fit the DAG", detail);
+                Self { errors: errors.into_iter().map(flaw).collect(), ..problem }
+            }
+            Error::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", "It cannot be done as things stand", detail),
+            Error::Invalid(_) => Self::bad_request(detail),
+            Error::Stopping => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service is stopping", detail).hint("ask the next one")
+            }
+            Error::Store(error) => error.into(),
+            Error::Run(backstop_runtime::Error::Request(_)) => Self::bad_request(detail),
+            Error::Run(error) => {
+                let detail = causes(&error);
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "run", "The run could not be changed", detail)
+            }
+        }
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
