@@ -20,3 +20,4 @@ mod questions;
 mod resume;
 mod secrets;
 mod server;
+mod up;

@@ -149,10 +149,30 @@ impl Running {
         self.child.wait().unwrap();
     }
 
+    /// All it said so far.
+    pub(crate) fn heard(&self) -> &str {
+        &self.heard
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn terminate(self) -> (Option<i32>, String) {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.end()
+    }
+
     /// Waits for the end: the exit code, and all it said.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         self.stderr.read_to_string(&mut self.heard).unwrap();
-        (self.child.wait().unwrap().code(), self.heard)
+        (self.child.wait().unwrap().code(), std::mem::take(&mut self.heard))
+    }
+}
+
+impl Drop for Running {
+    /// A test that ends leaves no service behind.
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -4,6 +4,8 @@
 //! a free place goes to the DAG that has the fewest, so that one with a thousand runs does not keep the others waiting.
 
 use super::live::LiveWatcher;
+use super::scheduler::Replan;
+use super::steer::Kept;
 use super::{Error, Service, ServiceLimits};
 use crate::clock::Clock;
 use crate::control::Ask;
@@ -55,6 +57,11 @@ struct Hindered {
 /// The runs of a service.
 pub(super) struct Desk {
     pub(super) paused: BTreeSet<DagId>,
+    /// How far each DAG is planned: the time of its last tick.
+    pub(super) cursors: BTreeMap<DagId, Timestamp>,
+    /// Why the ticks of a DAG cannot be planned.
+    pub(super) unplanned: BTreeMap<DagId, String>,
+    pub(super) replan: Replan,
     queued: BTreeMap<DagId, VecDeque<Queued>>,
     active: BTreeMap<RunId, Active>,
     active_of: BTreeMap<DagId, usize>,
@@ -144,9 +151,12 @@ pub struct Counts {
 }
 
 impl Desk {
-    pub(super) fn new(paused: BTreeSet<DagId>) -> Self {
+    pub(super) fn new(kept: BTreeMap<DagId, Kept>) -> Self {
         Self {
-            paused,
+            paused: kept.iter().filter(|(_, kept)| kept.paused).map(|(dag, _)| dag.clone()).collect(),
+            cursors: kept.into_iter().filter_map(|(dag, kept)| Some((dag, kept.cursor?))).collect(),
+            unplanned: BTreeMap::new(),
+            replan: Replan::default(),
             queued: BTreeMap::new(),
             active: BTreeMap::new(),
             active_of: BTreeMap::new(),
@@ -154,6 +164,13 @@ impl Desk {
             stuck: BTreeMap::new(),
             urgent: Vec::new(),
         }
+    }
+
+    /// Runs of a DAG that wait, are driven, or are to be tried again. Those that wait for a person do not keep others from being made.
+    pub(super) fn runs_of(&self, dag: &DagId) -> usize {
+        let queued = self.queued.get(dag).map_or(0, VecDeque::len);
+        let hindered = self.hindered.values().filter(|hindered| hindered.queued.header.dag_id == *dag).count();
+        queued + hindered + self.active_of.get(dag).copied().unwrap_or(0)
     }
 
     fn knows(&self, run: &RunId, dag: &DagId) -> bool {
@@ -182,7 +199,7 @@ impl Desk {
     }
 
     /// Takes the run that goes next, if one may.
-    fn next(&mut self, limits: &ServiceLimits, now: Timestamp) -> Option<(Queued, Control)> {
+    fn next(&mut self, limits: &ServiceLimits, of_dag: impl Fn(&DagId) -> usize, now: Timestamp) -> Option<(Queued, Control)> {
         if let Some(urgent) = self.urgent.pop() {
             return Some(urgent);
         }
@@ -190,7 +207,7 @@ impl Desk {
             return None;
         }
         let active = |dag: &DagId| self.active_of.get(dag).copied().unwrap_or(0);
-        let may_go = |dag: &DagId| !self.paused.contains(dag) && active(dag) < limits.runs_of_a_dag;
+        let may_go = |dag: &DagId| !self.paused.contains(dag) && active(dag) < of_dag(dag);
         let dag = self.queued.keys().filter(|dag| may_go(dag)).min_by_key(|dag| active(dag))?.clone();
         let queue = self.queued.get_mut(&dag)?;
         let queued = queue.pop_front()?;
@@ -213,7 +230,13 @@ impl Desk {
         }
     }
 
-    fn standing(&self, run: &RunId, limits: &ServiceLimits, is_stopping: bool) -> Standing {
+    fn standing(
+        &self,
+        run: &RunId,
+        limits: &ServiceLimits,
+        limit_of_dag: impl Fn(&DagId) -> usize,
+        is_stopping: bool,
+    ) -> Standing {
         if let Some(active) = self.active.get(run) {
             return Standing::Active { since: active.since };
         }
@@ -233,8 +256,8 @@ impl Desk {
             Waiting::Stopping
         } else if self.paused.contains(dag) {
             Waiting::Paused
-        } else if of_dag >= limits.runs_of_a_dag {
-            Waiting::RunsOfDag { active: of_dag, limit: limits.runs_of_a_dag, ahead }
+        } else if of_dag >= limit_of_dag(dag) {
+            Waiting::RunsOfDag { active: of_dag, limit: limit_of_dag(dag), ahead }
         } else if self.active.len() >= limits.runs {
             Waiting::Runs { active: self.active.len(), limit: limits.runs }
         } else {
@@ -255,7 +278,15 @@ enum Driven {
 impl Service {
     /// How a run stands with the service.
     pub fn standing(&self, run: &RunId) -> Standing {
-        self.desk().standing(run, &self.limits, self.is_stopping())
+        let limits = self.limits_of_dags();
+        self.desk().standing(run, &self.limits, limits, self.is_stopping())
+    }
+
+    /// How many runs a DAG may have going on.
+    fn limits_of_dags(&self) -> impl Fn(&DagId) -> usize + use<> {
+        let catalog = self.catalog();
+        let default = self.limits.runs_of_a_dag;
+        move |dag| catalog.dag(dag.as_str()).map_or(default, |entry| entry.definition.max_active_runs.max(1) as usize)
     }
 
     /// Runs that wait, are driven, and so on.
@@ -339,8 +370,9 @@ impl Service {
             } else {
                 self.try_again_what_is_due();
                 let now = self.clock.now();
+                let limits = self.limits_of_dags();
                 loop {
-                    let next = self.desk().next(&self.limits, now);
+                    let next = self.desk().next(&self.limits, &limits, now);
                     let Some((queued, control)) = next else { break };
                     let service = self.clone();
                     driven.spawn(async move { service.drive_one(queued, control).await });
@@ -402,8 +434,10 @@ impl Service {
                 desk.hindered.insert(header.run_id.clone(), Hindered { queued, why, again_at });
             }
         }
+        desk.replan.dags.insert(header.dag_id.clone());
         drop(desk);
         self.pump.notify_one();
+        self.replan.notify_one();
     }
 
     async fn drive_run(&self, queued: Queued, control: Control) -> Driven {

@@ -10,6 +10,7 @@ pub mod catalog;
 mod desk;
 mod holder;
 pub mod live;
+mod scheduler;
 mod steer;
 
 pub use catalog::{Catalog, DagEntry, Loader, Trouble};
@@ -56,7 +57,7 @@ pub struct Options {
 pub struct ServiceLimits {
     /// Runs that are driven at once; the others wait in the store.
     pub runs: usize,
-    /// Runs of one DAG at once (Airflow's `max_active_runs`), where the DAG does not say.
+    /// Runs of one DAG at once, where the DAG is gone and does not say (`max_active_runs`).
     pub runs_of_a_dag: usize,
     /// Tasks and pools over all runs.
     pub slots: SlotLimits,
@@ -125,6 +126,8 @@ pub struct Service {
     kept: Mutex<HashSet<String>>,
     /// Told when a run may be begun.
     pump: Notify,
+    /// Told when ticks may be planned that could not be, or other ones.
+    replan: Notify,
     stopping: watch::Sender<bool>,
     /// Nobody else drives runs of this store as long as this is held.
     _hold: RunLock,
@@ -137,7 +140,7 @@ impl Service {
     /// `Busy` when another service has the store; it says which. When the store fails.
     pub async fn new(options: Options) -> Result<Arc<Self>, Error> {
         let hold = holder::take(&*options.store, &options.address, options.clock.now()).await?;
-        let paused = steer::paused(&*options.store).await?;
+        let kept = steer::kept(&*options.store).await?;
         let catalog = Catalog::load(&*options.loader, None, &options.connect);
         let service = Arc::new(Self {
             store: options.store,
@@ -150,9 +153,10 @@ impl Service {
             limits: options.limits,
             live: Arc::new(Live::default()),
             catalog: RwLock::new(Arc::new(catalog)),
-            desk: Mutex::new(Desk::new(paused)),
+            desk: Mutex::new(Desk::new(kept)),
             kept: Mutex::default(),
             pump: Notify::new(),
+            replan: Notify::new(),
             stopping: watch::channel(false).0,
             _hold: hold,
         });
@@ -163,8 +167,10 @@ impl Service {
     /// Drives runs and watches files until [`Self::stop`]; returns when nothing is being driven any more.
     pub async fn run(self: &Arc<Self>) {
         let watching = tokio::spawn(catalog::watch(self.clone()));
+        let scheduling = tokio::spawn(self.clone().schedule());
         self.drive().await;
         watching.abort();
+        scheduling.abort();
     }
 
     /// Stops: nothing more is begun, and `run` returns when what goes on has let go. Without `cancel` running statements are waited
@@ -210,7 +216,9 @@ impl Service {
         let after = Catalog::load(&*self.loader, Some(&before), &self.connect);
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
         self.live.tell_catalog_changed(self.clock.now());
+        self.desk().replan.all = true;
         self.pump.notify_one();
+        self.replan.notify_one();
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {

@@ -8,8 +8,8 @@ use backstop_core::{Command, DagId, InstanceId, RunId, RunState, TaskId};
 use backstop_project::params;
 use backstop_store::{Act, AppendError, Entry, Store};
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The kind of entries that keep what is known of DAGs beside their files.
@@ -74,10 +74,13 @@ impl Service {
         let params =
             params::resolve(&entry.definition.params, &trigger.params).map_err(|errors| Error::Params { dag, errors })?;
         let now = self.clock.now();
+        let logical_date = trigger.logical_date.unwrap_or(now);
+        let timetable = entry.definition.timetable.as_ref();
+        let data_interval = trigger.data_interval.or_else(|| timetable.map(|timetable| timetable.manual_interval(logical_date)));
         let request = Request {
             run_id: trigger.run_id.clone().unwrap_or_else(|| new_run_id(&*self.clock)),
-            logical_date: Some(trigger.logical_date.unwrap_or(now)),
-            data_interval: trigger.data_interval,
+            logical_date: Some(logical_date),
+            data_interval,
             params,
             only_tasks: trigger.only_tasks,
             dry_run: trigger.dry_run,
@@ -214,18 +217,20 @@ impl Service {
     /// No such DAG; the store.
     pub async fn pause(&self, dag: &str, pause: bool, who: &Who) -> Result<(), Error> {
         let id = self.dag(dag)?.definition.dag.id().clone();
-        let entry = Entry { kind: DAG.into(), key: id.to_string(), body: Some(json!({ "paused": pause }).to_string()) };
+        let entry = Kept { paused: pause, cursor: self.desk().cursors.get(&id).copied() }.entry(&id);
         let what = format!("{} DAG `{id}`", if pause { "paused" } else { "unpaused" });
         self.store.put(vec![entry], Some(self.acted(who, what))).await?;
         let mut desk = self.desk();
         if pause {
-            desk.paused.insert(id)
+            desk.paused.insert(id.clone());
         } else {
-            desk.paused.remove(&id)
-        };
+            desk.paused.remove(&id);
+        }
+        desk.replan.dags.insert(id);
         drop(desk);
         self.live.tell_catalog_changed(self.clock.now());
         self.pump.notify_one();
+        self.replan.notify_one();
         Ok(())
     }
 
@@ -234,9 +239,24 @@ impl Service {
     }
 }
 
-/// DAGs that are paused.
-pub(super) async fn paused(store: &dyn Store) -> Result<BTreeSet<DagId>, Error> {
+/// What is kept of a DAG beside its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Kept {
+    /// Nothing of it is begun.
+    pub(super) paused: bool,
+    /// The time of the last tick that was planned.
+    pub(super) cursor: Option<Timestamp>,
+}
+
+impl Kept {
+    pub(super) fn entry(self, dag: &DagId) -> Entry {
+        Entry { kind: DAG.into(), key: dag.to_string(), body: serde_json::to_string(&self).ok() }
+    }
+}
+
+/// What is kept of each DAG.
+pub(super) async fn kept(store: &dyn Store) -> Result<BTreeMap<DagId, Kept>, Error> {
     let entries = store.entries(DAG).await?;
-    let is_paused = |body: &str| serde_json::from_str::<Value>(body).is_ok_and(|body| body["paused"] == true);
-    Ok(entries.into_iter().filter(|(_, body)| is_paused(body)).map(|(dag, _)| DagId::new(dag)).collect())
+    Ok(entries.into_iter().map(|(dag, body)| (DagId::new(dag), serde_json::from_str(&body).unwrap_or_default())).collect())
 }

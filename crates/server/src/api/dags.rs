@@ -22,6 +22,12 @@ pub(super) struct Dag {
     file: String,
     schedule: Option<String>,
     timezone: String,
+    /// When it runs next by itself, and which data that run is about; of a paused DAG, what would be next.
+    next_run_at: Option<Timestamp>,
+    next_logical_date: Option<Timestamp>,
+    /// Why its runs cannot be made, where they cannot.
+    not_scheduled_because: Option<String>,
+    max_active_runs: u32,
     paused: bool,
     /// Its file is broken now: this is its last good version.
     stale: bool,
@@ -30,8 +36,9 @@ pub(super) struct Dag {
 }
 
 impl Dag {
-    fn new(entry: &DagEntry, paused: bool) -> Self {
+    fn new(service: &Service, entry: &DagEntry, paused: bool) -> Self {
         let definition = &entry.definition;
+        let next = service.next_tick(entry);
         Self {
             dag: definition.dag.id().to_string(),
             description: definition.description.clone(),
@@ -40,6 +47,10 @@ impl Dag {
             file: definition.file.to_string(),
             schedule: definition.schedule.clone(),
             timezone: definition.timezone.clone(),
+            next_run_at: next.as_ref().map(|tick| tick.run_after),
+            next_logical_date: next.as_ref().map(|tick| tick.logical_date),
+            not_scheduled_because: service.unplanned(definition.dag.id()),
+            max_active_runs: definition.max_active_runs,
             paused,
             stale: entry.is_stale,
             version: definition.version.clone(),
@@ -70,7 +81,7 @@ struct Shown {
 pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<Page<Dag>> {
     let paused = service.paused();
     let catalog = service.catalog();
-    let items = catalog.dags().iter().map(|(id, entry)| Dag::new(entry, paused.contains(id))).collect();
+    let items = catalog.dags().iter().map(|(id, entry)| Dag::new(&service, entry, paused.contains(id))).collect();
     Json(Page { items, next: None })
 }
 
@@ -95,7 +106,7 @@ pub(super) async fn show(State(service): State<Arc<Service>>, Path(dag): Path<St
         })
     });
     let paused = service.paused().contains(definition.dag.id());
-    let shown = Shown { dag: Dag::new(&entry, paused), params: params.collect(), graph: graph.collect() };
+    let shown = Shown { dag: Dag::new(&service, &entry, paused), params: params.collect(), graph: graph.collect() };
     Ok(([(header::ETAG, format!("W/\"{}-{paused}\"", definition.version))], Json(shown)))
 }
 
@@ -114,7 +125,7 @@ pub(super) async fn change(
 ) -> Result<Json<Dag>, Problem> {
     service.pause(&dag, change.paused, &By { who: change.who, why: change.why }.into()).await?;
     let entry = service.dag(&dag)?;
-    Ok(Json(Dag::new(&entry, change.paused)))
+    Ok(Json(Dag::new(&service, &entry, change.paused)))
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,0 +1,350 @@
+//! The service: runs that are asked for and that timetables ask for, through crashes and restarts, steered by its API.
+
+use crate::project::{Project, Running};
+use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// A service that goes on.
+struct Up {
+    running: Running,
+    address: String,
+}
+
+/// What it answered.
+struct Answer {
+    status: u16,
+    head: String,
+    body: Value,
+}
+
+impl Up {
+    fn of(project: &Project) -> Self {
+        Self::with(project, &[])
+    }
+
+    /// On a port that nobody else has.
+    fn with(project: &Project, arguments: &[&str]) -> Self {
+        let mut running = project.start(&[&["up", "--listen", "127.0.0.1:0"], arguments].concat());
+        running.wait_for("listens at http://");
+        let heard = running.heard().to_owned();
+        let address = heard.split("http://").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+        Self { running, address }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.ask_with(method, path, body, &format!("Host: {}", self.address))
+    }
+
+    fn ask_with(&self, method: &str, path: &str, body: Option<&Value>, headers: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let body = body.map_or_else(String::new, Value::to_string);
+        let length = body.len();
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+        let request =
+            format!("{method} {path} HTTP/1.1\r\n{headers}\r\n{kind}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        Answer {
+            status: head.split_whitespace().nth(1).unwrap().parse().unwrap(),
+            head: head.to_ascii_lowercase(),
+            body: serde_json::from_str(body).unwrap_or_else(|_| Value::from(body)),
+        }
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let answer = self.ask("GET", path, None);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        answer.body
+    }
+
+    /// Asks for a run, and returns its id.
+    fn trigger(&self, dag: &str, body: Value) -> String {
+        let answer = self.ask("POST", &format!("/api/v1/dags/{dag}/runs"), Some(&body));
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.body["run_id"].as_str().unwrap().to_owned()
+    }
+
+    fn state(&self, run: &str) -> String {
+        self.get(&format!("/api/v1/runs/{run}"))["state"].as_str().unwrap().to_owned()
+    }
+
+    fn task(&self, run: &str, task: &str) -> String {
+        let tasks = self.get(&format!("/api/v1/runs/{run}/tasks"));
+        let found = tasks["items"].as_array().unwrap().iter().find(|row| row["task"] == task);
+        found.map_or_else(String::new, |row| row["state"].as_str().unwrap().to_owned())
+    }
+
+    fn wait_for_state(&self, run: &str, state: &str) {
+        wait(&format!("run {run} to be {state}"), || self.state(run) == state);
+    }
+}
+
+/// Waits for what is certain to come; a test that waits for ever says for what.
+#[expect(clippy::disallowed_methods, reason = "the service is another process, and its API is asked again and again")]
+fn wait(what: &str, mut is_there: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_there() {
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A DAG whose second task goes on until a file is there.
+const GATED: &str = "dag: gated\nconnection: db\ntasks:\n  first: {sql: \"INSERT INTO effect VALUES ('first')\"}\n  \
+                     gate: {sensor: {sql: \"SELECT count(*) FROM gate\", poke_interval: 1s}, after: [first]}\n  \
+                     last: {sql: \"INSERT INTO effect VALUES ('last')\", after: [gate]}\n";
+
+fn gated() -> Project {
+    let project = Project::new(&[("dags/gated.yaml", GATED)]);
+    project.sql("CREATE TABLE effect (what text); CREATE TABLE gate (a int)");
+    project
+}
+
+fn count(project: &Project, what: &str) -> i64 {
+    project.ask(&format!("SELECT count(*) FROM effect WHERE what = '{what}'"))
+}
+
+#[test]
+fn a_run_goes_on_after_kill_9_and_takes_effect_once() {
+    let project = gated();
+    let up = Up::of(&project);
+    let run = up.trigger("gated", json!({ "who": "ann", "why": "the nightly load failed" }));
+    wait("the gate", || up.task(&run, "gate") == "up_for_reschedule" || up.task(&run, "gate") == "deferred");
+    up.running.kill();
+    project.sql("INSERT INTO gate VALUES (1)");
+    let up = Up::of(&project);
+    up.wait_for_state(&run, "success");
+    assert_eq!((count(&project, "first"), count(&project, "last")), (1, 1));
+    let events = up.get(&format!("/api/v1/runs/{run}/events?limit=1000"));
+    let asked = events["items"].as_array().unwrap().iter().find(|event| event["type"] == "operator_acted").unwrap();
+    assert_eq!((asked["who"].as_str(), asked["why"].as_str()), (Some("ann"), Some("the nightly load failed")));
+}
+
+#[test]
+fn a_clean_stop_hands_over_and_the_next_service_goes_on() {
+    let project = gated();
+    let up = Up::of(&project);
+    let run = up.trigger("gated", json!({}));
+    wait("the first task", || up.task(&run, "first") == "success");
+    assert_eq!(up.running.terminate().0, Some(0));
+    project.sql("INSERT INTO gate VALUES (1)");
+    let up = Up::of(&project);
+    up.wait_for_state(&run, "success");
+    assert_eq!((count(&project, "first"), count(&project, "last")), (1, 1));
+}
+
+#[test]
+fn a_paused_dag_keeps_its_runs_waiting_and_says_so() {
+    let project = gated();
+    project.sql("INSERT INTO gate VALUES (1)");
+    let up = Up::of(&project);
+    let paused = up.ask("PATCH", "/api/v1/dags/gated", Some(&json!({ "paused": true, "who": "ann", "why": "mending" })));
+    assert_eq!((paused.status, &paused.body["paused"]), (200, &json!(true)));
+    let run = up.trigger("gated", json!({}));
+    assert_eq!(up.get(&format!("/api/v1/runs/{run}/why"))["why"], "its DAG is paused");
+    up.running.kill();
+    // Also over a crash.
+    let up = Up::of(&project);
+    assert_eq!(up.get("/api/v1/dags/gated")["paused"], true);
+    assert_eq!(up.state(&run), "queued");
+    up.ask("PATCH", "/api/v1/dags/gated", Some(&json!({ "paused": false })));
+    up.wait_for_state(&run, "success");
+    let audit = up.get("/api/v1/audit");
+    assert_eq!(audit["items"][1]["what"], "paused DAG `gated`");
+    assert_eq!((&audit["items"][1]["who"], &audit["items"][1]["why"]), (&json!("ann"), &json!("mending")));
+}
+
+#[test]
+fn a_run_is_cancelled_whether_it_goes_on_or_waits() {
+    let project = gated();
+    let up = Up::of(&project);
+    let going = up.trigger("gated", json!({}));
+    wait("the first task", || up.task(&going, "first") == "success");
+    up.ask("PATCH", "/api/v1/dags/gated", Some(&json!({ "paused": true })));
+    let waiting = up.trigger("gated", json!({}));
+    for run in [&going, &waiting] {
+        let answer = up.ask("POST", &format!("/api/v1/runs/{run}/cancel"), Some(&json!({ "who": "ann", "why": "wrong day" })));
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        up.wait_for_state(run, "cancelled");
+    }
+    // Nothing of the run that waited was begun.
+    assert_eq!((count(&project, "first"), count(&project, "last")), (1, 0));
+    let again = up.ask("POST", &format!("/api/v1/runs/{going}/cancel"), Some(&json!({})));
+    assert_eq!((again.status, again.body["type"].as_str()), (409, Some("conflict")), "{}", again.body);
+}
+
+#[test]
+fn a_timetable_makes_each_run_once_through_crashes() {
+    let dag = "dag: often\nconnection: db\nschedule: {every: 1s}\nstart_date: 2026-01-01\ntasks:\n  \
+               note: {sql: \"INSERT INTO effect VALUES ('{{ ts }}')\"}\n";
+    let project = Project::new(&[("dags/often.yaml", dag)]);
+    project.sql("CREATE TABLE effect (what text)");
+    let runs = || project.ask("SELECT count(*) FROM effect");
+    for crash in 1..=3 {
+        let up = Up::of(&project);
+        wait("two more runs", || runs() >= crash * 2);
+        assert!(up.get("/api/v1/dags/often")["next_run_at"].is_string());
+        up.running.kill();
+    }
+    let up = Up::of(&project);
+    wait("the runs that were left", || up.get("/api/v1/runs?unfinished=true")["items"].as_array().unwrap().is_empty());
+    up.ask("PATCH", "/api/v1/dags/often", Some(&json!({ "paused": true })));
+    wait("the last run", || up.get("/api/v1/runs?unfinished=true")["items"].as_array().unwrap().is_empty());
+    assert_eq!(project.ask("SELECT count(*) - count(DISTINCT what) FROM effect"), 0, "no tick ran twice");
+    let listed = up.get("/api/v1/runs?limit=1000");
+    let listed = listed["items"].as_array().unwrap();
+    assert!(listed.iter().all(|run| run["run_type"] == "scheduled" && run["state"] == "success"));
+    assert_eq!(i64::try_from(listed.len()).unwrap(), runs());
+}
+
+#[test]
+fn missed_ticks_are_caught_up_a_bounded_number_at_a_time() {
+    // A tick a second for years: 16 at once, and no more than that are made before one of them ends.
+    let dag = "dag: late\nconnection: db\nschedule: {every: 1s}\nstart_date: 2020-01-01\ncatchup: true\ntasks:\n  \
+               gate: {sensor: {sql: \"SELECT count(*) FROM gate\", poke_interval: 1h}}\n";
+    let project = Project::new(&[("dags/late.yaml", dag)]);
+    project.sql("CREATE TABLE gate (a int)");
+    let up = Up::of(&project);
+    wait("the runs that may go on at once", || up.get("/api/v1/runs?limit=1000")["items"].as_array().unwrap().len() == 16);
+    let listed = up.get("/api/v1/runs?limit=1000");
+    assert_eq!(listed["items"][15]["logical_date"], "2020-01-01T00:00:00Z");
+    assert_eq!(listed["items"][0]["logical_date"], "2020-01-01T00:00:15Z");
+    // It is not busy with the rest.
+    assert_eq!(up.get("/health")["status"], "ok");
+}
+
+#[test]
+fn a_changed_file_is_loaded_and_a_broken_one_keeps_its_last_good_version() {
+    let project = gated();
+    let up = Up::of(&project);
+    let tasks = || up.get("/api/v1/dags/gated")["tasks"].as_u64();
+    assert_eq!(tasks(), Some(3));
+    project.write("dags/gated.yaml", &format!("{GATED}  more: {{empty: true}}\n"));
+    wait("the new version", || tasks() == Some(4));
+    project.write("dags/gated.yaml", "dag: gated\ntasks: {{{\n");
+    wait("the trouble", || up.get("/api/v1/dags/gated")["stale"] == true);
+    assert_eq!(tasks(), Some(4));
+    let problems = up.get("/api/v1/problems");
+    assert_eq!(problems["items"][0]["file"], "dags/gated.yaml", "{problems}");
+    project.sql("INSERT INTO gate VALUES (1)");
+    let run = up.trigger("gated", json!({}));
+    up.wait_for_state(&run, "success");
+    std::fs::remove_file(project.path().join("dags/gated.yaml")).unwrap();
+    wait("the DAG to be gone", || up.ask("GET", "/api/v1/dags/gated", None).status == 404);
+}
+
+#[test]
+fn a_run_keeps_the_version_it_began_with() {
+    let project = gated();
+    let up = Up::of(&project);
+    let run = up.trigger("gated", json!({}));
+    wait("the first task", || up.task(&run, "first") == "success");
+    std::fs::remove_file(project.path().join("dags/gated.yaml")).unwrap();
+    wait("the DAG to be gone", || up.ask("GET", "/api/v1/dags/gated", None).status == 404);
+    up.running.kill();
+    project.sql("INSERT INTO gate VALUES (1)");
+    let up = Up::of(&project);
+    up.wait_for_state(&run, "success");
+    assert_eq!((count(&project, "first"), count(&project, "last")), (1, 1));
+}
+
+#[test]
+fn two_services_on_one_store_are_one_too_many() {
+    let project = gated();
+    let up = Up::of(&project);
+    let second = project.backstop(&["up", "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.code, Some(2));
+    assert!(
+        second.stderr.contains(&format!("another service has this store: process {}, at ", up.running.id())),
+        "{}",
+        second.stderr
+    );
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_what_to_do() {
+    let project = gated();
+    let up = Up::of(&project);
+    let refused = |method: &str, path: &str, body: Option<Value>| {
+        let answer = up.ask(method, path, body.as_ref());
+        assert!(answer.head.contains("application/problem+json"), "{path}: {}", answer.head);
+        (answer.status, answer.body["type"].as_str().unwrap_or_default().to_owned())
+    };
+    let kind = |status: u16, kind: &str| (status, kind.to_owned());
+    assert_eq!(refused("GET", "/api/v1/dags/gate", None), kind(404, "not-found"));
+    assert_eq!(refused("GET", "/api/v1/runs/none", None), kind(404, "not-found"));
+    assert_eq!(refused("GET", "/api/v1/runs?before=none", None), kind(400, "bad-request"));
+    assert_eq!(refused("GET", "/api/v1/runs?limit=0", None), kind(400, "bad-request"));
+    assert_eq!(refused("GET", "/api/v1/runs?limit=many", None), kind(400, "bad-request"));
+    assert_eq!(refused("GET", "/nothing", None), kind(404, "not-found"));
+    assert_eq!(refused("DELETE", "/api/v1/runs", None), kind(405, "method-not-allowed"));
+    assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(json!({ "parms": {} }))), kind(422, "bad-body"));
+    assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(json!({ "params": { "a": 1 } }))), kind(422, "bad-parameters"));
+    assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(json!({ "tasks": ["frist"] }))), kind(400, "bad-request"));
+    assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(json!({ "run_id": "../../etc" }))), kind(400, "bad-request"));
+    let huge = json!({ "why": "x".repeat(2 * 1024 * 1024) });
+    assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(huge)), kind(413, "bad-body"));
+    let answer = up.ask_with("GET", "/api/v1/dags", None, "Host: evil.example");
+    assert_eq!((answer.status, answer.body["type"].as_str()), (421, Some("wrong-host")));
+    let elsewhere = format!("Host: {}\r\nOrigin: http://evil.example", up.address);
+    let answer = up.ask_with("POST", "/api/v1/dags/gated/runs", Some(&json!({})), &elsewhere);
+    assert_eq!((answer.status, answer.body["type"].as_str()), (403, Some("wrong-origin")));
+    assert_eq!(up.get("/api/v1/runs")["items"], json!([]), "nothing of this made a run");
+}
+
+#[test]
+fn one_id_makes_one_run() {
+    let project = gated();
+    project.sql("INSERT INTO gate VALUES (1)");
+    let up = Up::of(&project);
+    let first = up.trigger("gated", json!({ "run_id": "load-2026-11-22" }));
+    let second = up.trigger("gated", json!({ "run_id": "load-2026-11-22" }));
+    assert_eq!(first, second);
+    up.wait_for_state(&first, "success");
+    assert_eq!(count(&project, "first"), 1);
+}
+
+#[test]
+fn an_address_beyond_loopback_needs_a_token() {
+    let project = gated();
+    let refused = project.backstop(&["up", "--listen", "0.0.0.0:0"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("is not loopback") && refused.stderr.contains("--token-file"), "{}", refused.stderr);
+    project.write("token", "too short\n");
+    assert!(project.backstop(&["up", "--listen", "127.0.0.1:0", "--token-file", "token"]).stderr.contains("shorter than 16"));
+    project.write("token", "0123456789abcdef0123456789abcdef\n");
+    let up = Up::with(&project, &["--token-file", "token"]);
+    assert_eq!(up.ask("GET", "/health", None).status, 200);
+    assert_eq!(up.ask("GET", "/api/v1/dags", None).status, 401);
+    let with = format!("Host: {}\r\nAuthorization: Bearer 0123456789abcdef0123456789abcdef", up.address);
+    assert_eq!(up.ask_with("GET", "/api/v1/dags", None, &with).status, 200);
+}
+
+#[test]
+fn the_stream_tells_what_happens_and_what_was_missed() {
+    let project = gated();
+    project.sql("INSERT INTO gate VALUES (1)");
+    let up = Up::of(&project);
+    let run = up.trigger("gated", json!({}));
+    up.wait_for_state(&run, "success");
+    let mut stream = TcpStream::connect(&up.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let request = format!("GET /api/v1/stream HTTP/1.1\r\nHost: {}\r\nLast-Event-ID: 0\r\n\r\n", up.address);
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut heard = String::new();
+    let mut piece = [0_u8; 4096];
+    while !heard.contains("run_succeeded") {
+        let read = stream.read(&mut piece).unwrap();
+        assert!(read > 0, "the stream ended: {heard}");
+        heard.push_str(&String::from_utf8_lossy(&piece[..read]));
+    }
+    assert!(heard.contains("text/event-stream") && heard.contains("id: 1\n") && heard.contains("run_created"), "{heard}");
+    // A client that never reads is nobody's trouble.
+    drop(stream);
+    let metrics = up.ask("GET", "/metrics", None);
+    assert!(metrics.body.as_str().unwrap().contains("backstop_runs{state=\"active\"} 0"));
+}
