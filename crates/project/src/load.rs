@@ -4,7 +4,7 @@ use crate::definition::{Definition, Project};
 use crate::diagnostic::{Diagnostic, Severity, Span, code};
 use crate::environment::{self, Environment};
 use crate::files::{self, Bundle, Files, ReadError};
-use crate::read::{self, Everyone, Other, Reading, Scope, circles, has_errors, project};
+use crate::read::{self, Everyone, Other, Reading, Scope, assets_nobody_updates, circles, has_errors, project};
 use crate::template::check::Checker;
 use crate::yaml::{self, Node};
 use backstop_core::DagId;
@@ -58,6 +58,7 @@ fn load_dags(files: &dyn Files, environment: &Environment, dag_files: &[&str], i
     let mut places: BTreeMap<DagId, Span> = BTreeMap::new();
     let mut defined_in: BTreeMap<DagId, Vec<Arc<str>>> = BTreeMap::new();
     let mut others: BTreeMap<DagId, Vec<Other>> = BTreeMap::new();
+    let mut awaited_assets = Vec::new();
     let mut some_are_unread = false;
     for path in dag_files {
         let Some(text) = read_yaml(files, path, &mut shared.diagnostics) else {
@@ -71,6 +72,7 @@ fn load_dags(files: &dyn Files, environment: &Environment, dag_files: &[&str], i
             some_are_unread = true;
             continue;
         };
+        awaited_assets.extend(read.awaited_assets);
         if !read.others.is_empty() {
             others.entry(id.clone()).or_default().extend(read.others);
         }
@@ -89,6 +91,10 @@ fn load_dags(files: &dyn Files, environment: &Environment, dag_files: &[&str], i
         }
     }
     if is_whole {
+        // Of DAGs that are wrong nobody knows what they update.
+        if !some_are_unread && dags.len() == defined_in.len() {
+            shared.diagnostics.extend(assets_nobody_updates(&awaited_assets, &dags));
+        }
         look_at_others(&mut dags, &defined_in, &others, some_are_unread, &mut shared.diagnostics);
     }
     shared.diagnostics.sort_by(|a, b| a.place.cmp(&b.place));

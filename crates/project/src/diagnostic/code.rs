@@ -78,6 +78,8 @@ codes! {
     WAITS_FOR_ITSELF = "B0410";
     /// Parameters for a run of another DAG that it does not take.
     WRONG_PARAMS = "B0411";
+    /// A schedule by an asset that nobody updates, beside one much like it.
+    ASSET_NOBODY_UPDATES = "B0412";
     /// A connection that is not there.
     UNKNOWN_CONNECTION = "B0501";
     /// A type of connection that Backstop does not know.

@@ -40,6 +40,8 @@ pub(crate) struct ReadDag {
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// Other DAGs that its tasks name.
     pub(crate) others: Vec<Other>,
+    /// Assets that its schedules wait for.
+    pub(crate) awaited_assets: Vec<(Arc<str>, Span)>,
 }
 
 /// What a DAG has beside its tasks.
@@ -79,7 +81,8 @@ pub(crate) fn read_dag(
             let diagnostic = Diagnostic::error(code::YAML_DOCUMENTS, "the file is empty", at);
             reading.diagnostics.push(diagnostic.hint("a DAG begins with `dag: <id>` and has `tasks:`"));
         }
-        return ReadDag { id: None, definition: None, diagnostics: reading.diagnostics, others: Vec::new() };
+        let (others, awaited_assets) = Default::default();
+        return ReadDag { id: None, definition: None, diagnostics: reading.diagnostics, others, awaited_assets };
     };
     let (id, parts) = reading.dag(&root);
     let valid = !reading.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
@@ -87,7 +90,8 @@ pub(crate) fn read_dag(
         (Some(parts), true) => reading.define(parts, text, project_yaml, &root),
         (Some(_) | None, _) => None,
     };
-    ReadDag { id, definition, diagnostics: reading.diagnostics, others: reading.others }
+    let Reading { diagnostics, others, awaited_assets, .. } = reading;
+    ReadDag { id, definition, diagnostics, others, awaited_assets }
 }
 
 /// Everything of a valid DAG.

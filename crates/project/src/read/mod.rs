@@ -18,7 +18,7 @@ mod value;
 
 pub(crate) use connection::{short_password, unknown_type};
 pub(crate) use dag::read_dag;
-pub(crate) use others::{Everyone, Other, circles, has_errors};
+pub(crate) use others::{Everyone, Other, assets_nobody_updates, circles, has_errors};
 pub(crate) use project::{read_defaults, read_notifiers, read_pools, read_project, without_secrets};
 pub(crate) use value::not_utf8;
 
@@ -64,6 +64,8 @@ pub(crate) struct Reading<'a> {
     checked: BTreeSet<String>,
     /// Other DAGs that tasks name, for when all DAGs are known.
     others: Vec<Other>,
+    /// Assets that schedules wait for.
+    awaited_assets: Vec<(Arc<str>, Span)>,
     /// What `${NAME}` stood for, where that is secret.
     pub(crate) secrets: Secrets,
     /// Whose templates are being read.
@@ -86,6 +88,7 @@ impl<'a> Reading<'a> {
             texts: BTreeMap::new(),
             checked: BTreeSet::new(),
             others: Vec::new(),
+            awaited_assets: Vec::new(),
             secrets: Secrets::default(),
             puller: pulls::Puller::default(),
             pulled: Vec::new(),

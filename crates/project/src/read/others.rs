@@ -278,6 +278,30 @@ fn wrong_params(definition: &Definition, other: &Other, given: &[Given], diagnos
     }
 }
 
+/// Schedules by assets that no task updates, while one updates an asset of nearly the same name. A warning, as the asset may well come from outside; so
+/// it is told only of what looks like a slip of the pen, and not where the names differ in digits.
+pub(crate) fn assets_nobody_updates(awaited: &[(Arc<str>, Span)], dags: &BTreeMap<DagId, Arc<Definition>>) -> Vec<Diagnostic> {
+    const LENGTH_MIN: usize = 5;
+    let bodies = dags.values().flat_map(|definition| &definition.bodies);
+    let updated: BTreeSet<&str> = bodies.flat_map(|body| &body.updates).map(|name| &**name).collect();
+    let without_digits = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "");
+    let mut diagnostics = Vec::new();
+    for (name, at) in awaited.iter().filter(|(name, _)| name.chars().count() >= LENGTH_MIN && !updated.contains(&**name)) {
+        let near = updated.iter().find(|known| {
+            known.chars().count() >= LENGTH_MIN
+                && known.len().abs_diff(name.len()) <= 4
+                && strsim::damerau_levenshtein(known, name) == 1
+                && without_digits(known) != without_digits(name)
+        });
+        if let Some(near) = near {
+            let message = format!("no task of this project updates asset `{name}`");
+            let diagnostic = Diagnostic::error(code::ASSET_NOBODY_UPDATES, message, at.clone()).warning();
+            diagnostics.push(diagnostic.hint(format!("did you mean `{near}`?")));
+        }
+    }
+    diagnostics
+}
+
 /// Whether any of them keeps a DAG from being loaded.
 pub(crate) fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)

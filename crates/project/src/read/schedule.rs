@@ -241,7 +241,11 @@ impl Reading<'_> {
             return None;
         }
         let (items, is_all) = match &node.value {
-            Value::Scalar { .. } => return self.asset_name(node).map(AssetExpr::Asset),
+            Value::Scalar { .. } => {
+                let name = self.asset_name(node)?;
+                self.awaited_assets.push((name.clone(), node.span(&self.file)));
+                return Some(AssetExpr::Asset(name));
+            }
             Value::List(_) if depth == 0 => (node, true),
             Value::List(_) => {
                 let hint = "write `{all: [...]}` or `{any: [...]}`, so that it says which";

@@ -86,6 +86,7 @@ cases! {
     b0410_waits_for_itself: WAITS_FOR_ITSELF, two_dags("  a: {dag: d}\n  b: {wait_for: d}\n  c: {wait_for: {dag: d, task: a}}\n");
     b0410_in_a_circle: WAITS_FOR_ITSELF, "//- dags/a.yaml\ndag: a\ntasks:\n  t: {wait_for: b}\n//- dags/b.yaml\ndag: b\ntasks:\n  t: {dag: c}\n  u: {wait_for: e}\n//- dags/c.yaml\ndag: c\ntasks:\n  t: {wait_for: a}\n//- dags/e.yaml\ndag: e\ntasks:\n  t: {wait_for: {dag: b, task: u}}\n";
     b0411_wrong_params: WRONG_PARAMS, two_dags("  a: {dag: {id: nightly, params: {regoin: eu, n: many}}}\n  b: {dag: nightly}\n");
+    b0412_asset_nobody_updates: ASSET_NOBODY_UPDATES, assets("slaes", "sales");
     b0501_unknown_connection: UNKNOWN_CONNECTION, task("sql: SELECT 1\nconnection: lita");
     b0502_unknown_connection_type: UNKNOWN_CONNECTION_TYPE, "//- backstop.yaml\nconnections:\n  a: {conn_type: postgre}\n  b: snowflake://x\n";
     b0503_no_connection: NO_CONNECTION, task("sql: SELECT 1");
@@ -148,6 +149,23 @@ fn a_dag_that_names_one_that_is_not_there_is_not_loaded_unless_it_is_looked_at_a
     assert_eq!(loaded.project.dags.keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["nightly"]);
     let alone = crate::load_only(&bundle, &Environment::new(), &["dags/d.yaml"]);
     assert!(alone.is_valid() && alone.project.dags.len() == 1, "{:?}", alone.diagnostics);
+}
+
+/// A DAG that runs after an asset, beside one that updates another.
+fn assets(awaited: &str, updated: &str) -> String {
+    format!(
+        "//- dags/a.yaml\ndag: a\nschedule: {{assets: {{any: [{awaited}, report]}}}}\ntasks:\n  t: {{empty: true}}\n//- dags/b.yaml\ndag: b\ntasks:\n  \
+         t: {{empty: true, updates: [{updated}]}}\n"
+    )
+}
+
+#[test]
+fn assets_from_outside_are_not_told() {
+    for (awaited, updated) in
+        [("sales", "sales"), ("stocks", "sales"), ("sales_1", "sales_2"), ("sales_eu", "sales_us"), ("eu", "us")]
+    {
+        assert_eq!(report(&assets(awaited, updated)), "", "{awaited} beside {updated}");
+    }
 }
 
 /// A task `keep` that binds a template, after a task `total` of this kind; a task `other` stands beside them.
