@@ -2,7 +2,9 @@
 
 use crate::words;
 use backstop_core::Event;
-use backstop_core::event::{CallbackId, CancelCause, Evidence, Failure, Occasion, Promise, SegmentCommit, SkipCause};
+use backstop_core::event::{
+    CallbackId, CancelCause, Evidence, Failure, Mark as Outcome, Occasion, Promise, Restart, SegmentCommit, SkipCause,
+};
 use jiff::Timestamp;
 
 /// What kind of news it is.
@@ -109,6 +111,25 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
                 CancelCause::DagrunTimeout => "took too long and is being ended",
             };
             of(&"run", Mark::Warn, format!("{what}: {reason}"))
+        }
+        Event::RunReopened => of(&"run", Mark::Plain, "reopened: it goes on".to_owned()),
+        Event::InstancesCleared { instances, restart } => {
+            let from = match restart {
+                Restart::Beginning => "run again",
+                Restart::LastCommit => "go on behind what they committed",
+            };
+            of(&"run", Mark::Plain, format!("these {from}: {}", join(instances)))
+        }
+        Event::TaskUnexpanded { task, count: _ } => of(task, Mark::Detail, "finds its items anew".to_owned()),
+        Event::InstanceMarked { instance, mark } => {
+            let (mark, word) = match mark {
+                Outcome::Success => (Mark::Good, "success"),
+                Outcome::Failed => (Mark::Bad, "failed"),
+            };
+            of(instance, mark, format!("marked {word} by a person"))
+        }
+        Event::InstanceCancelRequested { instance, reason, then: _ } => {
+            of(instance, Mark::Warn, format!("is being cancelled: {reason}"))
         }
         Event::RunStuck { instances } => of(&"run", Mark::Warn, format!("stuck: it is not known what {} did", join(instances))),
         Event::RunSucceeded => of(&"run", Mark::Good, "success".to_owned()),

@@ -4,6 +4,7 @@ use crate::event::CallbackId;
 use crate::id::InstanceId;
 use crate::state::{Instance, Key, RunPhase, RunState};
 use jiff::Timestamp;
+use std::sync::Arc;
 
 /// Wanted of the runtime. Asking again gives the same answer until a command changes the state.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +29,8 @@ pub enum Action {
         instance: InstanceId,
         /// Of the attempt.
         try_number: u32,
+        /// Why, when a person asked to end this instance alone; otherwise the run as a whole is being cancelled.
+        reason: Option<Arc<str>>,
     },
     /// Run a callback.
     RunCallback {
@@ -44,7 +47,10 @@ pub enum Action {
 pub fn actions(state: &RunState) -> Vec<Action> {
     let mut actions = Vec::new();
     match state.phase() {
-        RunPhase::Running => resolve_doubts(state, &mut actions),
+        RunPhase::Running => {
+            stop_attempts(state, &mut actions);
+            resolve_doubts(state, &mut actions);
+        }
         RunPhase::Cancelling => {
             cancel_attempts(state, &mut actions);
             resolve_doubts(state, &mut actions);
@@ -65,9 +71,18 @@ pub fn actions(state: &RunState) -> Vec<Action> {
 }
 
 fn cancel_attempts(state: &RunState, actions: &mut Vec<Action>) {
-    actions.extend(
-        state.running().iter().map(|&key| Action::CancelAttempt { instance: state.id(key), try_number: current_try(state, key) }),
-    );
+    actions.extend(state.running().iter().map(|&key| cancel_attempt(state, key)));
+}
+
+/// Those that a person wants to end one by one.
+fn stop_attempts(state: &RunState, actions: &mut Vec<Action>) {
+    let running = state.stops().keys().filter(|key| state.running().contains(key));
+    actions.extend(running.map(|&key| cancel_attempt(state, key)));
+}
+
+fn cancel_attempt(state: &RunState, key: Key) -> Action {
+    let reason = state.stops().get(&key).map(|stop| Arc::clone(&stop.reason));
+    Action::CancelAttempt { instance: state.id(key), try_number: current_try(state, key), reason }
 }
 
 fn resolve_doubts(state: &RunState, actions: &mut Vec<Action>) {

@@ -1,6 +1,6 @@
 //! What is asked of the core, in the imperative. Every command is answered with events or refused.
 
-use crate::event::{CallbackId, Evidence, Failure, SegmentCommit};
+use crate::event::{CallbackId, Evidence, Failure, Mark, Restart, SegmentCommit};
 use crate::id::{InstanceId, TaskId};
 use std::sync::Arc;
 
@@ -116,6 +116,39 @@ pub enum Command {
         /// What.
         what: String,
     },
+    /// Run instances again. One that is running is cancelled first, and cleared when its outcome is known; one in doubt is refused. What
+    /// was only skipped or upstream_failed because of them is judged again. A run that was over is reopened.
+    Clear {
+        /// Which; see [`select`](crate::select()).
+        instances: Vec<InstanceId>,
+        /// Where those begin that failed and above which nothing runs again. All others begin with their first segment.
+        restart: Restart,
+        /// Who.
+        who: String,
+        /// Why; not empty.
+        why: String,
+    },
+    /// Set the outcome of instances. One that is running is cancelled first; one in doubt is refused: that is `Resolve`. What was only
+    /// skipped or upstream_failed because of them is judged again. A run that was over is reopened.
+    Mark {
+        /// Which.
+        instances: Vec<InstanceId>,
+        /// As what.
+        mark: Mark,
+        /// Who.
+        who: String,
+        /// Why; not empty.
+        why: String,
+    },
+    /// End one instance: it fails without a retry. Its attempt is cancelled, also on the server.
+    CancelInstance {
+        /// Which.
+        instance: InstanceId,
+        /// Why; not empty.
+        reason: String,
+        /// Who.
+        who: String,
+    },
     /// The runtime can do nothing more: only instances in doubt are left, and nobody to ask.
     DeclareStuck,
     /// Evaluate what the last events made possible. [`handle`](crate::handle) does it by itself.
@@ -142,6 +175,9 @@ pub enum Rejected {
         /// In a word.
         state: &'static str,
     },
+    /// Nothing passes a doubt.
+    #[error("it is not known what the last attempt of `{0}` did: resolve it first")]
+    InDoubt(InstanceId),
     /// The attempt is not the current one.
     #[error("try {given} of `{instance}` is not the current one, {current}")]
     StaleTry {

@@ -2,6 +2,7 @@
 
 mod advance;
 mod attempt;
+mod operate;
 mod run;
 
 use crate::command::{Command, Rejected};
@@ -33,6 +34,9 @@ pub fn decide(state: &RunState, command: Command, now: Timestamp) -> Result<Vec<
         Command::Cancel { reason } => run::cancel(state, reason),
         Command::FinishCallback { callback, failure } => run::finish_callback(state, callback, failure),
         Command::RecordOperator { who, why, what } => Ok(vec![Event::OperatorActed { who, why, what }]),
+        Command::Clear { instances, restart, who, why } => operate::clear(state, &instances, restart, who, why),
+        Command::Mark { instances, mark, who, why } => operate::mark(state, &instances, mark, who, why),
+        Command::CancelInstance { instance, reason, who } => operate::cancel_instance(state, instance, reason, who),
         Command::DeclareStuck => run::declare_stuck(state),
         Command::Advance => Ok(advance::advance(state)),
     }

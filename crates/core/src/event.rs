@@ -159,12 +159,76 @@ pub enum Event {
         /// The instances in doubt.
         instances: Vec<InstanceId>,
     },
+    /// A run that was over is queued again. The only event that changes a terminal state; always in the append of an `OperatorActed`,
+    /// behind it. `RunStarted` follows when a process takes the run: `dagrun_timeout` counts from there.
+    RunReopened,
+    /// Instances go back to the beginning: they wait for their trigger rules again, and their failures count no more. Try numbers go
+    /// on, so that no attempt has the marker keys of an earlier one.
+    InstancesCleared {
+        /// Which: those a person named, and those that were only skipped or upstream_failed because of them.
+        instances: Vec<InstanceId>,
+        /// What becomes of the segments that they have committed.
+        restart: Restart,
+    },
+    /// A mapped task all of whose instances were cleared finds its items anew: its unexpanded instance stands for it again.
+    TaskUnexpanded {
+        /// Which.
+        task: TaskId,
+        /// How many instances it had.
+        count: u32,
+    },
+    /// A person set the outcome of an instance. It says nothing of what took effect: the segments that are known stay as they are.
+    InstanceMarked {
+        /// Which.
+        instance: InstanceId,
+        /// As what.
+        mark: Mark,
+    },
+    /// The attempt that is going on shall end; the rest of the run goes on.
+    InstanceCancelRequested {
+        /// Which.
+        instance: InstanceId,
+        /// Why, in a person's words.
+        reason: String,
+        /// What becomes of the instance once the outcome of its attempt is known.
+        then: Afterwards,
+    },
     /// Terminal: every effective leaf succeeded or was skipped.
     RunSucceeded,
     /// Terminal: an effective leaf failed, or the run went over its `dagrun_timeout`.
     RunFailed,
     /// Terminal: ended by a `CancelRequested` that somebody asked for.
     RunCancelled,
+}
+
+/// Where a cleared instance begins again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// With its first segment. What it committed is forgotten: whoever clears it asks for its effects once more.
+    Beginning,
+    /// Behind the last segment that it committed, as a retry does.
+    LastCommit,
+}
+
+/// An outcome that a person sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Its downstreams go on as if it had succeeded.
+    Success,
+    /// Its downstreams go on as if it had failed.
+    Failed,
+}
+
+/// What becomes of an instance once its cancelled attempt has ended. An attempt that ended well before the cancel reached it has
+/// succeeded: then `Fail` changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// It has failed, without a retry.
+    Fail,
+    /// It is cleared.
+    Clear(Restart),
+    /// It is marked.
+    Mark(Mark),
 }
 
 /// What made a run end before its time.
@@ -358,7 +422,7 @@ pub enum SkipCause {
 pub struct CallbackId {
     /// The instance it is about; `None` for the run as a whole.
     pub instance: Option<InstanceId>,
-    /// The try it is about; 0 for the run as a whole.
+    /// The try it is about; for the run as a whole, how often it was reopened before.
     pub try_number: u32,
     /// On what occasion.
     pub occasion: Occasion,

@@ -16,8 +16,10 @@ pub mod event;
 pub mod id;
 pub mod retry;
 pub mod rule;
+pub mod select;
 pub mod state;
 pub mod timetable;
+pub mod why;
 
 pub use action::{Action, actions};
 pub use command::{Command, Rejected};
@@ -25,5 +27,7 @@ pub use dag::{Dag, Task};
 pub use decide::{decide, handle};
 pub use event::Event;
 pub use id::{DagId, InstanceId, RunId, TaskId, TaskIx};
+pub use select::{Selection, select, select_failed};
 pub use state::{InstancePhase, InstanceView, RunPhase, RunState, apply};
 pub use timetable::{Tick, Timetable};
+pub use why::{Why, why};

@@ -72,18 +72,31 @@ pub struct UpstreamCounts {
 impl UpstreamCounts {
     /// Counts an instance that is done. Other phases count nothing.
     pub fn add(&mut self, phase: InstancePhase) {
+        if let Some(count) = self.of(phase) {
+            *count += 1;
+        }
+    }
+
+    /// Takes back what [`Self::add`] counted.
+    pub fn remove(&mut self, phase: InstancePhase) {
+        if let Some(count) = self.of(phase) {
+            *count -= 1;
+        }
+    }
+
+    fn of(&mut self, phase: InstancePhase) -> Option<&mut u32> {
         match phase {
-            InstancePhase::Success => self.success += 1,
-            InstancePhase::Failed => self.failed += 1,
-            InstancePhase::Skipped => self.skipped += 1,
-            InstancePhase::UpstreamFailed => self.upstream_failed += 1,
-            InstancePhase::Removed => self.removed += 1,
+            InstancePhase::Success => Some(&mut self.success),
+            InstancePhase::Failed => Some(&mut self.failed),
+            InstancePhase::Skipped => Some(&mut self.skipped),
+            InstancePhase::UpstreamFailed => Some(&mut self.upstream_failed),
+            InstancePhase::Removed => Some(&mut self.removed),
             InstancePhase::None
             | InstancePhase::Scheduled
             | InstancePhase::Running
             | InstancePhase::Deferred { .. }
             | InstancePhase::UpForRetry { .. }
-            | InstancePhase::InDoubt => {}
+            | InstancePhase::InDoubt => None,
         }
     }
 
@@ -142,7 +155,7 @@ impl TriggerRule {
 
     /// What the rule says, from all direct upstreams and from the setups among them.
     ///
-    /// Once it says `Run` it keeps saying so, whatever else happens. Between `Skip` and `UpstreamFailed` it may still change, so a
+    /// Once it says `Run` it keeps saying so, unless an upstream is cleared or marked. Between `Skip` and `UpstreamFailed` it may still change, so a
     /// task is judged only after all marks of the tasks above it.
     pub fn verdict(self, direct: &UpstreamCounts, direct_setups: &UpstreamCounts) -> Verdict {
         if direct.present() == 0 {

@@ -7,17 +7,18 @@
 mod fold;
 mod phase;
 mod queue;
+mod reset;
 
 pub use fold::apply;
 pub use phase::{InstancePhase, PhaseCounts, RunPhase};
 
 use crate::dag::{Dag, Role};
-use crate::event::{CallbackId, CancelCause, Event, Failure, FailureClass, RunHeader, SegmentCommit};
+use crate::event::{Afterwards, CallbackId, CancelCause, Event, Failure, FailureClass, RunHeader, SegmentCommit};
 use crate::id::{InstanceId, TaskIx};
 use crate::rule::{UpstreamCounts, Verdict, setup_verdict};
 use jiff::Timestamp;
 use queue::Queue;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How often in a row an instance may be tried again without counting a failure, when nothing new was committed in between.
@@ -37,15 +38,23 @@ pub struct RunState {
     version: u64,
     started_at: Option<Timestamp>,
     cancel: Option<CancelCause>,
+    /// What ended the run before its time, before it was reopened.
+    cancelled_before: Option<CancelCause>,
+    /// How often the run was over and went on.
+    reopened: u32,
     tasks: Vec<TaskState>,
     /// One a task, or empty when the DAG has no setups.
     scopes: Vec<ScopeState>,
     counts: PhaseCounts,
     /// Instances of effective leaves that failed or could not run.
     failed_leaves: usize,
+    /// Instances that a cancel of the run left out.
+    cut: usize,
     queue: Queue,
     running: BTreeSet<Key>,
     in_doubt: BTreeSet<Key>,
+    /// Attempts, going on or in doubt, that a person wants to end.
+    stops: BTreeMap<Key, Stop>,
     timers: BTreeSet<(Timestamp, Key)>,
     callbacks: BTreeSet<CallbackId>,
     /// Work-list: tasks whose rule says `Run`.
@@ -61,10 +70,20 @@ pub(crate) struct Key {
     pub(crate) map_index: Option<u32>,
 }
 
+/// An attempt that a person wants to end.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stop {
+    pub(crate) reason: Arc<str>,
+    pub(crate) then: Afterwards,
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 struct TaskState {
     upstream: UpstreamCounts,
     is_leaf: bool,
+    /// Of a mapped task that was unexpanded: more tries than this none of its instances had. New ones go on from here, because the
+    /// marker keys of earlier tries are taken.
+    tries_before: u32,
     single: Instance,
     mapped: Option<Box<Mapped>>,
 }
@@ -74,13 +93,15 @@ struct Mapped {
     items: Vec<Arc<str>>,
     /// One an item. Empty when there was nothing to map: then the single instance stands for the task.
     instances: Vec<Instance>,
+    /// How many of them are in phase `None`.
+    undecided: u32,
 }
 
 /// Counters of what a task waits for beyond its direct upstreams.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct ScopeState {
-    direct_setups: UpstreamCounts,
-    indirect_setups: UpstreamCounts,
+pub(crate) struct ScopeState {
+    pub(crate) direct_setups: UpstreamCounts,
+    pub(crate) indirect_setups: UpstreamCounts,
     enclosed: UpstreamCounts,
 }
 
@@ -95,6 +116,12 @@ pub(crate) struct Instance {
     pub(crate) segments_before: u32,
     /// True when the next attempt continues the current try, after a deferral.
     pub(crate) continues_try: bool,
+    /// True when a person set its outcome.
+    is_marked: bool,
+    /// Its try number when it was last cleared.
+    pub(crate) tries_before: u32,
+    /// Why it is skipped, if it is.
+    pub(crate) skipped_by: Option<SkippedBy>,
     epoch: u64,
     waiting_since: Option<Timestamp>,
     pub(crate) segments: Vec<Arc<SegmentCommit>>,
@@ -102,7 +129,30 @@ pub(crate) struct Instance {
     pub(crate) failure: Option<Arc<Failure>>,
 }
 
+/// Who chose that an instance is skipped: a [`SkipCause`] without its texts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SkippedBy {
+    Rule,
+    /// `None` is a branch that is not in the DAG any more.
+    Branch(Option<TaskIx>),
+    Itself,
+    NothingToMap,
+    Cancel,
+}
+
 impl Instance {
+    /// True when an attempt of it began since it was last cleared.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.try_number > self.tries_before
+    }
+
+    /// True when its phase follows from its upstreams alone, without a choice of its own or of a person.
+    pub(crate) fn is_derived(&self) -> bool {
+        !self.is_marked
+            && (self.phase == InstancePhase::UpstreamFailed
+                || (self.phase == InstancePhase::Skipped && self.skipped_by == Some(SkippedBy::Rule)))
+    }
+
     /// The number its next attempt will have.
     pub(crate) fn next_try(&self) -> u32 {
         if self.continues_try { self.try_number } else { self.try_number.saturating_add(1) }
@@ -133,6 +183,8 @@ pub struct InstanceView<'a> {
     pub result: Option<&'a Arc<str>>,
     /// Its last failure, also when a later try succeeded.
     pub failure: Option<&'a Arc<Failure>>,
+    /// True when a person set its outcome: nothing is said of what took effect.
+    pub is_marked: bool,
 }
 
 impl<'a> From<&'a Instance> for InstanceView<'a> {
@@ -146,6 +198,7 @@ impl<'a> From<&'a Instance> for InstanceView<'a> {
             segments: &instance.segments,
             result: instance.result.as_ref(),
             failure: instance.failure.as_ref(),
+            is_marked: instance.is_marked,
         }
     }
 }
@@ -168,13 +221,17 @@ impl RunState {
             version: 0,
             started_at: None,
             cancel: None,
+            cancelled_before: None,
+            reopened: 0,
             scopes: scope_states(&dag),
             counts: PhaseCounts { none: tasks.len(), ..PhaseCounts::default() },
             tasks,
             failed_leaves: 0,
+            cut: 0,
             queue: Queue::new(dag.pools().len()),
             running: BTreeSet::new(),
             in_doubt: BTreeSet::new(),
+            stops: BTreeMap::new(),
             timers: BTreeSet::new(),
             callbacks: BTreeSet::new(),
             to_schedule: BTreeSet::new(),
@@ -230,6 +287,11 @@ impl RunState {
     /// Why the run is ending before its time, if it is.
     pub fn cancel_cause(&self) -> Option<CancelCause> {
         self.cancel
+    }
+
+    /// How often the run was over and was reopened by a person.
+    pub fn reopened(&self) -> u32 {
+        self.reopened
     }
 
     /// One instance; `None` when there is no such task or index, or when a mapped task stands there unexpanded (or the reverse).
@@ -331,8 +393,38 @@ impl RunState {
         (0..self.tasks.len() as u32).flat_map(|place| self.keys_of(TaskIx(place)))
     }
 
+    /// Its instances whose rule is not decided yet: more than one only when instances of an expanded task were cleared.
+    pub(crate) fn undecided_keys(&self, task: TaskIx) -> impl Iterator<Item = Key> {
+        self.keys_of(task).filter(|&key| self.find(key).is_some_and(|instance| instance.phase == InstancePhase::None))
+    }
+
+    fn is_undecided(&self, task: TaskIx) -> bool {
+        let task = &self.tasks[task.get()];
+        match &task.mapped {
+            Some(mapped) if !mapped.instances.is_empty() => mapped.undecided > 0,
+            Some(_) | None => task.single.phase == InstancePhase::None,
+        }
+    }
+
     pub(crate) fn failed_leaves(&self) -> usize {
         self.failed_leaves
+    }
+
+    /// What ended the run before its time, before it was reopened, if instances are left that this left out.
+    pub(crate) fn cut_by(&self) -> Option<CancelCause> {
+        self.cancelled_before.filter(|_| self.cut > 0)
+    }
+
+    pub(crate) fn stops(&self) -> &BTreeMap<Key, Stop> {
+        &self.stops
+    }
+
+    pub(crate) fn scope_counts(&self, task: TaskIx) -> ScopeState {
+        self.scopes.get(task.get()).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn upstream_counts(&self, task: TaskIx) -> &UpstreamCounts {
+        &self.tasks[task.get()].upstream
     }
 
     pub(crate) fn queue(&self) -> &Queue {
@@ -363,8 +455,8 @@ impl RunState {
         &self.to_mark
     }
 
-    /// When the run is over its `dagrun_timeout`, unless it is ending anyway.
-    pub(crate) fn timeout_at(&self) -> Option<Timestamp> {
+    /// When the run is over its `dagrun_timeout`, unless it is ending anyway. Of a run that was reopened it counts anew.
+    pub fn timeout_at(&self) -> Option<Timestamp> {
         let may_end = match self.phase {
             RunPhase::Running | RunPhase::Stuck => self.cancel.is_none(),
             RunPhase::Queued | RunPhase::Cancelling | RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled => false,
@@ -379,7 +471,7 @@ impl RunState {
     pub(crate) fn verdict(&self, place: TaskIx) -> Verdict {
         let settings = &self.dag.task(place).settings;
         let direct = &self.tasks[place.get()].upstream;
-        let scope = self.scopes.get(place.get()).copied().unwrap_or_default();
+        let scope = self.scope_counts(place);
         let rule = settings.trigger_rule.verdict(direct, &scope.direct_setups);
         if direct.present() == 0 || settings.trigger_rule == crate::rule::TriggerRule::Always {
             return rule;

@@ -8,7 +8,7 @@ mod fixture;
 
 use backstop_core::command::Command;
 use backstop_core::dag::{DagSpec, Hooks, TaskSettings};
-use backstop_core::event::{CallbackId, Evidence, FailureClass, Occasion};
+use backstop_core::event::{CallbackId, Evidence, FailureClass, Mark, Occasion, Restart};
 use backstop_core::retry::RetryPolicy;
 use backstop_core::{InstancePhase, RunPhase, TaskId};
 use fixture::{Run, at, failure, header, id, names, plain, segment, spec, task};
@@ -34,7 +34,20 @@ fn all_commands(run: &Run) -> Vec<(&'static str, Command)> {
         Command::Defer { instance: instance.clone(), try_number, until: at(2_000) },
         Command::Fail { instance: instance.clone(), try_number, failure: Arc::clone(&lost) },
         Command::LoseTrack { instance: instance.clone(), try_number, failure: lost },
-        Command::Resolve { instance, try_number, evidence: Evidence::Tombstone },
+        Command::Resolve { instance: instance.clone(), try_number, evidence: Evidence::Tombstone },
+        Command::Clear {
+            instances: vec![instance.clone()],
+            restart: Restart::Beginning,
+            who: "ada".to_owned(),
+            why: "because".to_owned(),
+        },
+        Command::Mark {
+            instances: vec![instance.clone()],
+            mark: Mark::Success,
+            who: "ada".to_owned(),
+            why: "because".to_owned(),
+        },
+        Command::CancelInstance { instance, reason: "too slow".to_owned(), who: "ada".to_owned() },
         Command::FireTimers,
         Command::Cancel { reason: "stop".to_owned() },
         Command::FinishCallback { callback, failure: None },
@@ -58,6 +71,9 @@ fn name(command: &Command) -> &'static str {
         Command::Fail { .. } => "Fail",
         Command::LoseTrack { .. } => "LoseTrack",
         Command::Resolve { .. } => "Resolve",
+        Command::Clear { .. } => "Clear",
+        Command::Mark { .. } => "Mark",
+        Command::CancelInstance { .. } => "CancelInstance",
         Command::FireTimers => "FireTimers",
         Command::Cancel { .. } => "Cancel",
         Command::FinishCallback { .. } => "FinishCallback",
@@ -68,7 +84,7 @@ fn name(command: &Command) -> &'static str {
 }
 
 /// How many variants [`name`] names.
-const COMMANDS: usize = 17;
+const COMMANDS: usize = 20;
 
 /// `up -> t -> down`, with one retry for `t`, a task of its own that keeps the run open, and a callback for every occasion.
 fn dag(is_mapped: bool) -> DagSpec {

@@ -323,7 +323,7 @@ fn cancelling_waits_for_what_runs_and_for_what_is_in_doubt() {
     assert_eq!(
         actions(&run.state),
         [
-            Action::CancelAttempt { instance: id("runs"), try_number: 1 },
+            Action::CancelAttempt { instance: id("runs"), try_number: 1, reason: None },
             Action::ResolveUnknown { instance: id("lost"), try_number: 1 }
         ]
     );
@@ -343,7 +343,7 @@ fn a_run_over_its_time_is_cancelled_and_fails() {
     assert_eq!(actions(&run.state), [Action::WakeAt(at(5_500))]);
     run.now = 5_500;
     insta::assert_snapshot!(names(&run.ok(Command::FireTimers)), @"CancelRequested DagrunTimeout (over its dagrun_timeout of 1h 30m), TaskSkipped next RunCancelled");
-    assert_eq!(actions(&run.state), [Action::CancelAttempt { instance: id("slow"), try_number: 1 }]);
+    assert_eq!(actions(&run.state), [Action::CancelAttempt { instance: id("slow"), try_number: 1, reason: None }]);
     insta::assert_snapshot!(names(&run.fail("slow", FailureClass::Cancelled)), @"AttemptFailed slow for good, RunFailed, CallbackScheduled run Failure 0");
 }
 

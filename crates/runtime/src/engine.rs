@@ -13,7 +13,7 @@ use crate::resolve::Doubt;
 use crate::run::{self, Control, Error, Limits};
 use crate::slots::{Permit, SeatHandle};
 use backstop_core::dag::Delivery;
-use backstop_core::event::{CallbackId, Event, Evidence, Failure, FailureClass, Occasion, SegmentCommit};
+use backstop_core::event::{CallbackId, Event, Evidence, Failure, FailureClass, Mark, Occasion, SegmentCommit};
 use backstop_core::{Action, Command, InstanceId, InstancePhase, RunPhase, RunState, TaskId, TaskIx, actions, decide, handle};
 use backstop_project::definition::{Callback, Callbacks, Kind};
 use backstop_store::Recorded;
@@ -162,9 +162,19 @@ impl Engine {
     }
 
     fn keep_results(&self, events: &[Event]) {
+        let results = &self.shared.results;
         for event in events {
-            if let Event::AttemptSucceeded { instance, result: Some(result), .. } = event {
-                self.shared.results.put(instance.task.as_str(), instance.map_index, result.clone());
+            match event {
+                Event::AttemptSucceeded { instance, result: Some(result), .. } => {
+                    results.put(instance.task.as_str(), instance.map_index, result.clone());
+                }
+                Event::InstancesCleared { instances, .. } => {
+                    instances.iter().for_each(|instance| results.forget(instance.task.as_str(), instance.map_index));
+                }
+                Event::InstanceMarked { instance, mark: Mark::Failed } => {
+                    results.forget(instance.task.as_str(), instance.map_index);
+                }
+                _ => {}
             }
         }
     }
@@ -246,7 +256,9 @@ impl Engine {
                             }
                         }
                     }
-                    Action::CancelAttempt { instance, try_number } => self.cancel(instance, try_number),
+                    Action::CancelAttempt { instance, try_number, reason } => {
+                        self.cancel(instance, try_number, reason.as_deref())
+                    }
                     Action::ResolveUnknown { instance, try_number } => self.resolve(instance, try_number),
                     Action::RunCallback { callback } => self.run_callback(callback),
                     Action::WakeAt(at) if self.ending.is_none() => self.wake_at = Some(at),
@@ -331,9 +343,10 @@ impl Engine {
         tokio::spawn(attempt.run());
     }
 
-    fn cancel(&self, instance: InstanceId, try_number: u32) {
+    /// `reason` is of this attempt alone; without one the whole run is being cancelled.
+    fn cancel(&self, instance: InstanceId, try_number: u32, reason: Option<&str>) {
         if let Some(running) = self.running.get(&(instance, try_number)) {
-            let reason = self.stop_reason();
+            let reason = reason.map_or_else(|| self.stop_reason(), str::to_owned);
             running.stop.send_if_modified(|current| {
                 let was_running = *current == Stop::Run;
                 if was_running {
@@ -537,9 +550,10 @@ impl Engine {
             Ask::Act(commands, answer) => {
                 let now = self.shared.clock.now();
                 // Refused before anything is recorded: who did what is not to be read of what was not done.
-                let refused = commands.iter().find_map(|command| decide(&self.state, command.clone(), now).err());
+                let by_core = commands.iter().find_map(|command| decide(&self.state, command.clone(), now).err());
+                let refused = by_core.map(|refused| refused.to_string()).or_else(|| self.not_looked_at(&commands));
                 let outcome = match refused {
-                    Some(refused) => Err(refused.to_string()),
+                    Some(refused) => Err(refused),
                     None => {
                         for command in commands {
                             self.command(command).await?;
@@ -565,6 +579,22 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// A person may not settle what an earlier process may have begun ahead of its log: it has to be looked at first.
+    fn not_looked_at(&self, commands: &[Command]) -> Option<String> {
+        let named = commands.iter().flat_map(|command| match command {
+            Command::Clear { instances, .. } | Command::Mark { instances, .. } => instances.as_slice(),
+            Command::CancelInstance { instance, .. } => std::slice::from_ref(instance),
+            _ => &[],
+        });
+        let is_open = |instance: &&InstanceId| {
+            let view = self.state.instance(instance);
+            let has_not_begun = |phase| matches!(phase, InstancePhase::None | InstancePhase::Scheduled);
+            view.is_some_and(|view| view.try_number == 0 && has_not_begun(view.phase)) && self.may_have_run_ahead(instance, 1)
+        };
+        let open = named.into_iter().find(is_open)?;
+        Some(format!("`{open}` may have been begun by the process before this one, and has not been looked at yet: ask again"))
     }
 
     /// Feeds answers to the core, with one append for all.
@@ -622,6 +652,9 @@ impl Engine {
             | Command::FireTimers
             | Command::Cancel { .. }
             | Command::RecordOperator { .. }
+            | Command::Clear { .. }
+            | Command::Mark { .. }
+            | Command::CancelInstance { .. }
             | Command::DeclareStuck
             | Command::Advance => {}
         }
@@ -639,7 +672,7 @@ impl Engine {
         if self.shared.was_interrupted {
             // All of them, as a cancel does: the others hold slots.
             for (instance, try_number) in self.running.keys() {
-                self.cancel(instance.clone(), *try_number);
+                self.cancel(instance.clone(), *try_number, None);
             }
         }
     }

@@ -6,7 +6,7 @@
 //! attempt waits until such outcomes above it are durable (DESIGN.md, "Running ahead of the log").
 
 use backstop_core::event::{Event, Promise, SkipCause};
-use backstop_core::{InstanceId, RunState, TaskIx};
+use backstop_core::{InstanceId, RunState, TaskId, TaskIx};
 use backstop_project::definition::{Definition, Kind};
 use backstop_store::Recorded;
 
@@ -57,6 +57,14 @@ impl Footing {
                     },
                 ),
                 Event::TaskUpstreamFailed { instance } => (&instance.task, true),
+                Event::InstancesCleared { instances, .. } => {
+                    instances.iter().for_each(|instance| self.act(definition, &instance.task, recorded.seq));
+                    continue;
+                }
+                Event::InstanceMarked { instance: InstanceId { task, .. }, .. } | Event::TaskUnexpanded { task, .. } => {
+                    self.act(definition, task, recorded.seq);
+                    continue;
+                }
                 Event::AttemptFailed { is_final: false, .. }
                 | Event::RunCreated(_)
                 | Event::RunStarted { .. }
@@ -74,6 +82,8 @@ impl Footing {
                 | Event::OperatorActed { .. }
                 | Event::CancelRequested { .. }
                 | Event::RunStuck { .. }
+                | Event::RunReopened
+                | Event::InstanceCancelRequested { .. }
                 | Event::RunSucceeded
                 | Event::RunFailed
                 | Event::RunCancelled => continue,
@@ -83,6 +93,13 @@ impl Footing {
             let own = if comes_out_again { 0 } else { recorded.seq };
             let behind = &mut self.behind[place.get()];
             *behind = inherited.max(own).max(*behind);
+        }
+    }
+    /// A person cleared or marked the task: it stands on that, and on what its upstreams come to now.
+    fn act(&mut self, definition: &Definition, task: &TaskId, seq: u64) {
+        if let Some(place) = definition.dag.index(task.as_str()) {
+            self.before[place.get()] = None;
+            self.behind[place.get()] = self.behind[place.get()].max(seq);
         }
     }
 }

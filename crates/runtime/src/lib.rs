@@ -22,6 +22,7 @@ pub mod run;
 pub mod service;
 mod sessions;
 pub mod slots;
+pub mod steer;
 pub mod watch;
 
 pub use clock::{Clock, SystemClock, WallClock};

@@ -7,7 +7,7 @@
 use crate::Recorded;
 use crate::log::to_microsecond;
 use crate::view::{InstanceRow, StatementRow};
-use backstop_core::event::{Event, StatementRecord};
+use backstop_core::event::{Event, Mark, StatementRecord};
 use backstop_core::state::RunPhase;
 use backstop_core::{InstanceId, TaskId};
 use jiff::Timestamp;
@@ -39,6 +39,12 @@ impl RunFold {
             // Also of a run that is over.
             Event::CallbackScheduled { .. } => self.callbacks_pending += 1,
             Event::CallbackFinished { .. } => self.callbacks_pending = self.callbacks_pending.saturating_sub(1),
+            Event::RunReopened => {
+                if self.phase.is_terminal() {
+                    let (started_at, callbacks_pending) = (self.started_at, self.callbacks_pending);
+                    *self = Self { started_at, callbacks_pending, ..Self::new() };
+                }
+            }
             // It stays over: what else follows is about a process that runs its callbacks.
             _ if self.phase.is_terminal() => {}
             Event::RunCreated(_) => *self = Self::new(),
@@ -72,6 +78,10 @@ impl RunFold {
             | Event::TimerFired { .. }
             | Event::TaskSkipped { .. }
             | Event::TaskUpstreamFailed { .. }
+            | Event::InstancesCleared { .. }
+            | Event::TaskUnexpanded { .. }
+            | Event::InstanceMarked { .. }
+            | Event::InstanceCancelRequested { .. }
             | Event::OperatorActed { .. } => {}
         }
     }
@@ -98,10 +108,10 @@ pub(crate) struct Patch {
     pub(crate) removes: bool,
     pub(crate) state: Option<&'static str>,
     pub(crate) try_number: Option<u32>,
-    pub(crate) started_at: Option<Timestamp>,
-    /// The inner `None` clears it: a new try has begun.
+    /// The inner `None` clears it, here and below.
+    pub(crate) started_at: Option<Option<Timestamp>>,
     pub(crate) ended_at: Option<Option<Timestamp>>,
-    pub(crate) error: Option<String>,
+    pub(crate) error: Option<Option<String>>,
 }
 
 impl Patch {
@@ -115,6 +125,11 @@ impl Patch {
 
     fn tried(self, try_number: u32) -> Self {
         Self { try_number: Some(try_number), ..self }
+    }
+
+    /// Nothing of its tries is left but their number.
+    fn cleared(seq: u64) -> Self {
+        Self { started_at: Some(None), ended_at: Some(None), error: Some(None), ..Self::to(NO_STATE, seq) }
     }
 
     fn removal(seq: u64) -> Self {
@@ -155,13 +170,13 @@ impl Patch {
             seen.row.try_number = try_number;
         }
         if let Some(started_at) = self.started_at {
-            seen.row.started_at = Some(started_at);
+            seen.row.started_at = started_at;
         }
         if let Some(ended_at) = self.ended_at {
             seen.row.ended_at = ended_at;
         }
         if let Some(error) = &self.error {
-            seen.row.error = Some(error.clone());
+            seen.row.error.clone_from(error);
         }
     }
 }
@@ -193,22 +208,33 @@ pub(crate) fn instance_patches(recorded_seq: u64, at: Timestamp, event: &Event, 
         Event::TaskExpanded { task, items } => expansion(recorded_seq, task, items.len(), give),
         Event::AttemptStarted { instance, try_number, epoch: _, at } => give(
             instance,
-            Patch { started_at: Some(to_microsecond(*at)), ended_at: Some(None), ..to("running").tried(*try_number) },
+            Patch { started_at: Some(Some(to_microsecond(*at))), ended_at: Some(None), ..to("running").tried(*try_number) },
         ),
         Event::AttemptSucceeded { instance, try_number, .. } => give(instance, to("success").tried(*try_number).ended(at)),
         Event::AttemptDeferred { instance, try_number, .. } => give(instance, to("deferred").tried(*try_number)),
         Event::AttemptFailed { instance, try_number, failure, is_final } => {
             let state = if *is_final { "failed" } else { "up_for_retry" };
-            give(instance, Patch { error: Some(failure.message.clone()), ..to(state).tried(*try_number).ended(at) });
+            give(instance, Patch { error: Some(Some(failure.message.clone())), ..to(state).tried(*try_number).ended(at) });
         }
         Event::AttemptUnknown { instance, try_number, failure } => {
-            give(instance, Patch { error: Some(failure.message.clone()), ..to("in_doubt").tried(*try_number).ended(at) });
+            give(instance, Patch { error: Some(Some(failure.message.clone())), ..to("in_doubt").tried(*try_number).ended(at) });
         }
         // Where the instance goes from here is said by the event after it, in the same append.
         Event::UnknownResolved { instance, .. } => give(instance, to("scheduled")),
         Event::RetryScheduled { instance, .. } => give(instance, to("up_for_retry")),
         Event::TaskSkipped { instance, .. } => give(instance, to("skipped").ended(at)),
         Event::TaskUpstreamFailed { instance } => give(instance, to("upstream_failed").ended(at)),
+        Event::InstancesCleared { instances, restart: _ } => {
+            instances.iter().for_each(|instance| give(instance, Patch::cleared(recorded_seq)));
+        }
+        Event::TaskUnexpanded { task, count } => unexpansion(recorded_seq, task, *count, give),
+        Event::InstanceMarked { instance, mark } => {
+            let state = match mark {
+                Mark::Success => "success",
+                Mark::Failed => "failed",
+            };
+            give(instance, Patch { error: Some(None), ..to(state).ended(at) });
+        }
         Event::RunCreated(_)
         | Event::RunStarted { .. }
         | Event::RunResumed { .. }
@@ -217,11 +243,21 @@ pub(crate) fn instance_patches(recorded_seq: u64, at: Timestamp, event: &Event, 
         | Event::CallbackFinished { .. }
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
+        | Event::InstanceCancelRequested { .. }
+        | Event::RunReopened
         | Event::RunStuck { .. }
         | Event::RunSucceeded
         | Event::RunFailed
         | Event::RunCancelled => {}
     }
+}
+
+/// The unexpanded instance comes back in the place of the expanded ones.
+fn unexpansion(seq: u64, task: &TaskId, count: u32, mut give: impl FnMut(&InstanceId, Patch)) {
+    for index in 0..count {
+        give(&InstanceId { task: task.clone(), map_index: Some(index) }, Patch::removal(seq));
+    }
+    give(&InstanceId::single(task.clone()), Patch::cleared(seq));
 }
 
 /// The expanded instances replace the unexpanded one. Without items it stays, to be skipped.
@@ -269,6 +305,11 @@ pub(crate) fn statements(event: &Event) -> Option<EventStatements<'_>> {
         | Event::CallbackFinished { .. }
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
+        | Event::InstancesCleared { .. }
+        | Event::TaskUnexpanded { .. }
+        | Event::InstanceMarked { .. }
+        | Event::InstanceCancelRequested { .. }
+        | Event::RunReopened
         | Event::RunStuck { .. }
         | Event::RunSucceeded
         | Event::RunFailed

@@ -5,8 +5,8 @@
 //! disk (what was not made durable is lost with the process). Everything happens on one thread and follows from the seed.
 //!
 //! A process dies with its Tokio runtime, so that nothing it spawned lives on; the next one resumes the run. Sometimes only the engine
-//! dies, and the next one has the attempts of the last beside it. In the end the faults
-//! stop, the run must finish, and the log must tell what the databases have.
+//! dies, and the next one has the attempts of the last beside it. When the run is over, or stuck, people clear and mark what they like,
+//! and it goes on. In the end the faults stop, the run must finish, and the log must tell what the databases have.
 //!
 //! Where to go next: `scenario` for what is run, `world` for the faults, `server` for the model of a database, `inspector` for what is
 //! checked after every event, `verdict` for what is checked at the end.
@@ -21,15 +21,16 @@ mod verdict;
 mod world;
 
 use backstop_connect::{Connector, Dialect};
-use backstop_core::event::{Event, RunType};
-use backstop_core::{RunId, RunPhase, RunState};
+use backstop_core::event::{Event, Mark, Restart, RunType};
+use backstop_core::{Command, InstanceId, RunId, RunPhase, RunState, Selection};
 use backstop_runtime::run::Decision;
+use backstop_runtime::steer::Idle;
 use backstop_runtime::{Connect, Control, Launch, Limits, LogWriter, Report, Request, Sessions};
 use backstop_store::{MemoryStore, Store};
 use dice::Dice;
 use disk::Disk;
 use inspector::Inspector;
-use scenario::{SERVERS, Scenario, Segment, effect};
+use scenario::{CALL, SERVERS, Scenario, Segment, effect};
 use server::Server;
 use session::FakeConnector;
 use std::path::PathBuf;
@@ -150,6 +151,9 @@ struct Life {
     processes: u32,
     decisions: u32,
     run: RunId,
+    /// Of people who clear and mark: dice of their own, so that the seeds of before mean what they meant.
+    people: Dice,
+    acts_left: u32,
 }
 
 impl Simulation {
@@ -194,6 +198,7 @@ impl Life {
             .zip([Dialect::PostgreSql, Dialect::Sqlite])
             .map(|(server, dialect)| Arc::new(FakeConnector { server: server.clone(), dialect }) as Arc<dyn Connector>)
             .collect();
+        let mut people = Dice::for_purpose(seed, 4);
         let cancels = dice.chance(12);
         let cancels_before = *dice.pick(&[4, 40, 400, 4_000, 120_000]);
         let cancels_after = dice.below(cancels_before);
@@ -210,6 +215,8 @@ impl Life {
             processes: 0,
             decisions: 0,
             run: RunId::new("simulated-run"),
+            acts_left: if people.chance(40) { people.between(1, 4) as u32 } else { 0 },
+            people,
         }
     }
 
@@ -228,9 +235,14 @@ impl Life {
                 Ended::GaveUp(why) => self.world.say(|| format!("the process gives up: {why}")),
                 Ended::Over(report) if report.state.is_finished() => {
                     let log = self.judge(&report)?;
-                    return Ok((*report, log));
+                    if !self.operate()? {
+                        return Ok((*report, log));
+                    }
                 }
-                Ended::Over(report) => decisions = self.decide(&report),
+                Ended::Over(report) => {
+                    self.operate()?;
+                    decisions = self.decide(&report);
+                }
             }
         }
         Err(format!("the run did not end within {PROCESSES_MAX} processes"))
@@ -393,6 +405,7 @@ impl Life {
     /// A person looks at the databases, and says what is true.
     fn decide(&mut self, report: &Report) -> Vec<Decision> {
         self.settle();
+        let before = self.durable_events().and_then(|events| verdict::before_clears(&self.scenario, &events)).unwrap_or_default();
         let decisions: Vec<Decision> = report
             .undecided
             .keys()
@@ -404,13 +417,86 @@ impl Life {
                 if *shape.segments.get(number)? != Segment::Bare {
                     return None;
                 }
-                let took_effect = self.servers[shape.server].count(&effect(&shape.id, instance.map_index, number, 0)) > 0;
+                let name = effect(&shape.id, instance.map_index, number, 0);
+                // What was applied before somebody asked for it again says nothing of this attempt.
+                let before_it = before.get(&(shape.server, name.clone())).map_or(0, |(least, _)| *least);
+                let took_effect = self.servers[shape.server].count(&name) > before_it;
                 self.world.say(|| format!("a person says that segment {number} of `{instance}` took effect: {took_effect}"));
                 Some(Decision { instance: instance.clone(), took_effect, who: "somebody".into(), why: "looked".into() })
             })
             .collect();
         self.decisions += decisions.len() as u32;
         decisions
+    }
+
+    /// A person clears or marks something in a run that nobody drives. False when nothing came of it.
+    fn operate(&mut self) -> Result<bool, String> {
+        if self.acts_left == 0 {
+            return Ok(false);
+        }
+        self.acts_left -= 1;
+        let dag = self.scenario.definition.dag.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .map_err(|error| format!("start a Tokio runtime: {error}"))?;
+        self.settle();
+        runtime.block_on(async {
+            // Nothing writes meanwhile: what is queued is kept at once.
+            let mut idle = Idle::read(&self.store, dag, &self.run).await.map_err(|error| error.to_string())?;
+            let command = self.draw_act(idle.state());
+            let now = world::timestamp(self.world.now());
+            self.world.say(|| format!("a person asks for {command:?}"));
+            let store = self.store.clone();
+            let acted = idle.act(&self.store, command, now);
+            let mut acted = std::pin::pin!(acted);
+            let acted = std::future::poll_fn(|context| {
+                let first = acted.as_mut().poll(context);
+                store.sync_all();
+                if first.is_ready() { first } else { acted.as_mut().poll(context) }
+            })
+            .await;
+            match acted {
+                Ok(events) => {
+                    self.world.say(|| format!("a person did {} events", events.len()));
+                    events.iter().for_each(|event| self.ask_again(event));
+                    Ok(true)
+                }
+                Err(backstop_runtime::steer::Error::Rejected(_) | backstop_runtime::steer::Error::Unsettled { .. }) => Ok(false),
+                Err(error) => Err(format!("a person could not act: {error}")),
+            }
+        })
+    }
+
+    fn ask_again(&self, event: &Event) {
+        match event {
+            Event::RunReopened => self.world.ask_again(format!("{CALL}run,")),
+            Event::InstancesCleared { instances, restart: Restart::Beginning } => instances.iter().for_each(|instance| {
+                let map_index = instance.map_index.map_or(-1, i64::from);
+                self.world.ask_again(format!("{},{map_index},", instance.task));
+            }),
+            _ => {}
+        }
+    }
+
+    fn draw_act(&mut self, state: &RunState) -> Command {
+        let (who, why) = ("somebody".to_owned(), "the data is mended".to_owned());
+        let all: Vec<InstanceId> = state.instances().map(|(instance, _)| instance).collect();
+        let some: Vec<InstanceId> = all.into_iter().filter(|_| self.people.chance(30)).collect();
+        let mut flag = || self.people.chance(40);
+        let (upstream, downstream, only_failed) = (flag(), flag(), flag());
+        match self.people.below(4) {
+            0 => Command::Clear { instances: backstop_core::select_failed(state), restart: Restart::LastCommit, who, why },
+            1 => Command::Clear { instances: some, restart: Restart::Beginning, who, why },
+            2 => {
+                let selection = Selection { tasks: some, upstream, downstream, only_failed, only_running: false };
+                let instances = backstop_core::select(state, &selection);
+                let restart = *self.people.pick(&[Restart::Beginning, Restart::LastCommit]);
+                Command::Clear { instances, restart, who, why }
+            }
+            _ => Command::Mark { instances: some, mark: *self.people.pick(&[Mark::Success, Mark::Failed]), who, why },
+        }
     }
 
     /// The end: what is durable, what is in the databases, and what the runtime said are one story.

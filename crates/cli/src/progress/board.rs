@@ -237,6 +237,8 @@ fn instance_of(event: &Event) -> Option<&InstanceId> {
         | Event::RetryScheduled { instance, .. }
         | Event::TimerFired { instance }
         | Event::TaskSkipped { instance, .. }
+        | Event::InstanceMarked { instance, .. }
+        | Event::InstanceCancelRequested { instance, .. }
         | Event::TaskUpstreamFailed { instance } => Some(instance),
         Event::RunCreated(_)
         | Event::RunStarted { .. }
@@ -246,6 +248,9 @@ fn instance_of(event: &Event) -> Option<&InstanceId> {
         | Event::CallbackFinished { .. }
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
+        | Event::RunReopened
+        | Event::InstancesCleared { .. }
+        | Event::TaskUnexpanded { .. }
         | Event::RunStuck { .. }
         | Event::RunSucceeded
         | Event::RunFailed

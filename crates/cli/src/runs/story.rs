@@ -125,6 +125,11 @@ impl Story {
                 });
                 self.cancelled = Some((reason.clone(), *cause));
             }
+            Event::RunReopened => act("the run was reopened".to_owned()),
+            Event::InstanceCancelRequested { .. }
+            | Event::InstancesCleared { .. }
+            | Event::TaskUnexpanded { .. }
+            | Event::InstanceMarked { .. } => {}
             Event::RunResumed { epoch } => act(format!("a new process took the run over (epoch {epoch})")),
             Event::RunCreated(_)
             | Event::RunStarted { .. }

@@ -2,7 +2,7 @@
 
 use super::callbacks;
 use crate::event::{CancelCause, Event, Occasion, SkipCause};
-use crate::id::{InstanceId, TaskIx};
+use crate::id::TaskIx;
 use crate::rule::Verdict;
 use crate::state::{RunPhase, RunState};
 
@@ -22,7 +22,12 @@ pub(super) fn advance(state: &RunState) -> Vec<Event> {
         return events;
     }
     match (phase, state.cancel_cause()) {
-        (RunPhase::Running, _) if state.failed_leaves() == 0 => end(state, Event::RunSucceeded, Occasion::Success),
+        // Of a run that was reopened: what an earlier cancel left out is not done, whatever else went well.
+        (RunPhase::Running, _) if state.failed_leaves() == 0 => match state.cut_by() {
+            None => end(state, Event::RunSucceeded, Occasion::Success),
+            Some(CancelCause::Asked) => end(state, Event::RunCancelled, Occasion::Failure),
+            Some(CancelCause::DagrunTimeout) => end(state, Event::RunFailed, Occasion::Failure),
+        },
         (RunPhase::Running, _) | (RunPhase::Cancelling, Some(CancelCause::DagrunTimeout)) => {
             end(state, Event::RunFailed, Occasion::Failure)
         }
@@ -34,14 +39,20 @@ pub(super) fn advance(state: &RunState) -> Vec<Event> {
 /// Empties the work-list: all that may run, and the marks that are highest in the graph. A mark further down waits for its turn,
 /// because the marks above it may still turn a skip into an upstream failure.
 fn judge_tasks(state: &RunState) -> Vec<Event> {
-    let id = |place: TaskIx| InstanceId::single(state.dag().task(place).id.clone());
-    let mut events: Vec<Event> = state.to_schedule().iter().map(|&place| Event::TaskScheduled { instance: id(place) }).collect();
+    let instances = |place: TaskIx| state.undecided_keys(place).map(|key| state.id(key));
+    let scheduled = state.to_schedule().iter().flat_map(|&place| instances(place));
+    let mut events: Vec<Event> = scheduled.map(|instance| Event::TaskScheduled { instance }).collect();
     let Some(&(highest, _)) = state.to_mark().first() else { return events };
     for &(_, place) in state.to_mark().iter().take_while(|(depth, _)| *depth == highest) {
         match state.verdict(place) {
-            Verdict::Skip => events.push(Event::TaskSkipped { instance: id(place), cause: SkipCause::TriggerRule }),
-            Verdict::UpstreamFailed => events.push(Event::TaskUpstreamFailed { instance: id(place) }),
-            // A mark never turns back; the work-list holds nothing else.
+            Verdict::Skip => {
+                let skipped = |instance| Event::TaskSkipped { instance, cause: SkipCause::TriggerRule };
+                events.extend(instances(place).map(skipped));
+            }
+            Verdict::UpstreamFailed => {
+                events.extend(instances(place).map(|instance| Event::TaskUpstreamFailed { instance }));
+            }
+            // Judged anew whenever a counter changes; the work-list holds nothing else.
             Verdict::Wait | Verdict::Run => debug_assert!(false, "a mark turned back"),
         }
     }
@@ -55,5 +66,5 @@ fn end(state: &RunState, event: Event, occasion: Occasion) -> Vec<Event> {
         Occasion::Failure => hooks.on_failure,
         Occasion::Retry => hooks.on_retry,
     };
-    std::iter::once(event).chain(callbacks(None, 0, occasion, count)).collect()
+    std::iter::once(event).chain(callbacks(None, state.reopened(), occasion, count)).collect()
 }

@@ -1,10 +1,11 @@
 //! Commands about one attempt of a task instance.
 
+use super::operate::{carry_out, failed_by_cancel, wish};
 use super::run::interrupted;
 use super::{callbacks, not_now};
 use crate::command::Rejected;
 use crate::dag::Hooks;
-use crate::event::{Event, Evidence, Failure, FailureClass, Occasion, SegmentCommit, SkipCause};
+use crate::event::{Afterwards, Event, Evidence, Failure, FailureClass, Mark, Occasion, SegmentCommit, SkipCause};
 use crate::id::{InstanceId, TaskId, TaskIx};
 use crate::retry;
 use crate::state::{Instance, InstancePhase, Key, RunPhase, RunState};
@@ -35,13 +36,19 @@ pub(super) fn start(state: &RunState, instance: InstanceId, now: Timestamp) -> R
 
 pub(super) fn expand(state: &RunState, task: TaskId, try_number: u32, items: Vec<Arc<str>>) -> Result<Vec<Event>, Rejected> {
     let instance = InstanceId::single(task.clone());
-    let (key, _) = current(state, &instance, try_number)?;
+    let (key, found) = current(state, &instance, try_number)?;
     if !state.dag().task(key.task).settings.mapped {
         return Err(Rejected::BadArgument(format!("`{task}` is not mapped")));
     }
     let most = state.dag().map_length_max();
     if items.len() > most as usize {
         return Err(Rejected::BadArgument(format!("`{task}` would expand to {} items; at most {most} are allowed", items.len())));
+    }
+    match wish(state, key) {
+        None => {}
+        // Nothing took effect: the items are found again, or never used.
+        Some(Afterwards::Fail) => return Ok(failed_by_cancel(state, key, found, &stop_reason(state, key))),
+        Some(then @ (Afterwards::Clear(_) | Afterwards::Mark(_))) => return Ok(carry_out(state, key, then, false)),
     }
     let count = items.len() as u32;
     let mut events = vec![Event::TaskExpanded { task: task.clone(), items }];
@@ -89,6 +96,11 @@ pub(super) fn succeed(
 ) -> Result<Vec<Event>, Rejected> {
     let (key, _) = current(state, &instance, try_number)?;
     refuse_unexpanded(state, key, &instance)?;
+    let wish = wish(state, key);
+    let stands = match wish {
+        None | Some(Afterwards::Fail | Afterwards::Mark(Mark::Success)) => true,
+        Some(Afterwards::Clear(_) | Afterwards::Mark(Mark::Failed)) => false,
+    };
     let skipped = match &follow {
         Some(follow) => not_followed(state, key, follow)?,
         None => Vec::new(),
@@ -96,22 +108,33 @@ pub(super) fn succeed(
     let branch = instance.task.clone();
     let mut events = vec![Event::AttemptSucceeded { instance: instance.clone(), try_number, result, follow }];
     events.extend(callbacks(Some(instance), try_number, Occasion::Success, hooks(state, key).on_success));
-    events.extend(skipped.into_iter().map(|place| Event::TaskSkipped {
-        instance: InstanceId::single(state.dag().task(place).id.clone()),
-        cause: SkipCause::Branch(branch.clone()),
-    }));
+    if stands {
+        events.extend(skipped.into_iter().map(|place| Event::TaskSkipped {
+            instance: InstanceId::single(state.dag().task(place).id.clone()),
+            cause: SkipCause::Branch(branch.clone()),
+        }));
+    } else {
+        events.extend(wish.into_iter().flat_map(|wish| carry_out(state, key, wish, false)));
+    }
     Ok(events)
 }
 
 pub(super) fn skip(state: &RunState, instance: InstanceId, try_number: u32, reason: String) -> Result<Vec<Event>, Rejected> {
-    current(state, &instance, try_number)?;
-    Ok(vec![Event::TaskSkipped { instance, cause: SkipCause::Own(reason) }])
+    let (key, _) = current(state, &instance, try_number)?;
+    let mut events = vec![Event::TaskSkipped { instance, cause: SkipCause::Own(reason) }];
+    events.extend(wish(state, key).into_iter().flat_map(|wish| carry_out(state, key, wish, false)));
+    Ok(events)
 }
 
 pub(super) fn defer(state: &RunState, instance: InstanceId, try_number: u32, until: Timestamp) -> Result<Vec<Event>, Rejected> {
-    current(state, &instance, try_number)?;
+    let (key, found) = current(state, &instance, try_number)?;
     let mut events = vec![Event::AttemptDeferred { instance: instance.clone(), try_number, until }];
-    if is_ending(state) {
+    if let Some(wish) = wish(state, key) {
+        events.extend(match wish {
+            Afterwards::Fail => failed_by_cancel(state, key, found, &stop_reason(state, key)),
+            Afterwards::Clear(_) | Afterwards::Mark(_) => carry_out(state, key, wish, false),
+        });
+    } else if is_ending(state) {
         events.push(Event::TaskSkipped { instance, cause: SkipCause::RunCancelled });
     }
     Ok(events)
@@ -161,6 +184,12 @@ pub(super) fn resolve(
     if verdict == Some(true) && !is_told_in_part {
         events.push(Event::AttemptSucceeded { instance: instance.clone(), try_number, result: None, follow: None });
         events.extend(callbacks(Some(instance), try_number, Occasion::Success, hooks(state, key).on_success));
+        match wish(state, key) {
+            None | Some(Afterwards::Fail | Afterwards::Mark(Mark::Success)) => {}
+            Some(wish @ (Afterwards::Clear(_) | Afterwards::Mark(Mark::Failed))) => {
+                events.extend(carry_out(state, key, wish, false));
+            }
+        }
         return Ok(events);
     }
     // What was lost is the reason why it is in doubt, so there always is one.
@@ -171,7 +200,8 @@ pub(super) fn resolve(
         FailureClass::Transient | FailureClass::Permanent | FailureClass::TimedOut | FailureClass::Cancelled => has_progress,
         FailureClass::Final => false,
     };
-    if !is_ending(state) && (goes_on || is_told_in_part || verdict == Some(false)) {
+    let may_go_on = !is_ending(state) && wish(state, key).is_none();
+    if may_go_on && (goes_on || is_told_in_part || verdict == Some(false)) {
         events.push(Event::TaskScheduled { instance });
     } else {
         events.extend(failed(state, key, found, instance, failure, now));
@@ -198,9 +228,18 @@ fn failed(
             !is_free && failures > policy.retries
         }
     };
-    let is_final = is_last || is_ending(state);
+    let wish = wish(state, key);
+    let is_final = match wish {
+        Some(Afterwards::Fail) => true,
+        Some(Afterwards::Clear(_) | Afterwards::Mark(_)) => false,
+        None => is_last || is_ending(state),
+    };
     let try_number = found.try_number;
     let mut events = vec![Event::AttemptFailed { instance: instance.clone(), try_number, failure, is_final }];
+    if let Some(wish @ (Afterwards::Clear(_) | Afterwards::Mark(_))) = wish {
+        events.extend(carry_out(state, key, wish, true));
+        return events;
+    }
     if is_final {
         events.extend(callbacks(Some(instance), try_number, Occasion::Failure, task.settings.hooks.on_failure));
     } else if is_free {
@@ -254,7 +293,7 @@ fn not_followed(state: &RunState, key: Key, follow: &[TaskId]) -> Result<Vec<Tas
     let has_not_begun = |place: &TaskIx| {
         state.find(Key { task: *place, map_index: None }).is_some_and(|instance| match instance.phase {
             InstancePhase::None => true,
-            InstancePhase::Scheduled => instance.try_number == 0,
+            InstancePhase::Scheduled => !instance.has_begun(),
             InstancePhase::Running
             | InstancePhase::Deferred { .. }
             | InstancePhase::UpForRetry { .. }
@@ -306,6 +345,10 @@ fn refuse_unexpanded(state: &RunState, key: Key, instance: &InstanceId) -> Resul
         return Err(Rejected::BadArgument(format!("`{instance}` is mapped, and its items are not known yet")));
     }
     Ok(())
+}
+
+fn stop_reason(state: &RunState, key: Key) -> String {
+    state.stops().get(&key).map(|stop| stop.reason.to_string()).unwrap_or_default()
 }
 
 fn is_ending(state: &RunState) -> bool {

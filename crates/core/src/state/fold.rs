@@ -1,9 +1,9 @@
 //! [`apply`]: one event into the state.
 
-use super::{Instance, InstancePhase, Key, Mapped, RunPhase, RunState};
-use crate::event::{CancelCause, Event, FailureClass, RunHeader};
+use super::{Instance, InstancePhase, Key, Mapped, RunPhase, RunState, SkippedBy};
+use crate::event::{CancelCause, Event, FailureClass, RunHeader, SkipCause};
 use crate::id::{InstanceId, TaskIx};
-use crate::rule::Verdict;
+use crate::rule::{UpstreamCounts, Verdict};
 use rustc_hash::FxHashSet;
 use std::sync::Arc;
 
@@ -36,6 +36,7 @@ pub fn apply(state: &mut RunState, event: &Event) {
                 instance.continues_try = false;
                 instance.segments_before = instance.segments.len() as u32;
                 instance.waiting_since.get_or_insert(*at);
+                instance.is_marked = false;
             }
             state.enter(key, InstancePhase::Running);
         }),
@@ -79,9 +80,7 @@ pub fn apply(state: &mut RunState, event: &Event) {
             state.with(instance, |state, key| state.enter(key, InstancePhase::UpForRetry { at: *at }));
         }
         Event::TimerFired { instance } => state.with(instance, |state, key| state.enter(key, InstancePhase::Scheduled)),
-        Event::TaskSkipped { instance, cause: _ } => {
-            state.with(instance, |state, key| state.enter(key, InstancePhase::Skipped));
-        }
+        Event::TaskSkipped { instance, cause } => state.with(instance, |state, key| state.skip(key, cause)),
         Event::TaskUpstreamFailed { instance } => {
             state.with(instance, |state, key| state.enter(key, InstancePhase::UpstreamFailed));
         }
@@ -97,6 +96,19 @@ pub fn apply(state: &mut RunState, event: &Event) {
             if !state.phase.is_terminal() {
                 state.phase = RunPhase::Stuck;
             }
+        }
+        Event::RunReopened => state.reopen(),
+        Event::InstancesCleared { instances, restart } => {
+            instances.iter().for_each(|instance| state.with(instance, |state, key| state.reset(key, *restart)));
+        }
+        Event::TaskUnexpanded { task, count: _ } => {
+            if let Some(place) = state.dag.index(task.as_str()) {
+                state.unexpand(place);
+            }
+        }
+        Event::InstanceMarked { instance, mark } => state.with(instance, |state, key| state.mark(key, *mark)),
+        Event::InstanceCancelRequested { instance, reason, then } => {
+            state.with(instance, |state, key| state.request_stop(key, reason, *then));
         }
         Event::RunSucceeded => state.end(RunPhase::Succeeded),
         Event::RunFailed => state.end(RunPhase::Failed),
@@ -172,38 +184,20 @@ impl RunState {
         if count > 0 {
             let phase = self.tasks[task.get()].single.phase;
             self.leave(single, phase);
-            self.grow_waits(task, count - 1);
+            self.tell_waiting(task, |counts| counts.total += count - 1);
         }
-        let instances = vec![Instance::default(); items.len()];
+        let tries_before = self.tasks[task.get()].tries_before;
+        let fresh = Instance { try_number: tries_before, tries_before, ..Instance::default() };
+        let instances = vec![fresh; items.len()];
         self.counts.none += items.len();
-        self.tasks[task.get()].mapped = Some(Box::new(Mapped { items: items.to_vec(), instances }));
+        self.tasks[task.get()].mapped = Some(Box::new(Mapped { items: items.to_vec(), instances, undecided: count }));
         for index in 0..count {
             self.enter(Key { task, map_index: Some(index) }, InstancePhase::Scheduled);
         }
     }
 
-    /// Tells all that wait for a task that they wait for so many instances more.
-    fn grow_waits(&mut self, task: TaskIx, more: u32) {
-        let dag = Arc::clone(&self.dag);
-        let is_setup = matches!(dag.task(task).settings.role, crate::dag::Role::Setup);
-        for down in &dag.task(task).downstream {
-            self.tasks[down.get()].upstream.total += more;
-            if let Some(scope) = self.scopes.get_mut(down.get()).filter(|_| is_setup) {
-                scope.direct_setups.total += more;
-            }
-        }
-        if let Some(scopes) = dag.scopes() {
-            for gated in &scopes.gated[task.get()] {
-                self.scopes[gated.get()].indirect_setups.total += more;
-            }
-            for teardown in &scopes.enclosing[task.get()] {
-                self.scopes[teardown.get()].enclosed.total += more;
-            }
-        }
-    }
-
     /// Moves an instance to a phase, with everything that is counted or queued by phase. What is done stays as it is.
-    fn enter(&mut self, key: Key, phase: InstancePhase) {
+    pub(super) fn enter(&mut self, key: Key, phase: InstancePhase) {
         let Some(instance) = self.find_mut(key) else { return };
         let before = instance.phase;
         if before.is_done() {
@@ -212,7 +206,11 @@ impl RunState {
         instance.phase = phase;
         self.leave(key, before);
         *self.counts.of(phase) += 1;
+        if !self.stops.is_empty() && !matches!(phase, InstancePhase::Running | InstancePhase::InDoubt) {
+            self.stops.remove(&key);
+        }
         match phase {
+            // Nothing goes back there but by `reset`.
             InstancePhase::None => {}
             InstancePhase::Scheduled => self.queue.push(&self.dag, key),
             InstancePhase::Running => {
@@ -234,15 +232,16 @@ impl RunState {
     }
 
     /// Takes an instance out of what its phase put it in.
-    fn leave(&mut self, key: Key, phase: InstancePhase) {
+    pub(super) fn leave(&mut self, key: Key, phase: InstancePhase) {
         *self.counts.of(phase) -= 1;
         match phase {
             InstancePhase::None => {
-                if self.to_schedule.is_empty() && self.to_mark.is_empty() {
-                    return;
+                if let Some(mapped) = self.tasks[key.task.get()].mapped.as_mut().filter(|_| key.map_index.is_some()) {
+                    mapped.undecided -= 1;
                 }
-                self.to_schedule.remove(&key.task);
-                self.to_mark.remove(&(self.dag.depth(key.task), key.task));
+                if !self.is_undecided(key.task) {
+                    self.take_off_work_list(key.task);
+                }
             }
             InstancePhase::Scheduled => self.queue.remove(&self.dag, key),
             InstancePhase::Running => {
@@ -264,48 +263,83 @@ impl RunState {
     }
 
     /// Counts a done instance with all that wait for its task, and judges those anew.
-    fn finish(&mut self, task: TaskIx, phase: InstancePhase) {
+    pub(super) fn finish(&mut self, task: TaskIx, phase: InstancePhase) {
         let failed = matches!(phase, InstancePhase::Failed | InstancePhase::UpstreamFailed);
         if failed && self.tasks[task.get()].is_leaf {
             self.failed_leaves += 1;
         }
+        self.tell_waiting(task, |counts| counts.add(phase));
+    }
+
+    /// Changes the counters of all that wait for a task, and judges those anew.
+    pub(super) fn tell_waiting(&mut self, task: TaskIx, change: impl Fn(&mut UpstreamCounts)) {
         let dag = Arc::clone(&self.dag);
         let is_setup = matches!(dag.task(task).settings.role, crate::dag::Role::Setup);
         for &down in &dag.task(task).downstream {
-            self.tasks[down.get()].upstream.add(phase);
+            change(&mut self.tasks[down.get()].upstream);
             if let Some(scope) = self.scopes.get_mut(down.get()).filter(|_| is_setup) {
-                scope.direct_setups.add(phase);
+                change(&mut scope.direct_setups);
             }
             self.judge(down);
         }
         if let Some(scopes) = dag.scopes() {
             for &gated in &scopes.gated[task.get()] {
-                self.scopes[gated.get()].indirect_setups.add(phase);
+                change(&mut self.scopes[gated.get()].indirect_setups);
                 self.judge(gated);
             }
             for &teardown in &scopes.enclosing[task.get()] {
-                self.scopes[teardown.get()].enclosed.add(phase);
+                change(&mut self.scopes[teardown.get()].enclosed);
                 self.judge(teardown);
             }
         }
     }
 
-    /// Puts a task on the work-list when its counters decide it.
-    fn judge(&mut self, task: TaskIx) {
-        if self.phase != RunPhase::Running || self.tasks[task.get()].single.phase != InstancePhase::None || self.is_expanded(task)
-        {
+    /// Puts a task on the work-list when its counters decide it, and takes it off when they do not any more.
+    pub(super) fn judge(&mut self, task: TaskIx) {
+        let goes_on = match self.phase {
+            // A stuck run is not acted on, but goes on with what a person did meanwhile.
+            RunPhase::Running | RunPhase::Stuck => self.cancel.is_none(),
+            RunPhase::Queued | RunPhase::Cancelling | RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled => false,
+        };
+        if !goes_on || !self.is_undecided(task) {
             return;
         }
-        let mark = (self.dag.depth(task), task);
         match self.verdict(task) {
-            Verdict::Wait => {}
+            Verdict::Wait => self.take_off_work_list(task),
             Verdict::Run => {
+                self.take_off_work_list(task);
                 self.to_schedule.insert(task);
             }
             Verdict::Skip | Verdict::UpstreamFailed => {
-                self.to_mark.insert(mark);
+                self.take_off_work_list(task);
+                self.to_mark.insert((self.dag.depth(task), task));
             }
         }
+    }
+
+    pub(super) fn take_off_work_list(&mut self, task: TaskIx) {
+        if !self.to_schedule.is_empty() {
+            self.to_schedule.remove(&task);
+        }
+        if !self.to_mark.is_empty() {
+            self.to_mark.remove(&(self.dag.depth(task), task));
+        }
+    }
+
+    fn skip(&mut self, key: Key, cause: &SkipCause) {
+        let by = match cause {
+            SkipCause::TriggerRule => SkippedBy::Rule,
+            SkipCause::Branch(task) => SkippedBy::Branch(self.dag.index(task.as_str())),
+            SkipCause::Own(_) => SkippedBy::Itself,
+            SkipCause::NothingToMap => SkippedBy::NothingToMap,
+            SkipCause::RunCancelled => SkippedBy::Cancel,
+        };
+        match self.find_mut(key) {
+            Some(instance) if !instance.phase.is_done() => instance.skipped_by = Some(by),
+            Some(_) | None => return,
+        }
+        self.cut += usize::from(by == SkippedBy::Cancel);
+        self.enter(key, InstancePhase::Skipped);
     }
 
     fn begin_cancel(&mut self, cause: CancelCause) {

@@ -39,7 +39,7 @@ impl RunPhase {
         }
     }
 
-    /// True when it will never change.
+    /// True when nothing but a person changes it.
     pub fn is_terminal(self) -> bool {
         match self {
             Self::Queued | Self::Running | Self::Cancelling | Self::Stuck => false,
@@ -100,7 +100,7 @@ impl InstancePhase {
         }
     }
 
-    /// True when it will never change.
+    /// True when nothing but a person changes it.
     pub fn is_done(self) -> bool {
         match self {
             Self::None | Self::Scheduled | Self::Running | Self::Deferred { .. } | Self::UpForRetry { .. } | Self::InDoubt => {

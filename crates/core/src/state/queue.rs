@@ -83,6 +83,18 @@ impl Queue {
         self.active < dag.max_active_tasks() && fits(dag, pool, self.pools[pool].used, key.task)
     }
 
+    /// Ready instances that go before this one, over all pools, pool by pool.
+    pub(crate) fn ahead<'a>(&'a self, dag: &Dag, key: Key) -> impl Iterator<Item = Key> + 'a {
+        let own = Ready::of(dag, key);
+        self.pools.iter().flat_map(move |pool| pool.ready.range(..own)).map(|ready| ready.key())
+    }
+
+    /// Ready instances of its pool that go before this one, in order.
+    pub(crate) fn ahead_in_pool<'a>(&'a self, dag: &Dag, key: Key) -> impl Iterator<Item = Key> + use<'a> {
+        let pool = &self.pools[dag.task(key.task).settings.pool as usize];
+        pool.ready.range(..Ready::of(dag, key)).map(|ready| ready.key())
+    }
+
     /// The instances that may begin now, all of them together, in order. Costs the number of pools and of instances returned.
     pub(crate) fn startable(&self, dag: &Dag) -> Vec<Key> {
         let mut room = dag.max_active_tasks().saturating_sub(self.active);

@@ -8,15 +8,16 @@
 mod fixture;
 mod generate;
 mod naive;
+mod operate;
 
 use backstop_core::command::{Command, Rejected};
 use backstop_core::dag::DagSpec;
-use backstop_core::event::{Evidence, FailureClass};
+use backstop_core::event::{Afterwards, Evidence, FailureClass, Mark};
 use backstop_core::{Action, Event, InstanceId, InstancePhase, RunPhase, RunState, TaskId, actions, apply, retry};
 use fixture::{Run, at, failure, segment};
 use naive::{Ending, Naive, Seen};
 use rand::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Seeds of one test run: a few seconds.
@@ -63,6 +64,12 @@ struct Driver {
     started_at: i64,
     epoch: u64,
     now: i64,
+    /// What people will do yet.
+    acts_left: u32,
+    /// The last try of each instance that began, and whether the next may continue it.
+    began: BTreeMap<InstanceId, (u32, bool)>,
+    /// Commits are unique by instance, try and segment: these are the keys of their markers.
+    markers: BTreeSet<(InstanceId, u32, u32)>,
 }
 
 fn drive(seed: u64) -> RunPhase {
@@ -73,8 +80,23 @@ fn drive(seed: u64) -> RunPhase {
     let run = Run::with_header(spec.clone(), fixture::header(&only_names));
     let shadow = run.state.clone();
     let naive = Naive::new(&spec, &only);
-    let mut driver =
-        Driver { seed, rng, spec, run, naive, shadow, tries: BTreeMap::new(), ended: None, started_at: 0, epoch: 1, now: 0 };
+    let acts_left = if rng.random_bool(0.5) { rng.random_range(1..6) } else { 0 };
+    let mut driver = Driver {
+        seed,
+        rng,
+        spec,
+        run,
+        naive,
+        shadow,
+        tries: BTreeMap::new(),
+        ended: None,
+        started_at: 0,
+        epoch: 1,
+        now: 0,
+        acts_left,
+        began: BTreeMap::new(),
+        markers: BTreeSet::new(),
+    };
     driver.drive()
 }
 
@@ -90,7 +112,7 @@ impl Driver {
             self.compare();
         }
         for _ in 0..STEPS_MAX {
-            if self.run.state.is_finished() {
+            if self.run.state.is_finished() && (self.acts_left == 0 || !self.operate()) {
                 self.check_log();
                 return self.run.state.phase();
             }
@@ -102,6 +124,16 @@ impl Driver {
 
     fn step(&mut self) {
         let ended = self.run.state.phase().is_terminal();
+        if self.run.state.phase() == RunPhase::Queued && self.rng.random_bool(0.5) {
+            self.tell(Command::Start);
+            self.started_at = self.now;
+            self.naive.settle();
+            return;
+        }
+        if self.acts_left > 0 && self.rng.random_bool(0.03) {
+            self.operate();
+            return;
+        }
         match self.rng.random_range(0..100) {
             0 if !ended && self.naive.cancelled.is_none() => {
                 self.tell(Command::Cancel { reason: "stop".to_owned() });
@@ -141,7 +173,7 @@ impl Driver {
                 self.set(place, index, Seen::Running);
             }
             Action::ResolveUnknown { instance, try_number } => self.resolve(instance, try_number),
-            Action::CancelAttempt { instance, try_number } => {
+            Action::CancelAttempt { instance, try_number, .. } => {
                 if self.rng.random_bool(0.5) {
                     self.fail(instance, try_number, FailureClass::Cancelled);
                 } else {
@@ -187,6 +219,7 @@ impl Driver {
         for seen in self.naive.seen.iter_mut().flatten().filter(|seen| **seen == Seen::Running) {
             *seen = Seen::Doubt;
         }
+        self.naive.settle();
     }
 
     /// A random running attempt says something.
@@ -201,12 +234,16 @@ impl Driver {
             0..50 => self.succeed(instance, try_number),
             50..57 => {
                 self.tell(Command::Skip { instance, try_number, reason: "nothing to do".to_owned() });
-                self.set(place, index, Seen::Skipped);
+                self.end(place, index, Seen::Skipped, true, false);
             }
             57..64 => {
                 let until = at(self.now + self.rng.random_range(-5..60));
                 self.tell(Command::Defer { instance, try_number, until });
-                self.set(place, index, if self.naive.cancelled.is_some() { Seen::Skipped } else { Seen::Waiting });
+                if self.naive.cancelled.is_some() && self.wish(place, index).is_none() {
+                    self.naive.cut(place, index.unwrap_or(0) as usize);
+                } else {
+                    self.end(place, index, Seen::Waiting, false, false);
+                }
             }
             64..72 => {
                 let class =
@@ -227,12 +264,16 @@ impl Driver {
         let count = self.rng.random_range(0..4_usize);
         let items = (0..count).map(|item| Arc::from(format!("{item}"))).collect();
         self.tell(Command::Expand { task, try_number, items });
-        if count == 0 {
+        if self.wish(place, None).is_some() {
+            self.end(place, None, Seen::Failed, false, false);
+        } else if count == 0 {
             self.set(place, None, Seen::Skipped);
         } else {
             self.naive.expanded[place] = true;
-            let seen = if self.naive.cancelled.is_some() { Seen::Skipped } else { Seen::Ready };
-            self.naive.seen[place] = vec![seen; count];
+            self.naive.seen[place] = vec![Seen::Ready; count];
+            if self.naive.cancelled.is_some() {
+                (0..count).for_each(|index| self.naive.cut(place, index));
+            }
             self.naive.settle();
         }
     }
@@ -246,12 +287,18 @@ impl Driver {
             follow.as_ref().map(|follow| follow.iter().map(|&down| self.spec.tasks[down].id.clone()).collect::<Vec<TaskId>>());
         let result = self.rng.random_bool(0.5).then(|| Arc::<str>::from("42"));
         self.tell(Command::Succeed { instance: instance.clone(), try_number, result: result.clone(), follow: names });
-        assert_eq!(self.run.state.result(instance.task.as_str(), index), result.as_ref());
-        self.naive.seen[place][index.unwrap_or(0) as usize] = Seen::Success;
-        if let Some(follow) = follow {
-            self.naive.branch(place, &follow);
+        match self.wish(place, index) {
+            None | Some(Afterwards::Fail | Afterwards::Mark(Mark::Success)) => {
+                assert_eq!(self.run.state.result(instance.task.as_str(), index), result.as_ref());
+                self.naive.stops.remove(&(place, index.unwrap_or(0) as usize));
+                self.naive.seen[place][index.unwrap_or(0) as usize] = Seen::Success;
+                if let Some(follow) = follow {
+                    self.naive.branch(place, &follow);
+                }
+                self.naive.settle();
+            }
+            Some(Afterwards::Clear(_) | Afterwards::Mark(Mark::Failed)) => self.end(place, index, Seen::Success, true, false),
         }
-        self.naive.settle();
     }
 
     fn commit(&mut self, instance: InstanceId, try_number: u32) {
@@ -282,7 +329,9 @@ impl Driver {
         };
         self.tell(Command::Resolve { instance, try_number, evidence: evidence.clone() });
         if evidence == person(true) {
-            self.set(place, index, Seen::Success);
+            self.end(place, index, Seen::Success, true, false);
+        } else if self.wish(place, index).is_some() {
+            self.end(place, index, Seen::Failed, false, true);
         } else if self.naive.cancelled.is_some() {
             self.set(place, index, Seen::Failed);
         } else if class == FailureClass::Interrupted || has_progress || evidence == person(false) {
@@ -295,7 +344,9 @@ impl Driver {
     fn fail(&mut self, instance: InstanceId, try_number: u32, class: FailureClass) {
         let (place, index) = self.place(&instance);
         self.tell(Command::Fail { instance, try_number, failure: failure(class) });
-        if self.naive.cancelled.is_some() || matches!(class, FailureClass::Final | FailureClass::Cancelled) {
+        if self.wish(place, index).is_some() {
+            self.end(place, index, Seen::Failed, false, true);
+        } else if self.naive.cancelled.is_some() || matches!(class, FailureClass::Final | FailureClass::Cancelled) {
             self.set(place, index, Seen::Failed);
         } else if class == FailureClass::Interrupted {
             self.set(place, index, Seen::Ready);
@@ -395,14 +446,48 @@ impl Driver {
     /// Folds the events one by one into a second state, and checks what must hold after each.
     fn follow(&mut self, events: &[Event]) {
         for event in events {
-            let before = self.shadow.phase();
+            self.check_keys(event);
+            if *event == Event::RunReopened {
+                self.naive.reopen();
+            }
+            let before = self.shadow.clone();
             apply(&mut self.shadow, event);
-            if before.is_terminal() {
-                assert_eq!(self.shadow.phase(), before, "a terminal state changed by {event:?}");
+            let is_reopened = *event == Event::RunReopened && matches!(events[0], Event::OperatorActed { .. });
+            if before.phase().is_terminal() && !is_reopened {
+                assert_eq!(self.shadow.phase(), before.phase(), "a terminal state changed by {event:?}");
+            }
+            let is_act =
+                matches!(event, Event::InstancesCleared { .. } | Event::TaskUnexpanded { .. } | Event::InstanceMarked { .. });
+            for (id, view) in before.instances().filter(|(_, view)| view.phase.is_done() && !is_act) {
+                let after = self.shadow.instance(&id).map(|view| view.phase);
+                assert_eq!(after, Some(view.phase), "{id} was done and changed by {event:?}");
             }
             self.check_derived();
         }
+        self.naive.is_held = match self.shadow.phase() {
+            RunPhase::Queued | RunPhase::Stuck => true,
+            RunPhase::Running | RunPhase::Cancelling | RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled => false,
+        };
         assert!(self.shadow == self.run.state, "seed {}: the fold differs after {}", self.seed, fixture::names(events));
+    }
+
+    /// No attempt has the marker keys of an earlier one.
+    fn check_keys(&mut self, event: &Event) {
+        match event {
+            Event::AttemptStarted { instance, try_number, .. } => {
+                let (last, continues) = self.began.get(instance).copied().unwrap_or_default();
+                assert!(
+                    *try_number > last || (continues && *try_number == last),
+                    "try {try_number} of {instance} follows {last}"
+                );
+                self.began.insert(instance.clone(), (*try_number, false));
+            }
+            Event::AttemptDeferred { instance, try_number, .. } => drop(self.began.insert(instance.clone(), (*try_number, true))),
+            Event::SegmentCommitted { instance, try_number, commit } => {
+                assert!(self.markers.insert((instance.clone(), *try_number, commit.segment)), "{event:?} has the key of another");
+            }
+            _ => {}
+        }
     }
 
     /// What is counted equals what is found by looking at everything.
@@ -442,7 +527,7 @@ impl Driver {
             Ending::Cancelled => RunPhase::Cancelled,
         });
         assert_eq!(state.phase().is_terminal().then(|| state.phase()), ending, "seed {}: {}", self.seed, self.run.line());
-        assert!(self.ended.is_none() || self.ended == ending, "the ending changed");
+        assert!(self.ended.is_none() || self.ended == ending || state.reopened() > 0, "the ending changed");
         self.ended = ending;
     }
 

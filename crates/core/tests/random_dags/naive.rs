@@ -6,8 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use backstop_core::dag::{DagSpec, Role, TaskSpec, WeightRule};
+use backstop_core::event::{Afterwards, Mark, Restart};
 use backstop_core::rule::TriggerRule;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An instance, as far as the rules care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(crate) enum Seen {
 }
 
 impl Seen {
-    fn is_done(self) -> bool {
+    pub(crate) fn is_done(self) -> bool {
         matches!(self, Self::Success | Self::Failed | Self::Skipped | Self::UpstreamFailed | Self::Removed)
     }
 }
@@ -45,6 +46,16 @@ pub(crate) struct Naive {
     /// Tasks of which an attempt ever began.
     pub(crate) begun: BTreeSet<usize>,
     pub(crate) cancelled: Option<Ending>,
+    /// How it was cancelled before it was reopened.
+    cancelled_before: Option<Ending>,
+    /// Nothing is evaluated: the run is queued, or stuck.
+    pub(crate) is_held: bool,
+    /// What is skipped or upstream_failed by its rule alone, by task and index.
+    derived: BTreeSet<(usize, usize)>,
+    /// What a cancel of the run skipped.
+    cut: BTreeSet<(usize, usize)>,
+    /// Attempts that a person wants to end.
+    pub(crate) stops: BTreeMap<(usize, usize), Afterwards>,
     upstream: Vec<Vec<usize>>,
     downstream: Vec<Vec<usize>>,
     above: Vec<BTreeSet<usize>>,
@@ -77,6 +88,11 @@ impl Naive {
             expanded,
             begun: BTreeSet::new(),
             cancelled: None,
+            cancelled_before: None,
+            is_held: false,
+            derived: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            stops: BTreeMap::new(),
             upstream,
             downstream,
             above,
@@ -87,14 +103,20 @@ impl Naive {
 
     /// Evaluates every task, upstreams first, until nothing changes.
     pub(crate) fn settle(&mut self) {
-        if self.cancelled.is_some() {
+        if self.cancelled.is_some() || self.is_held {
             return;
         }
         loop {
             let before = self.seen.clone();
             for place in self.order.clone() {
-                if !self.expanded[place] && self.seen[place] == [Seen::None] {
-                    self.seen[place] = vec![self.judge(place)];
+                let said = self.judge(place);
+                for index in 0..self.seen[place].len() {
+                    if self.seen[place][index] == Seen::None {
+                        self.seen[place][index] = said;
+                        if said.is_done() {
+                            self.derived.insert((place, index));
+                        }
+                    }
                 }
             }
             if before == self.seen {
@@ -125,20 +147,10 @@ impl Naive {
         let setups = self.states_of(self.upstream[place].iter().copied().filter(|&up| self.is_setup(up)));
         let said = by_rule(rule, &ups, &setups);
         if self.is_teardown(place) {
-            let inner = self.upstream[place]
-                .iter()
-                .filter(|&&up| self.is_setup(up))
-                .flat_map(|&setup| self.below[setup].intersection(&self.above[place]).copied())
-                .collect::<BTreeSet<_>>();
-            let waits = self.states_of(inner).iter().any(|seen| !seen.is_done());
+            let waits = self.states_of(self.others_awaited(place)).iter().any(|seen| !seen.is_done());
             return if said == Seen::Ready && waits { Seen::None } else { said };
         }
-        let relevant = self.above[place].iter().copied().filter(|&up| {
-            let teardowns: Vec<usize> = self.downstream[up].iter().copied().filter(|&down| self.is_teardown(down)).collect();
-            let is_in_scope = teardowns.is_empty() || teardowns.iter().any(|down| self.below[place].contains(down));
-            self.is_setup(up) && !self.upstream[place].contains(&up) && is_in_scope
-        });
-        let indirect = self.states_of(relevant);
+        let indirect = self.states_of(self.others_awaited(place));
         if indirect.iter().any(|seen| matches!(seen, Seen::Failed | Seen::UpstreamFailed)) {
             Seen::UpstreamFailed
         } else if indirect.contains(&Seen::Skipped) {
@@ -148,6 +160,110 @@ impl Naive {
         } else {
             said
         }
+    }
+
+    /// What a task waits for beyond its direct upstreams: a teardown for what is between its setups and itself, all else for the setups
+    /// in whose scope it is.
+    fn others_awaited(&self, place: usize) -> BTreeSet<usize> {
+        if self.is_teardown(place) {
+            let setups = self.upstream[place].iter().filter(|&&up| self.is_setup(up));
+            return setups.flat_map(|&setup| self.below[setup].intersection(&self.above[place]).copied()).collect();
+        }
+        let is_relevant = |&up: &usize| {
+            let teardowns: Vec<usize> = self.downstream[up].iter().copied().filter(|&down| self.is_teardown(down)).collect();
+            let is_in_scope = teardowns.is_empty() || teardowns.iter().any(|down| self.below[place].contains(down));
+            self.is_setup(up) && !self.upstream[place].contains(&up) && is_in_scope
+        };
+        self.above[place].iter().copied().filter(is_relevant).collect()
+    }
+
+    /// What is what it is only because of these, directly or through others that are.
+    fn derived_from(&self, changed: &BTreeSet<(usize, usize)>) -> BTreeSet<(usize, usize)> {
+        let mut all = changed.clone();
+        loop {
+            let places: BTreeSet<usize> = all.iter().map(|&(place, _)| place).collect();
+            let waits = |place: usize| {
+                self.upstream[place].iter().chain(&self.others_awaited(place)).any(|awaited| places.contains(awaited))
+            };
+            let more: BTreeSet<_> = self.derived.iter().copied().filter(|&one| !all.contains(&one) && waits(one.0)).collect();
+            if more.is_empty() {
+                return all.difference(changed).copied().collect();
+            }
+            all.extend(more);
+        }
+    }
+
+    /// A person clears these, of which nothing is running. Gives all that is cleared with them.
+    pub(crate) fn clear(
+        &mut self,
+        named: &BTreeSet<(usize, usize)>,
+        restart: Restart,
+        running: &[usize],
+    ) -> BTreeSet<(usize, usize)> {
+        let all: BTreeSet<_> = named.union(&self.derived_from(named)).copied().collect();
+        self.put_back(all, restart, running)
+    }
+
+    /// As [`Self::clear`], of what was running until now, so that nothing was derived from it.
+    pub(crate) fn put_back(
+        &mut self,
+        all: BTreeSet<(usize, usize)>,
+        restart: Restart,
+        running: &[usize],
+    ) -> BTreeSet<(usize, usize)> {
+        let places: BTreeSet<usize> = all.iter().map(|&(place, _)| place).chain(running.iter().copied()).collect();
+        let keeps = |&(place, index): &(usize, usize)| {
+            let may_keep =
+                matches!(self.seen[place][index], Seen::Failed | Seen::Ready | Seen::Waiting | Seen::Running | Seen::Doubt);
+            restart == Restart::LastCommit && may_keep && self.above[place].is_disjoint(&places)
+        };
+        let anew: BTreeSet<_> = all.iter().copied().filter(|one| !keeps(one)).collect();
+        for &(place, index) in &all {
+            self.forget(place, index);
+            self.seen[place][index] = Seen::None;
+        }
+        for &place in &places {
+            let whole = (0..self.seen[place].len()).all(|index| anew.contains(&(place, index)));
+            if self.expanded[place] && whole {
+                self.expanded[place] = false;
+                self.seen[place] = vec![Seen::None];
+            }
+            if !self.expanded[place] && all.contains(&(place, 0)) {
+                self.begun.remove(&place);
+            }
+        }
+        all
+    }
+
+    /// A person says how these ended, of which nothing is running. Gives what is judged anew because of it.
+    pub(crate) fn mark(&mut self, named: &BTreeSet<(usize, usize)>, mark: Mark) -> BTreeSet<(usize, usize)> {
+        let derived = self.derived_from(named);
+        for &(place, index) in named {
+            self.forget(place, index);
+            self.seen[place][index] = match mark {
+                Mark::Success => Seen::Success,
+                Mark::Failed => Seen::Failed,
+            };
+        }
+        if derived.is_empty() { derived } else { self.clear(&derived, Restart::Beginning, &[]) }
+    }
+
+    fn forget(&mut self, place: usize, index: usize) {
+        self.derived.remove(&(place, index));
+        self.cut.remove(&(place, index));
+        self.stops.remove(&(place, index));
+    }
+
+    /// A run that is over is queued again.
+    pub(crate) fn reopen(&mut self) {
+        self.is_held = true;
+        self.cancelled_before = self.cancelled.take().or(self.cancelled_before);
+    }
+
+    /// The run was cancelled, and this is skipped because of it.
+    pub(crate) fn cut(&mut self, place: usize, index: usize) {
+        self.seen[place][index] = Seen::Skipped;
+        self.cut.insert((place, index));
     }
 
     /// A branch task followed these: what else comes directly after it is skipped, unless a followed one leads to it.
@@ -166,16 +282,19 @@ impl Naive {
 
     pub(crate) fn cancel(&mut self, ending: Ending) {
         self.cancelled = Some(ending);
-        for seen in self.seen.iter_mut().flatten() {
-            if matches!(seen, Seen::None | Seen::Ready | Seen::Waiting) {
-                *seen = Seen::Skipped;
+        self.is_held = false;
+        for place in 0..self.seen.len() {
+            for index in 0..self.seen[place].len() {
+                if matches!(self.seen[place][index], Seen::None | Seen::Ready | Seen::Waiting) {
+                    self.cut(place, index);
+                }
             }
         }
     }
 
     /// How the run ends, when everything is done.
     pub(crate) fn ending(&self) -> Option<Ending> {
-        if self.seen.iter().flatten().any(|seen| !seen.is_done()) {
+        if self.is_held || self.seen.iter().flatten().any(|seen| !seen.is_done()) {
             return None;
         }
         if let Some(ending) = self.cancelled {
@@ -192,7 +311,8 @@ impl Naive {
         }
         let has_failed =
             leaves.iter().flat_map(|&leaf| &self.seen[leaf]).any(|seen| matches!(seen, Seen::Failed | Seen::UpstreamFailed));
-        Some(if has_failed { Ending::Failed } else { Ending::Success })
+        let left_out = self.cancelled_before.filter(|_| !self.cut.is_empty());
+        Some(if has_failed { Ending::Failed } else { left_out.unwrap_or(Ending::Success) })
     }
 
     pub(crate) fn priority(&self, place: usize) -> i64 {

@@ -20,6 +20,17 @@ impl Results {
         all.entry(task.to_owned()).or_default().insert(map_index, result);
     }
 
+    /// The instance runs again: nothing of it is pulled any more.
+    pub(crate) fn forget(&self, task: &str, map_index: Option<u32>) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_task) = all.get_mut(task) {
+            of_task.remove(&map_index);
+            if of_task.is_empty() {
+                all.remove(task);
+            }
+        }
+    }
+
     /// The result of an instance; without an index, of an unmapped task, or the list of a mapped one's.
     pub(crate) fn get(&self, task: &str, map_index: Option<u32>) -> Option<Json> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);

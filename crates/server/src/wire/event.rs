@@ -3,7 +3,9 @@
 #![allow(missing_docs, reason = "the names are those of `backstop_core::event`, which documents them")]
 
 use super::{Failed, Record, json, only_tasks, run_type};
-use backstop_core::event::{self as core, CancelCause, Evidence, FailureClass, Occasion, Promise, SegmentCommit, SkipCause};
+use backstop_core::event::{
+    self as core, Afterwards, CancelCause, Evidence, FailureClass, Mark, Occasion, Promise, Restart, SegmentCommit, SkipCause,
+};
 use backstop_core::{InstanceId, TaskId};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -98,6 +100,31 @@ pub enum Event<'a> {
         reason: &'a str,
         cause: &'static str,
     },
+    RunReopened,
+    InstancesCleared {
+        instances: Vec<Instance<'a>>,
+        /// `beginning` or `last_commit`.
+        restart: &'static str,
+    },
+    TaskUnexpanded {
+        task: &'a str,
+        count: u32,
+    },
+    InstanceMarked {
+        #[serde(flatten)]
+        instance: Instance<'a>,
+        /// `success` or `failed`.
+        mark: &'static str,
+    },
+    InstanceCancelRequested {
+        #[serde(flatten)]
+        instance: Instance<'a>,
+        reason: &'a str,
+        /// `fail`, `clear`, or `mark`.
+        then: &'static str,
+        restart: Option<&'static str>,
+        mark: Option<&'static str>,
+    },
     RunStuck {
         instances: Vec<Instance<'a>>,
     },
@@ -123,6 +150,20 @@ pub struct Attempt<'a> {
     #[serde(flatten)]
     instance: Instance<'a>,
     try_number: u32,
+}
+
+fn restart(restart: Restart) -> &'static str {
+    match restart {
+        Restart::Beginning => "beginning",
+        Restart::LastCommit => "last_commit",
+    }
+}
+
+fn mark(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Success => "success",
+        Mark::Failed => "failed",
+    }
 }
 
 fn attempt(instance: &InstanceId, try_number: u32) -> Attempt<'_> {
@@ -275,6 +316,22 @@ impl<'a> From<&'a core::Event> for Event<'a> {
                     CancelCause::DagrunTimeout => "dagrun_timeout",
                 },
             },
+            Core::RunReopened => Self::RunReopened,
+            Core::InstancesCleared { instances, restart: from } => {
+                Self::InstancesCleared { instances: instances.iter().map(Instance::from).collect(), restart: restart(*from) }
+            }
+            Core::TaskUnexpanded { task, count } => Self::TaskUnexpanded { task: task.as_str(), count: *count },
+            Core::InstanceMarked { instance, mark: outcome } => {
+                Self::InstanceMarked { instance: instance.into(), mark: mark(*outcome) }
+            }
+            Core::InstanceCancelRequested { instance, reason, then } => {
+                let (then, restart, mark) = match then {
+                    Afterwards::Fail => ("fail", None, None),
+                    Afterwards::Clear(from) => ("clear", Some(restart(*from)), None),
+                    Afterwards::Mark(outcome) => ("mark", None, Some(mark(*outcome))),
+                };
+                Self::InstanceCancelRequested { instance: instance.into(), reason, then, restart, mark }
+            }
             Core::RunStuck { instances } => Self::RunStuck { instances: instances.iter().map(Instance::from).collect() },
             Core::RunSucceeded => Self::RunSucceeded,
             Core::RunFailed => Self::RunFailed,

@@ -169,6 +169,7 @@ pub fn samples() -> Vec<(String, Event)> {
     all.extend(attempt_samples());
     all.extend(outcome_samples());
     all.extend(callback_samples());
+    all.extend(operator_samples());
     all.into_iter().map(|(name, event)| (name.to_owned(), event)).collect()
 }
 
@@ -194,6 +195,7 @@ fn run_samples() -> Vec<Sample> {
             "cancel_requested.timeout",
             Event::CancelRequested { reason: "over its dagrun_timeout of 1h".into(), cause: CancelCause::DagrunTimeout },
         ),
+        ("run_reopened", Event::RunReopened),
         ("run_stuck", Event::RunStuck { instances: vec![single("a"), mapped("b", 0)] }),
         ("run_succeeded", Event::RunSucceeded),
         ("run_failed", Event::RunFailed),
@@ -312,6 +314,22 @@ fn callback_samples() -> Vec<Sample> {
     ]
 }
 
+/// Version 2.
+fn operator_samples() -> Vec<Sample> {
+    let cleared = |restart| Event::InstancesCleared { instances: vec![single("a"), mapped("group.c", 1)], restart };
+    let stopped = |instance, then| Event::InstanceCancelRequested { instance, reason: "it \"hangs\"".into(), then };
+    vec![
+        ("instances_cleared", cleared(Restart::Beginning)),
+        ("instances_cleared.last_commit", cleared(Restart::LastCommit)),
+        ("task_unexpanded", Event::TaskUnexpanded { task: "b".into(), count: 2 }),
+        ("instance_marked", Event::InstanceMarked { instance: single("a"), mark: Mark::Success }),
+        ("instance_marked.failed", Event::InstanceMarked { instance: mapped("b", 1), mark: Mark::Failed }),
+        ("instance_cancel_requested", stopped(single("a"), Afterwards::Fail)),
+        ("instance_cancel_requested.clear", stopped(mapped("b", 0), Afterwards::Clear(Restart::LastCommit))),
+        ("instance_cancel_requested.mark", stopped(single("a"), Afterwards::Mark(Mark::Failed))),
+    ]
+}
+
 /// A run of `length` events in no sensible order: all kinds, on a few instances, so that projections meet every sequence.
 pub fn random_run(seed: u64, length: usize) -> Vec<Event> {
     let mut random = Random::new(seed);
@@ -332,7 +350,10 @@ fn relocate(event: &mut Event, random: &mut Random) {
     let tasks: [TaskId; 3] = ["a".into(), "b".into(), "group.c".into()];
     let chosen = tasks[random.below(3) as usize].clone();
     match event {
-        Event::TaskExpanded { task, .. } => *task = chosen,
+        Event::TaskExpanded { task, .. } | Event::TaskUnexpanded { task, .. } => *task = chosen,
+        Event::InstancesCleared { instances, .. } => {
+            instances.iter_mut().for_each(|instance| instance.task = chosen.clone());
+        }
         Event::TaskScheduled { instance }
         | Event::AttemptStarted { instance, .. }
         | Event::SegmentCommitted { instance, .. }
@@ -343,6 +364,8 @@ fn relocate(event: &mut Event, random: &mut Random) {
         | Event::UnknownResolved { instance, .. }
         | Event::RetryScheduled { instance, .. }
         | Event::TimerFired { instance }
+        | Event::InstanceMarked { instance, .. }
+        | Event::InstanceCancelRequested { instance, .. }
         | Event::TaskSkipped { instance, .. }
         | Event::TaskUpstreamFailed { instance } => {
             *instance = InstanceId { task: chosen, map_index: [None, Some(0), Some(1)][random.below(3) as usize] };
@@ -354,6 +377,7 @@ fn relocate(event: &mut Event, random: &mut Random) {
         | Event::CallbackFinished { .. }
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
+        | Event::RunReopened
         | Event::RunStuck { .. }
         | Event::RunSucceeded
         | Event::RunFailed

@@ -305,7 +305,7 @@ impl<'w> Batch<'w> {
                       VALUES (?1, ?2, ?3, ?4, coalesce(?5, ?11), coalesce(?6, 0), ?7, ?9, ?10) \
                       ON CONFLICT (run, task, map_index) DO UPDATE SET \
                       state = coalesce(?5, state), try_number = coalesce(?6, try_number), \
-                      started_at = coalesce(?7, started_at), ended_at = iif(?8, ?9, ended_at), error = coalesce(?10, error)";
+                      started_at = iif(?12, ?7, started_at), ended_at = iif(?8, ?9, ended_at), error = iif(?13, ?10, error)";
         let mut delete = self.prepare(delete)?;
         let mut upsert = self.prepare(upsert)?;
         for (run, instance, patch) in &self.patches {
@@ -324,11 +324,13 @@ impl<'w> Batch<'w> {
                     to_column(patch.seq),
                     patch.state,
                     patch.try_number,
-                    patch.started_at.map(Timestamp::as_microsecond),
+                    patch.started_at.flatten().map(Timestamp::as_microsecond),
                     patch.ended_at.is_some(),
                     patch.ended_at.flatten().map(Timestamp::as_microsecond),
-                    patch.error,
-                    NO_STATE
+                    patch.error.as_ref().and_then(Option::as_ref),
+                    NO_STATE,
+                    patch.started_at.is_some(),
+                    patch.error.is_some()
                 ])
                 .map_err(|cause| self.broken(cause))?;
         }

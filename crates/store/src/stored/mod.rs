@@ -4,18 +4,20 @@
 //! - `v` is the version of the format that the event needs. A reader refuses a larger one than it knows, with [`Error::TooNew`]: a
 //!   fact that is not understood must not be left out of a fold.
 //! - A published version never changes; `golden/v1/` holds one file or more for every kind of event, and a test reads and writes them.
-//!   A new kind of event, or a field that changes the meaning of others, makes a new version; older ones stay readable.
+//!   A new kind of event, or a field that changes the meaning of others, makes a new version; older ones stay readable, and an event
+//!   that an older version knows is still written in that: whatever reads it can.
 //! - A field that has its usual value (no map index, no hint, zero rows) is absent.
 //! - Times in an event are RFC 3339 in UTC, with as many decimals as they have, so that nothing is lost: an event that is read back is
 //!   equal to what was written. (The log's own time of an event is not in the body: stores keep it in whole microseconds.)
 //! - Results, items and parameters are JSON made by others. They stay texts here: not parsed, not judged.
 
 mod v1;
+mod v2;
 
 use backstop_core::Event;
 
 /// The newest version this build writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Why a stored event cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +36,17 @@ pub enum Error {
 /// Appends the stored form of an event to a buffer that the caller reuses.
 pub fn encode(event: &Event, buffer: &mut Vec<u8>) {
     // The version goes first by hand: a flattened wrapper struct would cost every event a map of its fields.
-    buffer.extend_from_slice(b"{\"v\":1");
+    buffer.extend_from_slice(b"{\"v\":");
+    match v1::Event::try_from(event) {
+        Ok(known) => write(b'1', &known, buffer),
+        Err(newer) => write(b'2', &newer, buffer),
+    }
+}
+
+fn write(version: u8, event: &impl serde::Serialize, buffer: &mut Vec<u8>) {
+    buffer.push(version);
     let body = buffer.len();
-    serde_json::to_writer(&mut *buffer, &v1::Event::from(event)).expect("texts and numbers always have a JSON form");
+    serde_json::to_writer(&mut *buffer, event).expect("texts and numbers always have a JSON form");
     // The object that follows starts with its `type`: its brace becomes the comma after the version.
     buffer[body] = b',';
 }
@@ -54,6 +64,9 @@ pub fn decode(body: &str) -> Result<Event, Error> {
     let head: Head = serde_json::from_str(body).map_err(Error::Malformed)?;
     if head.v > VERSION {
         return Err(Error::TooNew { found: head.v });
+    }
+    if head.v == 2 {
+        return serde_json::from_str::<v2::Event<'_>>(body).map(Event::from).map_err(Error::Malformed);
     }
     serde_json::from_str::<v1::Event<'_>>(body).map(Event::from).map_err(Error::Malformed)
 }

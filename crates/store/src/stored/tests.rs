@@ -5,8 +5,12 @@ use crate::conformance::script::{self, samples};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+/// In the folder of the first version that knows the event.
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(format!("{name}.json"))
+    let newer = variants(&serde_json::from_str::<v2::Event<'_>>(r#"{"type":"?"}"#).unwrap_err());
+    let kind = name.split('.').next().unwrap();
+    let version = if newer.iter().any(|known| known == kind) { "v2" } else { "v1" };
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(version).join(format!("{name}.json"))
 }
 
 fn encoded(event: &Event) -> String {
@@ -38,9 +42,12 @@ fn golden_files_are_read_and_written_again() {
 #[test]
 fn every_golden_file_has_its_event() {
     let expected: BTreeSet<String> = samples().into_iter().map(|(name, _)| format!("{name}.json")).collect();
-    let folder = golden("x").parent().unwrap().to_owned();
-    let found: BTreeSet<String> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let folders = ["x", "run_reopened"].map(|name| golden(name).parent().unwrap().to_owned());
+    let found: BTreeSet<String> = folders
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     assert_eq!(found, expected);
 }
 
@@ -56,7 +63,9 @@ fn variants(error: &serde_json::Error) -> Vec<String> {
 fn every_kind_has_a_golden_file() {
     let kinds = variants(&serde_json::from_str::<v1::Event<'_>>(r#"{"type":"?"}"#).unwrap_err());
     assert!(kinds.len() >= 24, "{kinds:?}");
-    for kind in kinds {
+    let newer = variants(&serde_json::from_str::<v2::Event<'_>>(r#"{"type":"?"}"#).unwrap_err());
+    assert!(newer.len() >= 5, "{newer:?}");
+    for kind in kinds.into_iter().chain(newer) {
         assert!(golden(&kind).exists(), "there is no golden file for `{kind}`: add it to conformance::script::samples");
     }
 }
@@ -73,6 +82,9 @@ fn every_kind_within_an_event_is_in_a_golden_file() {
         serde_json::from_str::<v1::FailureClass>(unknown).unwrap_err(),
         serde_json::from_str::<v1::SkipCause<'_>>(unknown).unwrap_err(),
         serde_json::from_str::<v1::Occasion>(unknown).unwrap_err(),
+        serde_json::from_str::<v2::Restart>(unknown).unwrap_err(),
+        serde_json::from_str::<v2::Mark>(unknown).unwrap_err(),
+        serde_json::from_str::<v2::Afterwards>(unknown).unwrap_err(),
     ];
     for error in inner {
         let kinds = variants(&error);
@@ -88,6 +100,7 @@ fn a_golden_file_looks_like_this() {
     let look = |name: &str| samples().into_iter().find(|(sample, _)| sample == name).map(|(_, event)| encoded(&event)).unwrap();
     insta::assert_snapshot!(look("attempt_started"), @r#"{"v":1,"type":"attempt_started","task":"capture","try":1,"epoch":1,"at":"2025-11-01T12:26:40.000001Z"}"#);
     insta::assert_snapshot!(look("task_scheduled.mapped"), @r#"{"v":1,"type":"task_scheduled","task":"group.load","map":0}"#);
+    insta::assert_snapshot!(look("instance_cancel_requested.clear"), @r#"{"v":2,"type":"instance_cancel_requested","task":"b","map":0,"reason":"it \"hangs\"","then":{"clear":"last_commit"}}"#);
     insta::assert_snapshot!(look("run_created.minimal"), @r#"{"v":1,"type":"run_created","run_id":"0199-minimal","dag_id":"d","version":"d1","queued_at":"2025-11-01T12:26:40Z","run_type":"manual"}"#);
 }
 
@@ -111,11 +124,11 @@ fn hostile_texts_survive() {
 
 #[test]
 fn a_newer_version_is_too_new_whatever_is_in_it() {
-    for body in [r#"{"v":2,"type":"run_started"}"#, r#"{"v":7,"kind":["?"]}"#] {
-        assert!(matches!(decode(body), Err(Error::TooNew { found: 2 | 7 })), "{body}");
+    for body in [r#"{"v":3,"type":"run_started"}"#, r#"{"v":7,"kind":["?"]}"#] {
+        assert!(matches!(decode(body), Err(Error::TooNew { found: 3 | 7 })), "{body}");
     }
-    let error = decode(r#"{"v":2}"#).unwrap_err();
-    insta::assert_snapshot!(error, @"the event is of format version 2, and this Backstop knows versions up to 1");
+    let error = decode(r#"{"v":3}"#).unwrap_err();
+    insta::assert_snapshot!(error, @"the event is of format version 3, and this Backstop knows versions up to 2");
 }
 
 #[test]
@@ -127,6 +140,8 @@ fn damage_is_told() {
         "{}",
         r#"{"v":1}"#,
         r#"{"v":1,"type":"no_such"}"#,
+        r#"{"v":1,"type":"run_reopened"}"#,
+        r#"{"v":2,"type":"run_started"}"#,
         r#"{"v":-1,"type":"run_failed"}"#,
         r#"{"v":1,"type":"run_resumed"}"#,
     ] {

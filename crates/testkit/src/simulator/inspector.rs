@@ -2,6 +2,7 @@
 
 use super::scenario::{Scenario, Shape, call_effect, effect};
 use super::server::Server;
+use super::verdict::{Allowed, before_clears};
 use super::world::World;
 use backstop_core::dag::Delivery;
 use backstop_core::event::{CallbackId, Event, Evidence, Occasion, SegmentCommit};
@@ -18,6 +19,8 @@ pub(crate) struct Inspector {
     /// The fold of the events as they were told, kept apart from the engine's own state.
     mirror: Mutex<RunState>,
     durable: Mutex<u64>,
+    /// What was applied before a person asked for it again. That happens between two processes only.
+    before: Allowed,
 }
 
 impl Inspector {
@@ -30,7 +33,10 @@ impl Inspector {
             }
         }
         let durable = Mutex::new(found.len() as u64);
-        Self { world, servers, scenario, mirror: Mutex::new(mirror), durable }
+        let events: Vec<Event> = found.iter().map(|recorded| recorded.event.clone()).collect();
+        // A log that does not hold together is told at the end.
+        let before = if scenario.dry_run { Allowed::new() } else { before_clears(&scenario, &events).unwrap_or_default() };
+        Self { world, servers, scenario, mirror: Mutex::new(mirror), durable, before }
     }
 
     /// One event: what must hold before it, and after it.
@@ -52,11 +58,11 @@ impl Inspector {
         apply(mirror, event);
         if let (Some(id), Some(before)) = (subject, before) {
             let after = mirror.instance(id).map(|view| view.phase);
-            if before.is_done() && after != Some(before) {
+            if before.is_done() && after != Some(before) && !matches!(event, Event::InstanceMarked { .. }) {
                 return Err(format!("`{id}` was {} and became {after:?}", before.as_str()));
             }
         }
-        if run_before.is_terminal() && mirror.phase() != run_before {
+        if run_before.is_terminal() && mirror.phase() != run_before && *event != Event::RunReopened {
             return Err(format!("the run was {} and became {}", run_before.as_str(), mirror.phase().as_str()));
         }
         if let Event::AttemptFailed { instance, .. } = event {
@@ -67,6 +73,12 @@ impl Inspector {
 
     fn shape(&self, instance: &InstanceId) -> Result<&Shape, String> {
         self.scenario.shape(instance.task.as_str()).ok_or_else(|| format!("there is no task `{}`", instance.task))
+    }
+
+    /// How often an effect was applied since it was asked for last.
+    fn since_cleared(&self, server: usize, name: &str) -> u32 {
+        let before = self.before.get(&(server, name.to_owned())).map_or(0, |(least, _)| *least);
+        self.servers[server].count(name).saturating_sub(before)
     }
 
     /// The database must agree that the segment committed.
@@ -89,7 +101,7 @@ impl Inspector {
         }
         for part in 0..segment.parts() {
             let name = effect(&shape.id, instance.map_index, number, part);
-            let count = self.servers[shape.server].count(&name);
+            let count = self.since_cleared(shape.server, &name);
             if count == 0 || (count > 1 && shape.delivery == Delivery::ExactlyOnce) {
                 return Err(format!(
                     "segment {number} of `{instance}` is called committed; effect `{name}` was applied {count} times"
@@ -109,7 +121,7 @@ impl Inspector {
         for (number, segment) in shape.segments.iter().enumerate().skip(known) {
             for part in 0..segment.parts() {
                 let name = effect(&shape.id, instance.map_index, number, part);
-                if self.servers[shape.server].count(&name) > 0 {
+                if self.since_cleared(shape.server, &name) > 0 {
                     return Err(format!("`{instance}` is called failed behind {known} segments, but `{name}` took effect"));
                 }
             }
@@ -175,6 +187,8 @@ fn subject(event: &Event) -> Option<&InstanceId> {
         | Event::RetryScheduled { instance, .. }
         | Event::TimerFired { instance }
         | Event::TaskSkipped { instance, .. }
+        | Event::InstanceMarked { instance, .. }
+        | Event::InstanceCancelRequested { instance, .. }
         | Event::TaskUpstreamFailed { instance } => Some(instance),
         Event::RunCreated(_)
         | Event::RunStarted { .. }
@@ -184,6 +198,9 @@ fn subject(event: &Event) -> Option<&InstanceId> {
         | Event::CallbackFinished { .. }
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
+        | Event::RunReopened
+        | Event::InstancesCleared { .. }
+        | Event::TaskUnexpanded { .. }
         | Event::RunStuck { .. }
         | Event::RunSucceeded
         | Event::RunFailed

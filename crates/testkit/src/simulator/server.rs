@@ -219,7 +219,7 @@ impl Server {
         for effect in open.work.effects {
             let count = state.effects.entry(effect.clone()).or_insert(0);
             *count += 1;
-            if *count > 1 && !effect.starts_with(super::scenario::REPEATABLE) {
+            if *count > self.world.times_asked(&effect) && !effect.starts_with(super::scenario::REPEATABLE) {
                 self.world.violated(|| format!("effect `{effect}` was applied {count} times"));
             }
             if effect.starts_with(super::scenario::CALL) && !self.world.is_allowed_call(&effect) {

@@ -3,13 +3,13 @@
 use super::scenario::{CALL, Scenario, Shape, call_effect, effect};
 use super::server::Server;
 use backstop_core::dag::Delivery;
-use backstop_core::event::{Event, Evidence};
-use backstop_core::{InstanceId, InstancePhase, InstanceView, RunState};
+use backstop_core::event::{Event, Evidence, Restart};
+use backstop_core::{InstanceId, InstancePhase, InstanceView, RunState, apply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How often an effect may have been applied.
-type Allowed = BTreeMap<(usize, String), (u32, u32)>;
+pub(crate) type Allowed = BTreeMap<(usize, String), (u32, u32)>;
 
 /// Compares the end of a run with its databases.
 pub(crate) fn check(scenario: &Scenario, servers: &[Arc<Server>], events: &[Event], state: &RunState) -> Result<(), String> {
@@ -21,11 +21,13 @@ pub(crate) fn check(scenario: &Scenario, servers: &[Arc<Server>], events: &[Even
         return Err(format!("the run is told to have ended and is {}", state.phase().as_str()));
     }
     unique_commits(events)?;
-    let mut allowed = Allowed::new();
+    acts(scenario, events)?;
+    let succeeded = succeeded(events);
+    let mut allowed = if scenario.dry_run { Allowed::new() } else { before_clears(scenario, events)? };
     for (instance, view) in state.instances() {
         let Some(shape) = scenario.shape(instance.task.as_str()) else { continue };
         if !scenario.dry_run {
-            allow(shape, &instance, &view, &mut allowed)?;
+            allow(shape, &instance, &view, succeeded.contains(&instance), &mut allowed)?;
         }
         if view.phase == InstancePhase::Success {
             result(shape, &instance, &view)?;
@@ -37,6 +39,69 @@ pub(crate) fn check(scenario: &Scenario, servers: &[Arc<Server>], events: &[Even
     compare(servers, &allowed)
 }
 
+/// Instances of which an attempt succeeded since they were last cleared: they did all of their work, whatever a person said later.
+fn succeeded(events: &[Event]) -> BTreeSet<InstanceId> {
+    let mut succeeded = BTreeSet::new();
+    for event in events {
+        match event {
+            Event::AttemptSucceeded { instance, .. } => drop(succeeded.insert(instance.clone())),
+            Event::InstancesCleared { instances, .. } => succeeded.retain(|instance| !instances.contains(instance)),
+            _ => {}
+        }
+    }
+    succeeded
+}
+
+/// What was done before it was cleared was done, too: a cleared instance has its effects once more.
+pub(crate) fn before_clears(scenario: &Scenario, events: &[Event]) -> Result<Allowed, String> {
+    let mut allowed = Allowed::new();
+    let mut state = RunState::new(scenario.definition.dag.clone());
+    for (place, event) in events.iter().enumerate() {
+        if let Event::InstancesCleared { instances, restart: Restart::Beginning } = event {
+            let succeeded = succeeded(&events[..place]);
+            for instance in instances {
+                let (Some(shape), Some(view)) = (scenario.shape(instance.task.as_str()), state.instance(instance)) else {
+                    continue;
+                };
+                if view.phase.is_done() {
+                    allow(shape, instance, &view, succeeded.contains(instance), &mut allowed)?;
+                }
+            }
+        }
+        apply(&mut state, event);
+    }
+    Ok(allowed)
+}
+
+/// What is over or done changes by a person alone, and nobody passes a doubt.
+fn acts(scenario: &Scenario, events: &[Event]) -> Result<(), String> {
+    let mut state = RunState::new(scenario.definition.dag.clone());
+    let mut acted = false;
+    for event in events {
+        let changed: &[InstanceId] = match event {
+            Event::InstancesCleared { instances, .. } => instances,
+            Event::InstanceMarked { instance, .. } => std::slice::from_ref(instance),
+            _ => &[],
+        };
+        let is_act = !changed.is_empty() || matches!(event, Event::RunReopened | Event::TaskUnexpanded { .. });
+        if is_act && !acted {
+            return Err(format!("{event:?} does not follow an act of a person"));
+        }
+        if *event == Event::RunReopened && !state.phase().is_terminal() {
+            return Err(format!("the run was {} and is reopened", state.phase().as_str()));
+        }
+        for instance in changed {
+            let phase = state.instance(instance).map(|view| view.phase);
+            if phase == Some(InstancePhase::InDoubt) || phase == Some(InstancePhase::Running) {
+                return Err(format!("`{instance}` is {phase:?}, and {event:?}"));
+            }
+        }
+        acted = is_act || matches!(event, Event::OperatorActed { .. });
+        apply(&mut state, event);
+    }
+    Ok(())
+}
+
 fn unique_commits(events: &[Event]) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for event in events {
@@ -45,13 +110,25 @@ fn unique_commits(events: &[Event]) -> Result<(), String> {
         {
             return Err(format!("segment {} of `{instance}` is logged as committed twice", commit.segment));
         }
+        if let Event::InstancesCleared { instances, restart: Restart::Beginning } = event {
+            seen.retain(|(instance, _)| !instances.contains(instance));
+        }
     }
     Ok(())
 }
 
 /// A success did everything; a failure did what its committed segments say; all else did nothing.
-fn allow(shape: &Shape, instance: &InstanceId, view: &InstanceView<'_>, allowed: &mut Allowed) -> Result<(), String> {
+fn allow(
+    shape: &Shape,
+    instance: &InstanceId,
+    view: &InstanceView<'_>,
+    succeeded: bool,
+    allowed: &mut Allowed,
+) -> Result<(), String> {
     let done = match view.phase {
+        // What a person marked did what is known of it, and nothing else.
+        _ if view.is_marked && !succeeded => view.segments.len(),
+        _ if succeeded => shape.segments.len(),
         InstancePhase::Success => shape.segments.len(),
         // Skipped with segments: between two tries, when the run was cancelled.
         InstancePhase::Failed | InstancePhase::Skipped => view.segments.len(),
@@ -71,7 +148,8 @@ fn allow(shape: &Shape, instance: &InstanceId, view: &InstanceView<'_>, allowed:
         for part in 0..segment.parts() {
             let least = u32::from(number < done);
             let most = if is_repeatable { u32::MAX } else { least };
-            allowed.insert((shape.server, effect(&shape.id, instance.map_index, number, part)), (least, most));
+            let before = allowed.entry((shape.server, effect(&shape.id, instance.map_index, number, part))).or_default();
+            *before = (before.0 + least, before.1.saturating_add(most));
         }
     }
     Ok(())
@@ -84,7 +162,7 @@ fn result(shape: &Shape, instance: &InstanceId, view: &InstanceView<'_>) -> Resu
         view.segments.iter().any(|commit| by_operator(&commit.evidence)) || view.segments.len() < shape.segments.len();
     let expected = shape.result.map(|value| value.to_string());
     let found = view.result.map(|text| text.to_string());
-    if shape.segments.is_empty() || was_decided || found == expected {
+    if shape.segments.is_empty() || was_decided || view.is_marked || found == expected {
         return Ok(());
     }
     Err(format!("`{instance}` gave {found:?} where its script gives {expected:?}"))
@@ -92,16 +170,20 @@ fn result(shape: &Shape, instance: &InstanceId, view: &InstanceView<'_>) -> Resu
 
 /// A callback that went well ran once; one that did not ran at most once.
 fn calls(scenario: &Scenario, events: &[Event], allowed: &mut Allowed) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
     for event in events {
         match event {
             Event::CallbackScheduled { callback } => {
                 let name = (scenario.callback_server, call_effect(callback));
-                if allowed.insert(name, (0, 1)).is_some() {
+                let is_first = seen.insert(callback.clone());
+                if !is_first {
                     return Err(format!("{callback:?} is asked for twice"));
                 }
+                // Those of the run have one name, however often it was reopened.
+                allowed.entry(name).or_default().1 += 1;
             }
             Event::CallbackFinished { callback, failure: None } => {
-                allowed.insert((scenario.callback_server, call_effect(callback)), (1, 1));
+                allowed.entry((scenario.callback_server, call_effect(callback))).or_default().0 += 1;
             }
             _ => {}
         }

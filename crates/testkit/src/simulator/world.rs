@@ -3,7 +3,7 @@
 use super::Broken;
 use super::dice::Dice;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -40,6 +40,8 @@ struct Inner {
     dies_at_operation: Option<u64>,
     /// Effects of callbacks that the log allows.
     allowed_calls: BTreeSet<String>,
+    /// How often a person asked for the effects of an instance once more, by the beginning of their names.
+    asked_again: BTreeMap<String, u32>,
     violation: Option<String>,
     history: Option<VecDeque<String>>,
 }
@@ -90,6 +92,7 @@ impl World {
                 dies_at_event: None,
                 dies_at_operation: None,
                 allowed_calls: BTreeSet::new(),
+                asked_again: BTreeMap::new(),
                 violation: None,
                 history: keeps_history.then(VecDeque::new),
             }),
@@ -211,6 +214,22 @@ impl World {
     /// A callback of which the log durably says that it must run.
     pub(crate) fn allow_call(&self, effect: String) {
         self.inner().allowed_calls.insert(effect);
+    }
+
+    /// A person cleared an instance, or reopened the run: effects whose names begin so may be applied once more.
+    pub(crate) fn ask_again(&self, beginning: String) {
+        *self.inner().asked_again.entry(beginning).or_insert(0) += 1;
+    }
+
+    /// How often an effect may be applied at most.
+    pub(crate) fn times_asked(&self, effect: &str) -> u32 {
+        let inner = self.inner();
+        1 + inner
+            .asked_again
+            .iter()
+            .filter(|(beginning, _)| effect.starts_with(&**beginning))
+            .map(|(_, times)| times)
+            .sum::<u32>()
     }
 
     pub(crate) fn is_allowed_call(&self, effect: &str) -> bool {

@@ -29,10 +29,14 @@ fn shared(value: Option<&Arc<str>>) -> Option<Text<'_>> {
     value.map(|value| Cow::Borrowed(&**value))
 }
 
-impl<'a> From<&'a core::Event> for Event<'a> {
-    fn from(event: &'a core::Event) -> Self {
+impl<'a> TryFrom<&'a core::Event> for Event<'a> {
+    /// What version 1 does not know.
+    type Error = crate::stored::v2::Event<'a>;
+
+    fn try_from(event: &'a core::Event) -> Result<Self, Self::Error> {
+        use crate::stored::v2::Event as Newer;
         use core::Event as E;
-        match event {
+        Ok(match event {
             E::RunCreated(header) => Self::RunCreated(Box::new(Header::from(&**header))),
             E::RunStarted { at } => Self::RunStarted { at: *at },
             E::RunResumed { epoch } => Self::RunResumed { epoch: *epoch },
@@ -100,7 +104,24 @@ impl<'a> From<&'a core::Event> for Event<'a> {
             E::RunSucceeded => Self::RunSucceeded,
             E::RunFailed => Self::RunFailed,
             E::RunCancelled => Self::RunCancelled,
-        }
+            E::RunReopened => return Err(Newer::RunReopened),
+            E::InstancesCleared { instances, restart } => {
+                let instances = instances.iter().map(Instance::from).collect();
+                return Err(Newer::InstancesCleared { instances, restart: (*restart).into() });
+            }
+            E::TaskUnexpanded { task: id, count } => return Err(Newer::TaskUnexpanded { task: task(id), count: *count }),
+            E::InstanceMarked { instance: i, mark } => {
+                return Err(Newer::InstanceMarked { task: task(&i.task), map: i.map_index, mark: (*mark).into() });
+            }
+            E::InstanceCancelRequested { instance: i, reason, then } => {
+                return Err(Newer::InstanceCancelRequested {
+                    task: task(&i.task),
+                    map: i.map_index,
+                    reason: Cow::Borrowed(reason),
+                    then: (*then).into(),
+                });
+            }
+        })
     }
 }
 

@@ -1,0 +1,263 @@
+//! Commands of people about instances: clear, mark, cancel. Nothing here passes a doubt, and nothing says what took effect.
+
+use super::{callbacks, not_now};
+use crate::command::Rejected;
+use crate::event::{Afterwards, Event, Failure, FailureClass, Mark, Occasion, Restart};
+use crate::id::{InstanceId, TaskIx};
+use crate::select::derived_below;
+use crate::state::{Instance, InstancePhase, Key, RunPhase, RunState};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Instances that one event names, so that events stay small.
+const INSTANCES_AN_EVENT: usize = 1_000;
+/// Instances that the account of an act names.
+const NAMED_MAX: usize = 10;
+
+pub(super) fn clear(
+    state: &RunState,
+    instances: &[InstanceId],
+    restart: Restart,
+    who: String,
+    why: String,
+) -> Result<Vec<Event>, Rejected> {
+    may_act(state, &why)?;
+    let asked = Asked::sort(state, instances, |instance| instance.phase == InstancePhase::None)?;
+    let what = format!("cleared {}", asked.names(state));
+    let mut events = asked.begin(state, who, &why, what)?;
+    let set: BTreeSet<Key> = asked.settled.union(&derived_below(state, &asked.settled)).copied().collect();
+    let changing = set.iter().chain(&asked.running).map(|key| key.task).collect();
+    events.extend(cleared(state, &set, restart, &changing));
+    events.extend(asked.stops(state, &why, Afterwards::Clear(restart)));
+    Ok(events)
+}
+
+pub(super) fn mark(
+    state: &RunState,
+    instances: &[InstanceId],
+    mark: Mark,
+    who: String,
+    why: String,
+) -> Result<Vec<Event>, Rejected> {
+    may_act(state, &why)?;
+    let (phase, word) = match mark {
+        Mark::Success => (InstancePhase::Success, "success"),
+        Mark::Failed => (InstancePhase::Failed, "failed"),
+    };
+    let asked = Asked::sort(state, instances, |instance| instance.phase == phase)?;
+    let what = format!("marked {} as {word}", asked.names(state));
+    let mut events = asked.begin(state, who, &why, what)?;
+    let derived = derived_below(state, &asked.settled);
+    events.extend(asked.settled.iter().map(|&key| Event::InstanceMarked { instance: state.id(key), mark }));
+    let changing = derived.iter().map(|key| key.task).collect();
+    events.extend(cleared(state, &derived, Restart::Beginning, &changing));
+    events.extend(asked.stops(state, &why, Afterwards::Mark(mark)));
+    Ok(events)
+}
+
+pub(super) fn cancel_instance(
+    state: &RunState,
+    instance: InstanceId,
+    reason: String,
+    who: String,
+) -> Result<Vec<Event>, Rejected> {
+    may_act(state, &reason)?;
+    let key = state.key(&instance).ok_or_else(|| Rejected::UnknownInstance(instance.clone()))?;
+    let found = state.find(key).ok_or_else(|| Rejected::UnknownInstance(instance.clone()))?;
+    let acted = Event::OperatorActed { who, why: reason.clone(), what: format!("cancelled {instance}") };
+    match found.phase {
+        InstancePhase::Running => Ok(vec![acted, Event::InstanceCancelRequested { instance, reason, then: Afterwards::Fail }]),
+        InstancePhase::Scheduled | InstancePhase::Deferred { .. } | InstancePhase::UpForRetry { .. } => {
+            let mut events = vec![acted];
+            events.extend(failed_by_cancel(state, key, found, &reason));
+            Ok(events)
+        }
+        InstancePhase::InDoubt => Err(Rejected::InDoubt(instance)),
+        phase @ (InstancePhase::None
+        | InstancePhase::Success
+        | InstancePhase::Failed
+        | InstancePhase::Skipped
+        | InstancePhase::UpstreamFailed
+        | InstancePhase::Removed) => Err(Rejected::Instance { instance, state: phase.as_str() }),
+    }
+}
+
+/// A person acts on a run that is not being cancelled, and says why.
+fn may_act(state: &RunState, why: &str) -> Result<(), Rejected> {
+    if why.trim().is_empty() {
+        return Err(Rejected::BadArgument("no reason is given".to_owned()));
+    }
+    match state.phase() {
+        RunPhase::Queued | RunPhase::Running | RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled => Ok(()),
+        RunPhase::Stuck if state.cancel_cause().is_none() => Ok(()),
+        phase @ (RunPhase::Stuck | RunPhase::Cancelling) => Err(not_now(phase)),
+    }
+}
+
+/// The instances a person named, by what has to be done first.
+struct Asked {
+    /// Nothing of them goes on.
+    settled: BTreeSet<Key>,
+    /// An attempt goes on.
+    running: BTreeSet<Key>,
+}
+
+impl Asked {
+    /// Leaves out those that need no change.
+    fn sort(state: &RunState, instances: &[InstanceId], is_so_already: impl Fn(&Instance) -> bool) -> Result<Self, Rejected> {
+        let mut asked = Self { settled: BTreeSet::new(), running: BTreeSet::new() };
+        for instance in instances {
+            let unknown = || Rejected::UnknownInstance(instance.clone());
+            let key = state.key(instance).ok_or_else(unknown)?;
+            let found = state.find(key).ok_or_else(unknown)?;
+            match found.phase {
+                InstancePhase::InDoubt => return Err(Rejected::InDoubt(instance.clone())),
+                InstancePhase::Removed => {
+                    return Err(Rejected::Instance { instance: instance.clone(), state: found.phase.as_str() });
+                }
+                InstancePhase::Running => {
+                    asked.running.insert(key);
+                }
+                InstancePhase::None
+                | InstancePhase::Scheduled
+                | InstancePhase::Deferred { .. }
+                | InstancePhase::UpForRetry { .. }
+                | InstancePhase::Success
+                | InstancePhase::Failed
+                | InstancePhase::Skipped
+                | InstancePhase::UpstreamFailed => {
+                    if !is_so_already(found) {
+                        asked.settled.insert(key);
+                    }
+                }
+            }
+        }
+        Ok(asked)
+    }
+
+    /// What every act begins with.
+    fn begin(&self, state: &RunState, who: String, why: &str, what: String) -> Result<Vec<Event>, Rejected> {
+        if self.settled.is_empty() && self.running.is_empty() {
+            return Err(Rejected::BadArgument("there is nothing to change: every task instance named is so already".to_owned()));
+        }
+        let mut events = vec![Event::OperatorActed { who, why: why.to_owned(), what }];
+        if state.phase().is_terminal() {
+            events.push(Event::RunReopened);
+        }
+        Ok(events)
+    }
+
+    fn names(&self, state: &RunState) -> String {
+        let all = self.settled.len() + self.running.len();
+        let first: Vec<String> =
+            self.settled.union(&self.running).take(NAMED_MAX).map(|&key| format!("`{}`", state.id(key))).collect();
+        let more = if all > NAMED_MAX { format!(" and {} more", all - NAMED_MAX) } else { String::new() };
+        format!("{}{more}", first.join(", "))
+    }
+
+    fn stops(&self, state: &RunState, reason: &str, then: Afterwards) -> impl Iterator<Item = Event> {
+        self.running.iter().map(move |&key| Event::InstanceCancelRequested {
+            instance: state.id(key),
+            reason: reason.to_owned(),
+            then,
+        })
+    }
+}
+
+/// The events that clear instances. Of those that may go on behind their last commit only those do that failed, and above which
+/// nothing runs again (`changing` are the tasks that do): else what they committed stands on what is not so any more.
+fn cleared(state: &RunState, set: &BTreeSet<Key>, restart: Restart, changing: &BTreeSet<TaskIx>) -> Vec<Event> {
+    let (kept, anew): (Vec<Key>, Vec<Key>) = match restart {
+        Restart::Beginning => (Vec::new(), set.iter().copied().collect()),
+        Restart::LastCommit => {
+            let below = below(state, changing);
+            let goes_on = |key: &Key| {
+                !below.contains(&key.task)
+                    && state.find(*key).is_some_and(|instance| match instance.phase {
+                        InstancePhase::Failed
+                        | InstancePhase::Scheduled
+                        | InstancePhase::UpForRetry { .. }
+                        | InstancePhase::Deferred { .. }
+                        | InstancePhase::Running
+                        | InstancePhase::InDoubt => true,
+                        InstancePhase::None
+                        | InstancePhase::Success
+                        | InstancePhase::Skipped
+                        | InstancePhase::UpstreamFailed
+                        | InstancePhase::Removed => false,
+                    })
+            };
+            set.iter().partition(|key| goes_on(key))
+        }
+    };
+    let mut events = Vec::new();
+    for (keys, restart) in [(&anew, Restart::Beginning), (&kept, Restart::LastCommit)] {
+        events.extend(
+            keys.chunks(INSTANCES_AN_EVENT)
+                .map(|keys| Event::InstancesCleared { instances: keys.iter().map(|&key| state.id(key)).collect(), restart }),
+        );
+    }
+    let mut by_task: BTreeMap<TaskIx, usize> = BTreeMap::new();
+    // The single instance of an expanded task stands for an empty list, which nothing is kept of.
+    let empty = kept.iter().filter(|key| key.map_index.is_none());
+    anew.iter().chain(empty).filter(|key| state.is_expanded(key.task)).for_each(|key| *by_task.entry(key.task).or_default() += 1);
+    let whole = by_task.into_iter().filter(|&(task, count)| count == state.keys_of(task).count());
+    events.extend(whole.map(|(task, _)| Event::TaskUnexpanded {
+        task: state.dag().task(task).id.clone(),
+        count: state.keys_of(task).filter(|key| key.map_index.is_some()).count() as u32,
+    }));
+    events
+}
+
+/// Every task below these.
+fn below(state: &RunState, tasks: &BTreeSet<TaskIx>) -> BTreeSet<TaskIx> {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<TaskIx> = tasks.iter().copied().collect();
+    while let Some(task) = open.pop() {
+        open.extend(state.dag().task(task).downstream.iter().copied().filter(|&down| reached.insert(down)));
+    }
+    reached
+}
+
+/// What a person wants to become of an attempt that has ended now. A run that is ending runs nothing again.
+pub(super) fn wish(state: &RunState, key: Key) -> Option<Afterwards> {
+    let then = state.stops().get(&key)?.then;
+    match then {
+        Afterwards::Clear(_) if state.cancel_cause().is_some() => None,
+        Afterwards::Fail | Afterwards::Clear(_) | Afterwards::Mark(_) => Some(then),
+    }
+}
+
+/// Carries out what was wished, behind the event that ended the attempt. `Fail` is the business of the caller.
+pub(super) fn carry_out(state: &RunState, key: Key, wish: Afterwards, has_failed: bool) -> Vec<Event> {
+    let instance = state.id(key);
+    match wish {
+        Afterwards::Fail => Vec::new(),
+        Afterwards::Mark(mark) => vec![Event::InstanceMarked { instance, mark }],
+        Afterwards::Clear(restart) => {
+            let restart = if has_failed { restart } else { Restart::Beginning };
+            cleared(state, &BTreeSet::from([key]), restart, &BTreeSet::new())
+        }
+    }
+}
+
+/// An instance of which nothing goes on fails, because a person wants it to end.
+pub(super) fn failed_by_cancel(state: &RunState, key: Key, found: &Instance, reason: &str) -> Vec<Event> {
+    let instance = state.id(key);
+    let try_number = found.try_number;
+    let failure = Arc::new(Failure {
+        class: FailureClass::Cancelled,
+        message: format!("cancelled: {reason}"),
+        causes: Vec::new(),
+        place: None,
+        sqlstate: None,
+        native_code: None,
+        effect: "nothing was going on".to_owned(),
+        hint: None,
+        statements: Vec::new(),
+    });
+    // Callbacks are about a try: where none has begun there is nothing to tell.
+    let hooks = if found.has_begun() { state.dag().task(key.task).settings.hooks.on_failure } else { 0 };
+    let failed = Event::AttemptFailed { instance: instance.clone(), try_number, failure, is_final: true };
+    std::iter::once(failed).chain(callbacks(Some(instance), try_number, Occasion::Failure, hooks)).collect()
+}
