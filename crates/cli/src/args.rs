@@ -34,9 +34,9 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Make a small project that runs at once
     Init(InitArgs),
-    /// Look at runs
+    /// Look at runs, and run tasks of them again
     #[command(subcommand)]
-    Runs(RunsCommand),
+    Runs(RunsOrSteer),
     /// Show what a task wrote
     Logs(LogsArgs),
     /// Look at connections
@@ -146,6 +146,15 @@ pub(crate) struct InitArgs {
     /// Write into a folder that is not empty; files that are there stay as they are
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// What can be done with runs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsOrSteer {
+    #[command(flatten)]
+    Look(RunsCommand),
+    #[command(flatten)]
+    Steer(crate::steer::arguments::SteerCommand),
 }
 
 #[derive(Debug, Subcommand)]

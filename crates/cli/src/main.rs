@@ -23,11 +23,12 @@ mod run;
 mod runs;
 mod schema;
 mod sources;
+mod steer;
 mod up;
 mod wire;
 mod words;
 
-use args::{Cli, Command};
+use args::{Cli, Command, RunsOrSteer};
 use clap::Parser as _;
 use explain::{Exit, Problem};
 use std::process::ExitCode;
@@ -55,7 +56,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Problem> {
         Command::Up(arguments) => up::up(&arguments, &place),
         Command::Check(arguments) => check::check(&arguments, &place),
         Command::Init(arguments) => init::init(&arguments),
-        Command::Runs(arguments) => runs::runs(arguments, &place),
+        Command::Runs(RunsOrSteer::Look(arguments)) => runs::runs(arguments, &place),
+        Command::Runs(RunsOrSteer::Steer(arguments)) => steer::steer(arguments, &place),
         Command::Logs(arguments) => logs::logs(&arguments, &place),
         Command::Connections(arguments) => connections::connections(arguments, &place),
         Command::Markers(command) => markers::markers(command, &place),

@@ -1,6 +1,6 @@
 //! `backstop runs`: lists, and the log event by event. One run with all that is known of it is in `show`.
 
-mod shape;
+pub(crate) mod shape;
 mod show;
 pub(crate) mod story;
 

@@ -117,7 +117,7 @@ pub(super) fn decisions(arguments: &RunArgs) -> Result<Vec<Decision>, Problem> {
 }
 
 /// Who runs this, as the operating system knows them.
-fn who() -> String {
+pub(crate) fn who() -> String {
     let uid = nix::unistd::getuid();
     match nix::unistd::User::from_uid(uid) {
         Ok(Some(user)) => user.name,

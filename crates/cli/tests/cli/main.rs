@@ -20,4 +20,5 @@ mod questions;
 mod resume;
 mod secrets;
 mod server;
+mod steer;
 mod up;
