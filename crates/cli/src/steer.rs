@@ -11,7 +11,9 @@ use crate::{paths, words};
 use arguments::{ClearArgs, MarkArgs, RetryArgs, SteerCommand};
 use backstop_core::command::Rejected;
 use backstop_core::event::{Mark, Restart};
-use backstop_core::{Command, Event, InstanceId, InstanceView, RunState, Selection, TaskId, decide, select, select_failed, why};
+use backstop_core::{
+    Command, Event, InstanceId, InstancePhase, InstanceView, RunState, Selection, TaskId, decide, select, select_failed, why,
+};
 use backstop_runtime::steer::{self, Idle};
 use backstop_runtime::{Clock as _, SystemClock};
 use backstop_store::{ErrorKind, RunLock, RunRow, SqliteStore, Store};
@@ -232,7 +234,7 @@ fn table(before: &RunState, events: &[Event]) -> Vec<Vec<String>> {
 
 fn runs_again(view: &InstanceView<'_>, restart: Restart) -> String {
     match (view.segments.len(), restart) {
-        (0, _) if view.try_number == 0 => "runs".to_owned(),
+        (0, _) if matches!(view.phase, InstancePhase::UpstreamFailed | InstancePhase::Skipped) => "is judged anew".to_owned(),
         (0, _) => "runs again".to_owned(),
         (committed, Restart::Beginning) => {
             format!("runs again from the beginning: {} once more", words::count(committed, "committed segment"))

@@ -38,7 +38,7 @@ fn a_retry_goes_on_behind_what_committed() {
     insta::assert_snapshot!(format!("{}{}", dry.stdout, dry.stderr), @r#"
     TASK    WAS              TRIES  NOW
     load    failed           1      goes on behind 1 committed segment
-    report  upstream_failed  0      runs
+    report  upstream_failed  0      is judged anew
     note: nothing was changed: leave --dry-run out, and say why with --reason
     "#);
     assert_eq!(state(&project), "failed", "a dry run changes nothing");
@@ -68,7 +68,7 @@ fn a_clear_asks_for_the_effects_once_more() {
     insta::assert_snapshot!(outcome.stdout, @r#"
     TASK    WAS              TRIES  NOW
     load    failed           1      runs again from the beginning: 1 committed segment once more
-    report  upstream_failed  0      runs
+    report  upstream_failed  0      is judged anew
     "#);
     resume(&project);
     assert_eq!(counts(&project), [1, 2, 1, 1], "the first segment of load once more, and make not again");
@@ -85,7 +85,7 @@ fn a_mark_lets_the_rest_go_on_and_claims_no_effect() {
     insta::assert_snapshot!(marked, @r#"
     TASK    WAS              TRIES  NOW
     load    failed           1      marked success
-    report  upstream_failed  0      runs
+    report  upstream_failed  0      is judged anew
     "#);
     assert_eq!(project.data(&["runs", "why", "latest", "load"]), "load: it is done: success, as a person said\n");
     assert!(project.data(&["runs", "why", "latest", "report"]).contains("was reopened and is queued"));
