@@ -18,7 +18,7 @@ pub struct MarkedRun {
     pub markers: u64,
 }
 
-/// Runs per call of [`prune`], at most: each is a placeholder of the statement.
+/// Runs per call, at most: each is a placeholder of the statement.
 pub const RUNS_MAX: usize = 100;
 /// Rows that one statement deletes, at most: it commits by itself, so this bounds its locks and its log.
 pub const ROWS_MAX: u64 = 1000;

@@ -19,7 +19,7 @@ const READER_MAX: usize = 1024;
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub struct LiveEvent {
-    /// Grows by one; begins anew with each process, see [`Live::epoch`].
+    /// Grows by one; begins anew with each process.
     pub number: u64,
     /// When.
     pub at: Timestamp,

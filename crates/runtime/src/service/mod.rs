@@ -1,7 +1,7 @@
 //! Many runs in one process: what `backstop up` is.
 //!
 //! The service loads projects and watches their files ([`catalog`]), makes runs (asked for, or by a timetable), and drives as many at
-//! once as the limits allow ([`desk`]). Runs that an earlier process left are found in the store when it starts, and go on. Everything that
+//! once as the limits allow (`desk`). Runs that an earlier process left are found in the store when it starts, and go on. Everything that
 //! is told to the outside is durable first: an answer, an event of the [`live`] stream.
 //!
 //! It must not know HTTP, nor who its users are: who asks is a name that comes with each request.
