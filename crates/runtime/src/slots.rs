@@ -51,6 +51,21 @@ pub struct Shortage {
     pub waiting: usize,
 }
 
+impl std::fmt::Display for Shortage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.pool {
+            Some(pool) => {
+                write!(f, "pool `{pool}` is full: {} of {} slots in use, {} wanted", self.used, self.size, self.wanted)?
+            }
+            None => write!(f, "as many tasks go on as may over all runs: {} of {}", self.used, self.size)?,
+        }
+        for (place, claim) in self.holders.iter().take(3).enumerate() {
+            write!(f, "{} `{}` of run {}", if place == 0 { ", held by" } else { "," }, claim.instance, claim.run)?;
+        }
+        Ok(())
+    }
+}
+
 /// Holders that are named in a [`Shortage`].
 pub const HOLDERS_MAX: usize = 20;
 

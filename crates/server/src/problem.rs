@@ -84,7 +84,7 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::NoDag { hint, .. } => Self::not_found(detail).hint(hint),
-            Error::NoRun(_) => Self::not_found(detail),
+            Error::NoRun(_) | Error::NoInstance { .. } => Self::not_found(detail),
             Error::Params { errors, .. } => {
                 let flaw = |error: backstop_runtime::service::ParamError| Flaw {
                     name: error.name,

@@ -348,3 +348,93 @@ fn the_stream_tells_what_happens_and_what_was_missed() {
     let metrics = up.ask("GET", "/metrics", None);
     assert!(metrics.body.as_str().unwrap().contains("backstop_runs{state=\"active\"} 0"));
 }
+
+/// A DAG whose second task fails until a table is there.
+fn failing() -> Project {
+    let dag = "dag: load\nconnection: db\ntasks:\n  first: {sql: \"INSERT INTO effect VALUES ('first')\"}\n  \
+               second: {sql: \"INSERT INTO effect SELECT 'second' FROM missing\", after: [first]}\n  \
+               third: {sql: \"INSERT INTO effect VALUES ('third')\", after: [second]}\n";
+    let project = Project::new(&[("dags/load.yaml", dag)]);
+    project.sql("CREATE TABLE effect (what text)");
+    project
+}
+
+#[test]
+fn a_failed_run_is_retried_from_what_failed() {
+    let project = failing();
+    let up = Up::of(&project);
+    let run = up.trigger("load", json!({}));
+    up.wait_for_state(&run, "failed");
+    let path = format!("/api/v1/runs/{run}/retry");
+    let unexplained = up.ask("POST", &path, Some(&json!({})));
+    assert_eq!((unexplained.status, unexplained.body["type"].as_str()), (400, Some("bad-request")), "{}", unexplained.body);
+    let dry = up.ask("POST", &path, Some(&json!({ "dry_run": true, "why": "look first" })));
+    assert_eq!((dry.status, &dry.body["instances"]), (200, &json!(["second", "third"])), "{}", dry.body);
+    assert_eq!(up.state(&run), "failed");
+    project.sql("CREATE TABLE missing (a int); INSERT INTO missing VALUES (1)");
+    let done = up.ask("POST", &path, Some(&json!({ "who": "ann", "why": "the table is there now" })));
+    assert_eq!(done.status, 200, "{}", done.body);
+    up.wait_for_state(&run, "success");
+    assert_eq!(["first", "second", "third"].map(|what| count(&project, what)), [1, 1, 1]);
+    // Over a crash it stays so, and a clear does it all once more, because somebody said so.
+    up.running.kill();
+    let up = Up::of(&project);
+    assert_eq!(up.state(&run), "success");
+    let cleared = up.ask(
+        "POST",
+        &format!("/api/v1/runs/{run}/clear"),
+        Some(&json!({ "tasks": ["second"], "downstream": true, "why": "again" })),
+    );
+    assert_eq!((cleared.status, &cleared.body["instances"]), (200, &json!(["second", "third"])), "{}", cleared.body);
+    wait("the effects of the clear", || count(&project, "third") == 2);
+    up.wait_for_state(&run, "success");
+    assert_eq!(["first", "second", "third"].map(|what| count(&project, what)), [1, 2, 2]);
+}
+
+#[test]
+fn a_failed_task_is_marked_and_what_is_below_it_runs() {
+    let project = failing();
+    let up = Up::of(&project);
+    let run = up.trigger("load", json!({}));
+    up.wait_for_state(&run, "failed");
+    let mark = json!({ "tasks": ["second"], "as": "success", "who": "ann", "why": "loaded by hand" });
+    let marked = up.ask("POST", &format!("/api/v1/runs/{run}/mark"), Some(&mark));
+    assert_eq!(marked.status, 200, "{}", marked.body);
+    up.wait_for_state(&run, "success");
+    assert_eq!(["first", "second", "third"].map(|what| count(&project, what)), [1, 0, 1]);
+    let unknown =
+        up.ask("POST", &format!("/api/v1/runs/{run}/mark"), Some(&json!({ "tasks": ["secnd"], "as": "success", "why": "x" })));
+    assert_eq!(unknown.status, 409, "{}", unknown.body);
+}
+
+#[test]
+fn every_waiting_task_says_why() {
+    let dag = "dag: waits\nconnection: db\nmax_active_runs: 2\ntasks:\n  \
+               gate: {sensor: {sql: \"SELECT count(*) FROM gate\", poke_interval: 1h}}\n  \
+               slow: {shell: \"while [ ! -e done ]; do sleep 0.05; done\", pool: one}\n  \
+               last: {sql: \"INSERT INTO gate VALUES (1)\", after: [gate, slow]}\n";
+    let project = Project::new(&[("dags/waits.yaml", dag)]);
+    project.write("backstop.yaml", "name: test\nconnections:\n  db: {conn_type: sqlite, database: data.db}\npools:\n  one: 1\n");
+    project.sql("CREATE TABLE gate (a int)");
+    let up = Up::of(&project);
+    let (first, second, third) = (up.trigger("waits", json!({})), up.trigger("waits", json!({})), up.trigger("waits", json!({})));
+    let why = |run: &str, task: &str| up.get(&format!("/api/v1/runs/{run}/tasks/{task}/why"))["why"].as_str().unwrap().to_owned();
+    wait("one of them to have the pool", || [&first, &second].iter().any(|run| up.task(run, "slow") == "running"));
+    wait("the other to wait for it", || {
+        [&first, &second].iter().any(|run| why(run, "slow").contains("pool `one` is full: 1 of 1"))
+    });
+    let (has, waits) = if up.task(&first, "slow") == "running" { (&first, &second) } else { (&second, &first) };
+    assert!(why(waits, "slow").contains(&format!("held by `slow` of run {has}")), "{}", why(waits, "slow"));
+    wait("the gate to be looked at", || up.task(has, "gate") == "up_for_reschedule" || up.task(has, "gate") == "deferred");
+    assert_eq!(
+        why(has, "last"),
+        "it waits for 2 of 2 upstream task instances (all_success): gate (up_for_reschedule), slow (running)"
+    );
+    assert!(
+        why(&third, "last").contains("its DAG has 2 runs going on, of 2 allowed (max_active_runs)"),
+        "{}",
+        why(&third, "last")
+    );
+    assert_eq!(up.ask("GET", &format!("/api/v1/runs/{has}/tasks/lst/why"), None).status, 404);
+    project.write("done", "");
+}

@@ -134,6 +134,19 @@ impl Catalog {
         &self.doubles
     }
 
+    /// The sizes of pools. Pools of one name are one pool, also of several projects; where they differ in size the smallest holds.
+    pub(super) fn pools(&self) -> BTreeMap<String, Option<u32>> {
+        let mut pools: BTreeMap<String, Option<u32>> = BTreeMap::new();
+        for pool in self.dags.values().flat_map(|entry| entry.definition.dag.pools()) {
+            let known = pools.entry(pool.name.clone()).or_insert(pool.slots);
+            *known = match (*known, pool.slots) {
+                (Some(known), Some(slots)) => Some(known.min(slots)),
+                (known, slots) => known.or(slots),
+            };
+        }
+        pools
+    }
+
     /// The project of a run whose DAG is gone: its connections are looked for there.
     pub(super) fn any_project(&self) -> Option<&(Arc<Project>, Arc<Sessions>)> {
         self.projects.first()

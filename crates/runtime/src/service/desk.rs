@@ -329,6 +329,17 @@ impl Service {
         Ok(())
     }
 
+    /// Takes in a run from the store, to be driven again.
+    pub(super) fn take_in_again(&self, header: Arc<RunHeader>) {
+        let mut desk = self.desk();
+        desk.stuck.remove(&header.run_id);
+        if !desk.knows(&header.run_id, &header.dag_id) {
+            desk.push(Queued { header, created: None, failures: 0 });
+        }
+        drop(desk);
+        self.pump.notify_one();
+    }
+
     /// Finds unfinished runs that nobody here knows, and takes them in, oldest first.
     pub(super) async fn find_left_behind(&self) -> Result<usize, Error> {
         let mut found = Vec::new();
@@ -481,7 +492,7 @@ impl Service {
     }
 
     /// What a run goes on with: the definition it began with, and the project's connections as they are now.
-    async fn pinned(&self, header: &RunHeader) -> Result<(Arc<Definition>, Arc<Project>, Arc<Sessions>), String> {
+    pub(super) async fn pinned(&self, header: &RunHeader) -> Result<(Arc<Definition>, Arc<Project>, Arc<Sessions>), String> {
         let catalog = self.catalog();
         let entry = catalog.dag(header.dag_id.as_str());
         if let Some(entry) = entry.filter(|entry| entry.definition.version == header.version) {

@@ -10,12 +10,14 @@ pub mod catalog;
 mod desk;
 mod holder;
 pub mod live;
+mod operate;
 mod scheduler;
 mod steer;
 
 pub use catalog::{Catalog, DagEntry, Loader, Trouble};
 pub use desk::{Standing, Waiting};
 pub use live::{Live, LiveEvent};
+pub use operate::Operation;
 pub use steer::{Trigger, Who};
 
 use crate::clock::Clock;
@@ -23,7 +25,7 @@ use crate::logs::LogWriter;
 use crate::run;
 use crate::sessions::Connect;
 use crate::slots::{SlotLimits, Slots};
-use backstop_core::{DagId, RunId};
+use backstop_core::{DagId, InstanceId, RunId};
 pub use backstop_project::params::ParamError;
 use backstop_store::{RunLock, Store};
 use desk::Desk;
@@ -84,6 +86,14 @@ pub enum Error {
     /// No such run.
     #[error("there is no run `{0}`")]
     NoRun(RunId),
+    /// No such task instance.
+    #[error("there is no task instance `{instance}` in run `{run}`")]
+    NoInstance {
+        /// The run.
+        run: RunId,
+        /// As it was asked for.
+        instance: InstanceId,
+    },
     /// Parameters that do not fit the DAG.
     #[error("the parameters do not fit DAG `{dag}`")]
     Params {
@@ -160,6 +170,7 @@ impl Service {
             stopping: watch::channel(false).0,
             _hold: hold,
         });
+        service.size_pools();
         service.find_left_behind().await?;
         Ok(service)
     }
@@ -215,10 +226,17 @@ impl Service {
         let before = self.catalog();
         let after = Catalog::load(&*self.loader, Some(&before), &self.connect);
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+        self.size_pools();
         self.live.tell_catalog_changed(self.clock.now());
         self.desk().replan.all = true;
         self.pump.notify_one();
         self.replan.notify_one();
+    }
+
+    /// Gives pools the sizes that the projects say.
+    fn size_pools(&self) {
+        let pools = self.catalog().pools();
+        self.slots.set_limits(SlotLimits { pools, ..self.limits.slots.clone() });
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {

@@ -161,7 +161,7 @@ impl Service {
     }
 
     /// Asks something of the run's engine; a run that waits is begun for it, because only an engine changes a log.
-    async fn ask(&self, run: &RunId, ask: Ask, answer: Answer) -> Result<(), Error> {
+    pub(super) async fn ask(&self, run: &RunId, ask: Ask, answer: Answer) -> Result<(), Error> {
         match self.control(run) {
             Some(control) => control.ask(ask),
             None => self.ask_who_waits(run, ask).await?,

@@ -4,6 +4,7 @@
 
 mod dags;
 mod health;
+mod operate;
 mod runs;
 mod stream;
 
@@ -36,6 +37,11 @@ pub(crate) fn routes(service: Arc<Service>) -> Router {
         .route("/runs/{run}/why", get(runs::why))
         .route("/runs/{run}/cancel", post(runs::cancel))
         .route("/runs/{run}/resolve", post(runs::resolve))
+        .route("/runs/{run}/clear", post(operate::clear))
+        .route("/runs/{run}/retry", post(operate::retry))
+        .route("/runs/{run}/mark", post(operate::mark))
+        .route("/runs/{run}/tasks/{task}/cancel", post(operate::cancel))
+        .route("/runs/{run}/tasks/{task}/why", get(operate::why))
         .route("/pools", get(health::pools))
         .route("/audit", get(health::audit))
         .route("/stream", get(stream::stream));

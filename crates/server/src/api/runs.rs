@@ -153,7 +153,6 @@ pub(super) async fn why(State(service): State<Arc<Service>>, Path(run): Path<Str
         .iter()
         .filter_map(|row| {
             let shortage = service.slots().shortage(&run, &row.instance)?;
-            let what = shortage.pool.as_deref().map_or("slots of the service".to_owned(), |pool| format!("pool `{pool}`"));
             let holders: Vec<Value> = shortage
                 .holders
                 .iter()
@@ -162,7 +161,7 @@ pub(super) async fn why(State(service): State<Arc<Service>>, Path(run): Path<Str
             Some(json!({
                 "task": row.instance.task.as_str(),
                 "map_index": row.instance.map_index,
-                "why": format!("{what}: {} of {} in use, {} wanted", shortage.used, shortage.size, shortage.wanted),
+                "why": shortage.to_string(),
                 "pool": shortage.pool.as_deref(),
                 "used": shortage.used,
                 "size": shortage.size,

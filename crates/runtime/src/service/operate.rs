@@ -1,0 +1,160 @@
+//! What operators do to a run, whether it is driven, waits, or is over: clear, retry, mark, cancel one instance; and why an instance waits.
+
+use super::{Error, Service, Standing, Who};
+use crate::control::Ask;
+use crate::steer::{self, Idle};
+use backstop_core::event::{Mark, Restart};
+use backstop_core::{Command, InstanceId, RunId, RunState, Selection, decide, select, select_failed, why};
+use backstop_store::{ErrorKind, RunRow};
+
+/// What an operator wants.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Run these again, from their first statement.
+    Clear(Selection),
+    /// Run again what failed, behind its last commit, and what could not run because of it.
+    Retry,
+    /// Set an outcome. It is the operator's word, and says nothing of effects.
+    Mark(Vec<InstanceId>, Mark),
+    /// End one instance: its statement dies on the server.
+    Cancel(InstanceId),
+}
+
+impl Operation {
+    fn on(&self, state: &RunState) -> Vec<InstanceId> {
+        match self {
+            Self::Clear(selection) => select(state, selection),
+            Self::Retry => select_failed(state),
+            Self::Mark(instances, _) => instances.clone(),
+            Self::Cancel(instance) => vec![instance.clone()],
+        }
+    }
+
+    fn command(&self, instances: Vec<InstanceId>, by: &Who) -> Command {
+        let (who, why) = (by.who.clone(), by.why.clone());
+        match self {
+            Self::Clear(_) => Command::Clear { instances, restart: Restart::Beginning, who, why },
+            Self::Retry => Command::Clear { instances, restart: Restart::LastCommit, who, why },
+            Self::Mark(_, mark) => Command::Mark { instances, mark: *mark, who, why },
+            Self::Cancel(instance) => Command::CancelInstance { instance: instance.clone(), reason: why, who },
+        }
+    }
+
+    /// The instances and the command, or why the core refuses it.
+    fn plan(&self, state: &RunState, by: &Who, now: jiff::Timestamp) -> Result<(Vec<InstanceId>, Command), Error> {
+        let instances = self.on(state);
+        if instances.is_empty() {
+            return Err(Error::Conflict("no task of this run is meant: nothing would run again".into()));
+        }
+        let command = self.command(instances.clone(), by);
+        decide(state, command.clone(), now).map_err(|refused| Error::Conflict(refused.to_string()))?;
+        Ok((instances, command))
+    }
+}
+
+impl Service {
+    /// Does what an operator wants, durably, and returns the instances it is about. A run that was over goes on. With `dry_run` nothing is
+    /// done: what is returned is what would run again.
+    ///
+    /// # Errors
+    /// `Conflict` when it does not fit the run as it stands, with the reason; no such run; the store.
+    pub async fn operate(&self, run: &RunId, operation: Operation, by: &Who, dry_run: bool) -> Result<Vec<InstanceId>, Error> {
+        if by.why.is_empty() {
+            return Err(Error::Invalid("`why` is empty: say why, it is kept in the run's log".into()));
+        }
+        let now = self.now();
+        if let Some(control) = self.control(run) {
+            let (asked, by_them) = (operation.clone(), by.clone());
+            // Let go just now: then it is looked at as one that nobody drives.
+            if let Some(planned) = control.look(move |state| asked.plan(state, &by_them, now)).await {
+                let (instances, command) = planned?;
+                if !dry_run {
+                    let (ask, answer) = Ask::act(vec![command]);
+                    self.ask(run, ask, answer).await?;
+                }
+                return Ok(instances);
+            }
+        }
+        self.operate_on_idle(run, &operation, by, dry_run).await
+    }
+
+    async fn operate_on_idle(
+        &self,
+        run: &RunId,
+        operation: &Operation,
+        by: &Who,
+        dry_run: bool,
+    ) -> Result<Vec<InstanceId>, Error> {
+        let row = self.row(run).await?;
+        let lock = match self.store.lock_run(run) {
+            Ok(lock) => lock,
+            Err(error) if error.kind == ErrorKind::Busy => {
+                return Err(Error::Conflict(format!("{}: steer the run there, or ask again", error.message)));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut idle = self.idle(&row).await?;
+        let (instances, command) = operation.plan(idle.state(), by, self.now())?;
+        if dry_run {
+            return Ok(instances);
+        }
+        if idle.is_settled() {
+            idle.act(&*self.store, command, self.now()).await.map_err(refused)?;
+            drop(lock);
+            self.take_in_again(row.header);
+        } else {
+            // Only an engine finds out what was done ahead of the log: it is begun, and asked first.
+            drop(lock);
+            let (ask, answer) = Ask::act(vec![command]);
+            self.ask(run, ask, answer).await?;
+        }
+        Ok(instances)
+    }
+
+    async fn row(&self, run: &RunId) -> Result<RunRow, Error> {
+        self.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))
+    }
+
+    async fn idle(&self, row: &RunRow) -> Result<Idle, Error> {
+        let (definition, _, _) = self.pinned(&row.header).await.map_err(Error::Conflict)?;
+        Idle::read(&*self.store, definition.dag.clone(), &row.header.run_id).await.map_err(refused)
+    }
+
+    /// Why an instance does not run at this moment, in a sentence: the service's reasons first, then the run's own.
+    ///
+    /// # Errors
+    /// No such run or instance; the store.
+    pub async fn why(&self, run: &RunId, instance: &InstanceId) -> Result<String, Error> {
+        let row = self.row(run).await?;
+        match self.standing(run) {
+            Standing::Queued(waiting) => return Ok(format!("its run waits: {waiting}")),
+            Standing::Hindered { why } => return Ok(format!("its run could not be driven, and is tried again: {why}")),
+            Standing::Stuck { undecided } if undecided.contains_key(instance) => {
+                return Ok(format!("a person must say what became of it: {}", undecided[instance]));
+            }
+            Standing::Stuck { .. } | Standing::Active { .. } | Standing::Unknown => {}
+        }
+        if let Some(shortage) = self.slots.shortage(run, instance) {
+            return Ok(shortage.to_string());
+        }
+        let asked = instance.clone();
+        let known = match self.control(run) {
+            Some(control) => control.look(move |state| why(state, &asked).map(|why| why.to_string())).await,
+            None => None,
+        };
+        let known = match known {
+            Some(known) => known,
+            None => why(self.idle(&row).await?.state(), instance).map(|why| why.to_string()),
+        };
+        known.ok_or_else(|| Error::NoInstance { run: run.clone(), instance: instance.clone() })
+    }
+}
+
+fn refused(error: steer::Error) -> Error {
+    match error {
+        steer::Error::Read(error) => Error::Run(error),
+        steer::Error::NoRun(run) => Error::NoRun(run),
+        steer::Error::Append(error) => Error::Run(error.into()),
+        refused @ (steer::Error::Unsettled { .. } | steer::Error::Rejected(_)) => Error::Conflict(refused.to_string()),
+    }
+}
