@@ -33,10 +33,6 @@ use clap::Parser as _;
 use explain::{Exit, Problem};
 use std::process::ExitCode;
 
-/// Many small things are made and dropped for every task; this allocator takes a tenth off a run of small tasks.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let exit = match dispatch(cli) {
