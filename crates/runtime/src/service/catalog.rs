@@ -114,6 +114,18 @@ impl Catalog {
         same.map(|(_, sessions)| sessions.clone())
     }
 
+    /// True when nobody who looks at it would see a difference.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let dags = |catalog: &Self| -> Vec<(DagId, String, bool)> {
+            let shown = |(id, entry): (&DagId, &DagEntry)| (id.clone(), entry.definition.version.clone(), entry.is_stale);
+            catalog.dags.iter().map(shown).collect()
+        };
+        let troubles = |catalog: &Self| -> Vec<serde_json::Value> {
+            catalog.troubles.iter().flat_map(|trouble| trouble.diagnostics.iter().map(Diagnostic::to_json)).collect()
+        };
+        dags(self) == dags(other) && troubles(self) == troubles(other) && self.doubles == other.doubles
+    }
+
     /// By id.
     pub fn dags(&self) -> &BTreeMap<DagId, DagEntry> {
         &self.dags

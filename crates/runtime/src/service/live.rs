@@ -4,7 +4,7 @@
 //! who was away longer is told so, and reads the lists again. Nobody who reads slowly holds anything up: they lose their place instead.
 
 use crate::watch::Watcher;
-use backstop_core::{DagId, RunId, RunState};
+use backstop_core::{DagId, Event, RunId, RunState};
 use backstop_store::Recorded;
 use jiff::Timestamp;
 use std::collections::VecDeque;
@@ -48,15 +48,59 @@ struct State {
     next: u64,
 }
 
+/// What has happened since the process began, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Runs that were made.
+    pub runs_made: u64,
+    /// Runs that ended well.
+    pub runs_succeeded: u64,
+    /// Runs that failed.
+    pub runs_failed: u64,
+    /// Runs that were cancelled.
+    pub runs_cancelled: u64,
+    /// Times that a run became stuck.
+    pub runs_stuck: u64,
+    /// Attempts that ended well.
+    pub attempts_succeeded: u64,
+    /// Attempts that failed, also those that were tried again.
+    pub attempts_failed: u64,
+    /// Attempts whose outcome was not known at first.
+    pub attempts_unknown: u64,
+    /// Segments that committed.
+    pub segments_committed: u64,
+}
+
+impl Totals {
+    fn count(&mut self, event: &Event) {
+        let counter = match event {
+            Event::RunCreated(_) => &mut self.runs_made,
+            Event::RunSucceeded => &mut self.runs_succeeded,
+            Event::RunFailed => &mut self.runs_failed,
+            Event::RunCancelled => &mut self.runs_cancelled,
+            Event::RunStuck { .. } => &mut self.runs_stuck,
+            Event::AttemptSucceeded { .. } => &mut self.attempts_succeeded,
+            Event::AttemptFailed { .. } => &mut self.attempts_failed,
+            Event::AttemptUnknown { .. } => &mut self.attempts_unknown,
+            Event::SegmentCommitted { .. } => &mut self.segments_committed,
+            // The rest is steps on the way to these.
+            _ => return,
+        };
+        *counter += 1;
+    }
+}
+
 /// The stream.
 pub struct Live {
     state: Mutex<State>,
+    totals: Mutex<Totals>,
     sender: broadcast::Sender<Arc<LiveEvent>>,
 }
 
 impl Default for Live {
     fn default() -> Self {
-        Self { state: Mutex::new(State { remembered: VecDeque::new(), next: 1 }), sender: broadcast::channel(READER_MAX).0 }
+        let state = State { remembered: VecDeque::new(), next: 1 };
+        Self { state: Mutex::new(state), totals: Mutex::default(), sender: broadcast::channel(READER_MAX).0 }
     }
 }
 
@@ -96,6 +140,11 @@ impl Live {
         self.tell(std::iter::once((at, What::CatalogChanged)));
     }
 
+    /// What has happened since the process began.
+    pub fn totals(&self) -> Totals {
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The number of the last event; 0 before the first.
     pub fn last(&self) -> u64 {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).next - 1
@@ -126,6 +175,9 @@ impl Watcher for LiveWatcher {
     fn decided(&self, _state: &RunState, _events: &[Recorded]) {}
 
     fn durable(&self, events: &[Recorded]) {
+        let mut totals = self.live.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().for_each(|recorded| totals.count(&recorded.event));
+        drop(totals);
         self.live.tell(events.iter().map(|recorded| {
             (recorded.at, What::Run { run: self.run.clone(), dag: self.dag.clone(), recorded: recorded.clone() })
         }));

@@ -18,7 +18,7 @@ pub use catalog::{Catalog, DagEntry, Loader, Trouble};
 pub use desk::{Standing, Waiting};
 pub use live::{Live, LiveEvent};
 pub use operate::Operation;
-pub use steer::{Trigger, Who};
+pub use steer::{Trigger, Triggered, Who};
 
 use crate::clock::Clock;
 use crate::logs::LogWriter;
@@ -134,6 +134,8 @@ pub struct Service {
     desk: Mutex<Desk>,
     /// Digests of definitions that are known to be kept.
     kept: Mutex<HashSet<String>>,
+    /// Held while it is found out whether a date has a run, and that run is made.
+    dates: tokio::sync::Mutex<()>,
     /// Told when a run may be begun.
     pump: Notify,
     /// Told when ticks may be planned that could not be, or other ones.
@@ -165,6 +167,7 @@ impl Service {
             catalog: RwLock::new(Arc::new(catalog)),
             desk: Mutex::new(Desk::new(kept)),
             kept: Mutex::default(),
+            dates: tokio::sync::Mutex::default(),
             pump: Notify::new(),
             replan: Notify::new(),
             stopping: watch::channel(false).0,
@@ -225,9 +228,12 @@ impl Service {
     pub fn reload(&self) {
         let before = self.catalog();
         let after = Catalog::load(&*self.loader, Some(&before), &self.connect);
+        let has_changed = !after.is_like(&before);
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
         self.size_pools();
-        self.live.tell_catalog_changed(self.clock.now());
+        if has_changed {
+            self.live.tell_catalog_changed(self.clock.now());
+        }
         self.desk().replan.all = true;
         self.pump.notify_one();
         self.replan.notify_one();

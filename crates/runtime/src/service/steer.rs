@@ -6,7 +6,7 @@ use crate::run::{self, Launch, Limits, Request, new_run_id};
 use backstop_core::event::{RunHeader, RunType};
 use backstop_core::{Command, DagId, InstanceId, RunId, RunState, TaskId};
 use backstop_project::params;
-use backstop_store::{Act, AppendError, Entry, Store};
+use backstop_store::{Act, AppendError, Entry, RunFilter, Store};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -41,7 +41,21 @@ pub struct Trigger {
     pub dry_run: bool,
     /// Asked for twice with one id, a run is made once.
     pub run_id: Option<RunId>,
+    /// Also when there is a run of this DAG about the same logical date.
+    pub again: bool,
 }
+
+/// What became of a request for a run.
+#[derive(Clone, Debug)]
+pub struct Triggered {
+    /// The run.
+    pub header: Arc<RunHeader>,
+    /// False when the same request had made it before.
+    pub is_new: bool,
+}
+
+/// Runs looked at, at once, for one about the same date.
+const RUNS_AT_ONCE: u32 = 1000;
 
 impl Service {
     /// A DAG by its id.
@@ -64,8 +78,8 @@ impl Service {
     /// Makes a run. It is durable when this returns, and is begun as soon as the limits allow.
     ///
     /// # Errors
-    /// No such DAG or task, parameters that do not fit, a run id that is taken by another request; the store.
-    pub async fn trigger(&self, trigger: Trigger, who: &Who) -> Result<Arc<RunHeader>, Error> {
+    /// No such DAG or task, parameters that do not fit, a run id that is taken by another request, a logical date that has a run; the store.
+    pub async fn trigger(&self, trigger: Trigger, who: &Who) -> Result<Triggered, Error> {
         if self.is_stopping() {
             return Err(Error::Stopping);
         }
@@ -87,10 +101,45 @@ impl Service {
             run_type: RunType::Manual,
             asked_by: Some((who.who.clone(), who.why.clone())),
         };
-        self.make(&entry, request).await
+        // Two who ask for one date at once are asked one after the other.
+        let _one_at_a_time = self.dates.lock().await;
+        let existing = match &trigger.run_id {
+            Some(run) => self.store.run(run).await?,
+            None => None,
+        };
+        if let Some(row) = existing {
+            if row.header.dag_id != *entry.definition.dag.id() {
+                return Err(Error::Conflict(format!("run {} is of DAG `{}` already", row.header.run_id, row.header.dag_id)));
+            }
+            return same(row.header, &request, trigger.logical_date).map(|header| Triggered { header, is_new: false });
+        }
+        if let Some(date) = trigger.logical_date.filter(|_| !trigger.again && !trigger.dry_run)
+            && let Some(run) = self.about(entry.definition.dag.id(), date).await?
+        {
+            let message =
+                format!("run {run} of DAG `{}` is about {date} already: retry or clear that one", entry.definition.dag.id());
+            return Err(Error::Conflict(format!("{message}, or ask with `again` for another")));
+        }
+        self.make(&entry, request).await.map(|header| Triggered { header, is_new: true })
     }
 
-    /// Makes a run of a DAG as it is now.
+    /// A run of a DAG about a date, the newest.
+    async fn about(&self, dag: &DagId, date: Timestamp) -> Result<Option<RunId>, Error> {
+        let mut filter = RunFilter { dag: Some(dag.clone()), limit: RUNS_AT_ONCE, ..RunFilter::default() };
+        loop {
+            let page = self.store.runs(&filter).await?;
+            let found = page.iter().find(|row| row.header.logical_date == Some(date) && !row.header.dry_run);
+            if let Some(row) = found {
+                return Ok(Some(row.header.run_id.clone()));
+            }
+            if page.len() < RUNS_AT_ONCE as usize {
+                return Ok(None);
+            }
+            filter.before = page.last().map(|row| row.header.run_id.clone());
+        }
+    }
+
+    /// Makes a run of a DAG as it is now. One of the same id and DAG is taken for it: only the scheduler's ids come twice here.
     pub(super) async fn make(&self, entry: &DagEntry, request: Request) -> Result<Arc<RunHeader>, Error> {
         self.keep(entry).await?;
         let run = request.run_id.clone();
@@ -237,6 +286,20 @@ impl Service {
     fn acted(&self, who: &Who, what: String) -> Act {
         Act { at: self.clock.now(), who: who.who.clone(), why: who.why.clone(), what }
     }
+}
+
+/// The run that a request had made before; a conflict when that request was another one.
+fn same(header: Arc<RunHeader>, request: &Request, date: Option<Timestamp>) -> Result<Arc<RunHeader>, Error> {
+    let params: Value = serde_json::from_str(&header.params).unwrap_or_default();
+    let is_same = params.as_object() == Some(&request.params)
+        && date.is_none_or(|date| header.logical_date == Some(date))
+        && header.only_tasks == request.only_tasks
+        && header.dry_run == request.dry_run;
+    if is_same {
+        return Ok(header);
+    }
+    let run = &header.run_id;
+    Err(Error::Conflict(format!("run {run} was asked for with other parameters, date or tasks: use another `run_id`")))
 }
 
 /// What is kept of a DAG beside its file.

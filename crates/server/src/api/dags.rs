@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{RunId, TaskId};
-use backstop_runtime::service::{DagEntry, Service, Trigger};
+use backstop_runtime::service::{DagEntry, Service, Trigger, Triggered};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -139,6 +139,8 @@ pub(super) struct NewRun {
     dry_run: bool,
     /// Asked for twice with one id, a run is made once.
     run_id: Option<String>,
+    /// Also when there is a run of this DAG about the same logical date.
+    again: bool,
     who: Option<String>,
     why: Option<String>,
 }
@@ -161,12 +163,14 @@ pub(super) async fn trigger(
         only_tasks: wanted.tasks.into_iter().map(TaskId::new).collect(),
         dry_run: wanted.dry_run,
         run_id: wanted.run_id.map(run_id).transpose()?,
+        again: wanted.again,
     };
-    let header = service.trigger(trigger, &By { who: wanted.who, why: wanted.why }.into()).await?;
+    let Triggered { header, is_new } = service.trigger(trigger, &By { who: wanted.who, why: wanted.why }.into()).await?;
     let location = format!("/api/v1/runs/{}", header.run_id);
     let row = service.store().run(&header.run_id).await?;
     let row = row.ok_or_else(|| Problem::not_found(format!("there is no run `{}`", header.run_id)))?;
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(wire::Run::new(&row, false))).into_response())
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, [(header::LOCATION, location)], Json(wire::Run::new(&row, false))).into_response())
 }
 
 /// A run's name goes into paths and file names.

@@ -13,22 +13,42 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 pub(super) async fn health(State(service): State<Arc<Service>>) -> Result<Json<Value>, Problem> {
+    if service.is_stopping() {
+        return Err(backstop_runtime::service::Error::Stopping.into());
+    }
     // What cannot write is not healthy: this goes through the store's writer to the disk.
     service.store().flush().await?;
-    let status = if service.is_stopping() { "stopping" } else { "ok" };
-    Ok(Json(json!({ "status": status, "version": env!("CARGO_PKG_VERSION") })))
+    Ok(Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })))
 }
 
 pub(super) async fn metrics(State(service): State<Arc<Service>>) -> impl IntoResponse {
     let counts = service.counts();
     let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, values: &[(String, u64)]| {
+    let mut tell = |kind: &str, name: &str, help: &str, values: &[(String, u64)]| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in values {
             let _ = writeln!(text, "{name}{labels} {value}");
         }
     };
+    let totals = service.live().totals();
+    let ended = |label: &str, word: &str, value: u64| (format!("{{{label}=\"{word}\"}}"), value);
+    let runs_ended = [
+        ended("state", "success", totals.runs_succeeded),
+        ended("state", "failed", totals.runs_failed),
+        ended("state", "cancelled", totals.runs_cancelled),
+    ];
+    tell("counter", "backstop_runs_made_total", "Runs made.", &[(String::new(), totals.runs_made)]);
+    tell("counter", "backstop_runs_ended_total", "Runs that ended, by how.", &runs_ended);
+    tell("counter", "backstop_runs_stuck_total", "Times that a run became stuck.", &[(String::new(), totals.runs_stuck)]);
+    let attempts = [
+        ended("outcome", "success", totals.attempts_succeeded),
+        ended("outcome", "failed", totals.attempts_failed),
+        ended("outcome", "unknown", totals.attempts_unknown),
+    ];
+    tell("counter", "backstop_attempts_total", "Attempts that ended, by how.", &attempts);
+    tell("counter", "backstop_segments_committed_total", "Segments committed.", &[(String::new(), totals.segments_committed)]);
+    let mut gauge = |name: &str, help: &str, values: &[(String, u64)]| tell("gauge", name, help, values);
     let of_state = |state: &str, value: usize| (format!("{{state=\"{state}\"}}"), value as u64);
     let runs = [
         of_state("queued", counts.queued),
@@ -59,7 +79,7 @@ pub(super) async fn pools(State(service): State<Arc<Service>>) -> Json<Page<Valu
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Before {
     /// The cursor: only what is older than this.
     before: Option<u64>,

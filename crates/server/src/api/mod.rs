@@ -9,11 +9,13 @@ mod runs;
 mod stream;
 
 use crate::Problem;
-use axum::Router;
-use axum::extract::FromRequest;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderValue, header};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use backstop_runtime::service::{Service, Who};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -84,10 +86,24 @@ fn rows(limit: Option<u32>) -> Result<u32, Problem> {
     }
 }
 
-/// A body of JSON; a refusal is a problem document.
-#[derive(FromRequest)]
-#[from_request(via(axum::Json), rejection(Problem))]
+/// A body of JSON, where none is an empty object; a refusal is a problem document.
 pub(crate) struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let headers = request.headers();
+        let length = headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
+        let is_empty = length == Some(b"0") || length.is_none() && !headers.contains_key(header::TRANSFER_ENCODING);
+        if is_empty {
+            let read = serde_json::from_str("{}");
+            return read.map(Self).map_err(|error| Problem::bad_request(format!("a body of JSON is needed: {error}")));
+        }
+        let Json(body) = Json::from_request(request, state).await?;
+        Ok(Self(body))
+    }
+}
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 const EVENTS_MAX: usize = 1000;
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Wanted {
     dag: Option<String>,
     /// Only runs that are not over.
@@ -95,7 +95,7 @@ pub(super) async fn tasks(State(service): State<Arc<Service>>, Path(run): Path<S
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct OfTask {
     task: Option<String>,
 }
@@ -112,7 +112,7 @@ pub(super) async fn statements(
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct After {
     /// The cursor: only events behind this one.
     after: u64,
