@@ -280,9 +280,9 @@ impl Attempt {
         match self.dry_run_note(&what).await {
             Some(outcome) => outcome,
             None => Outcome::Failed(
-                failure(FailureClass::Final, format!("`{kind}` needs the service, which runs all DAGs of the project"))
+                failure(FailureClass::Final, format!("`{kind}` tasks are not carried out in this version"))
                     .effect("nothing was started, and nothing was waited for")
-                    .hint("start it with `backstop up`; `backstop run` runs one DAG alone"),
+                    .hint("start the other DAG's run by its own schedule, or by the service's API"),
             ),
         }
     }
