@@ -3,6 +3,7 @@
 use crate::project::Project;
 use crate::server::Database;
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
