@@ -1,7 +1,7 @@
 //! Removes doubt: after a crash or a lost connection, finds out from the database what an attempt committed, and makes sure that it
 //! can commit no more. Nothing is guessed: without evidence a person decides.
 
-use crate::attempt::script::{Prepared, check_prefix, intent_kind, marker_key, marker_table, prepare};
+use crate::attempt::script::{Prepared, another_commit, check_prefix, intent_kind, marker_key, marker_table, prepare};
 use crate::attempt::{Shared, Stopper, http_is_safe, template_context};
 use crate::engine::Answer;
 use crate::sessions::Purpose;
@@ -147,6 +147,9 @@ impl Doubt {
             match &segment.promise {
                 _ if segment.end == SegmentEnd::Rollback => {}
                 SegmentPromise::AtLeastOnce(why) => match self.probe(connection, number, "forward").await? {
+                    Some(Probe::Committed(row)) if row.digest != prepared.digests[number] => {
+                        return Ok(self.is_another(number, &row));
+                    }
                     Some(Probe::Committed(row)) => {
                         self.tell_silent(prepared, committed, number).await;
                         self.tell(number, row, Promise::AtLeastOnce(why.clone())).await;
@@ -175,6 +178,9 @@ impl Doubt {
                 },
                 promise @ (SegmentPromise::ExactlyOnce | SegmentPromise::ReadOnly) => {
                     match self.probe(connection, number, "forward").await? {
+                        Some(Probe::Committed(row)) if row.digest != prepared.digests[number] => {
+                            return Ok(self.is_another(number, &row));
+                        }
                         Some(Probe::Committed(row)) => {
                             self.tell_silent(prepared, committed, number).await;
                             self.tell(number, row, Promise::ExactlyOnce).await;
@@ -197,6 +203,15 @@ impl Doubt {
             number += 1;
         }
         Ok(Verdict::Known(evidence))
+    }
+
+    /// A marker of other statements proves nothing of these: a person has to say what it is, or restore the script that it is of.
+    fn is_another(&self, number: usize, row: &MarkerRow) -> Verdict {
+        let what = another_commit(&self.shared.header.run_id, &self.instance, number, row);
+        Verdict::Unanswered(format!(
+            "{what}; either the script has changed since (restore it and resume the run), or another store used this run id on the \
+             same database (look into the marker table)"
+        ))
     }
 
     /// What left no marker and was run all the same, because the segment `before` was begun. Their results are not lost: a segment

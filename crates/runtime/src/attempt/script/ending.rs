@@ -1,15 +1,17 @@
 //! How a unit that did not end well is told: what happened, where, what was committed, what to do next.
 
-use super::Runner;
 use super::prepare::Prepared;
 use super::watching::Watching;
+use super::{Runner, marker_table};
 use crate::attempt::Outcome;
 use crate::attempt::stop::StopReason;
 use crate::failure::{FailureExt, failure, of_database};
 use crate::places;
-use backstop_connect::{Canceller, ErrorKind, UnitError, script};
+use backstop_connect::script::{Segment, SegmentEnd};
+use backstop_connect::{Canceller, ErrorKind, MarkerRow, UnitError, script};
 use backstop_core::dag::Delivery;
 use backstop_core::event::{Failure, FailureClass};
+use backstop_core::{InstanceId, RunId};
 use std::time::Duration;
 
 /// How long a statement that was told to stop is waited for before its session is given up.
@@ -25,19 +27,9 @@ impl Runner<'_> {
         watching: &Watching<'_>,
         reason: Option<&StopReason>,
     ) -> Outcome {
-        let of = prepared.segments.len();
         let is_dry = self.shared.header.dry_run;
-        let before = match number {
-            _ if is_dry => String::new(),
-            0 => String::new(),
-            1 => format!("segment 1 of {of} is committed and stays; "),
-            _ => format!("segments 1 to {number} of {of} are committed and stay; "),
-        };
-        let nothing = match (of, number) {
-            _ if is_dry => "nothing was committed: a dry run rolls back what it ran".to_owned(),
-            (1, _) => "nothing was committed".to_owned(),
-            _ => format!("{before}nothing of segment {} was committed", number + 1),
-        };
+        let before = if is_dry { String::new() } else { before(&prepared.segments, number) };
+        let nothing = self.nothing_of(prepared, number);
         let records = watching.records.clone();
         match error {
             UnitError::RolledBack { place, error } => {
@@ -74,6 +66,28 @@ impl Runner<'_> {
             ),
             UnitError::Writes => Outcome::Failed(failure(FailureClass::Permanent, "it writes").effect(nothing)),
         }
+    }
+
+    /// The effect of an attempt of which nothing was committed in this segment.
+    fn nothing_of(&self, prepared: &Prepared, number: usize) -> String {
+        match prepared.segments.len() {
+            _ if self.shared.header.dry_run => "nothing was committed: a dry run rolls back what it ran".to_owned(),
+            1 => "nothing was committed".to_owned(),
+            _ => format!("{}nothing of segment {} was committed", before(&prepared.segments, number), number + 1),
+        }
+    }
+
+    /// A segment whose marker's key holds another commit: another store had a run of this id on the same database, or the script was
+    /// another one. To take that commit for this one would lose what this segment does.
+    pub(super) fn key_is_taken(&self, prepared: &Prepared, number: usize, row: &MarkerRow) -> Failure {
+        let table = marker_table(self.shared, self.connection).name;
+        let (run, task) = (&self.shared.header.run_id, self.instance);
+        failure(FailureClass::Final, another_commit(run, task, number, row)).effect(self.nothing_of(prepared, number)).hint(
+            format!(
+                "look into the table `{table}`: another store may have used this run id on the same database; run it again under \
+                 another run id"
+            ),
+        )
     }
 
     /// Adds the statement, its place in the sources, and why it was stopped.
@@ -115,6 +129,44 @@ impl Runner<'_> {
         }
         told
     }
+}
+
+/// What is told of a marker that is not ours.
+pub(crate) fn another_commit(run: &RunId, task: &InstanceId, segment: usize, row: &MarkerRow) -> String {
+    format!(
+        "the marker of run {run}, task `{task}`, segment {} is that of other statements, written {}",
+        segment + 1,
+        row.written_at
+    )
+}
+
+/// What became of the segments before this one: a script may have rolled some back by itself.
+fn before(segments: &[Segment], number: usize) -> String {
+    let is_rolled_back = |place: &usize| segments[*place].end == SegmentEnd::Rollback;
+    let (rolled_back, committed): (Vec<usize>, Vec<usize>) = (0..number).partition(is_rolled_back);
+    let of = segments.len();
+    let mut text = String::new();
+    match committed.as_slice() {
+        [] => {}
+        [_] => text.push_str(&format!("segment {} of {of} is committed and stays; ", ranges(&committed))),
+        _ => text.push_str(&format!("segments {} of {of} are committed and stay; ", ranges(&committed))),
+    }
+    match rolled_back.as_slice() {
+        [] => {}
+        [_] => text.push_str(&format!("segment {} was rolled back by the script itself; ", ranges(&rolled_back))),
+        _ => text.push_str(&format!("segments {} were rolled back by the script itself; ", ranges(&rolled_back))),
+    }
+    text
+}
+
+/// Places that ascend, as people count them: `1 to 3, 5`.
+fn ranges(places: &[usize]) -> String {
+    let runs = places.chunk_by(|one, next| one + 1 == *next);
+    let told = runs.map(|run| match run {
+        [first, .., last] => format!("{} to {}", first + 1, last + 1),
+        alone => alone.iter().map(|place| (place + 1).to_string()).collect(),
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 /// Asks the server to kill the statement until it ends, for as long as the grace lasts. A cancel that comes between two statements

@@ -4,6 +4,7 @@ mod ending;
 mod prepare;
 mod watching;
 
+pub(crate) use ending::another_commit;
 pub(crate) use prepare::{Prepared, bind, check_prefix, prepare};
 
 use super::stop::{StopReason, Stopper};
@@ -321,6 +322,9 @@ impl Runner<'_> {
             let intent = self.marked(prepared, number, &intent_kind(self.kind));
             match self.mark_only(lease, prepared, number, intent).await {
                 Ok(UnitOutcome::Done) => {}
+                Ok(UnitOutcome::AlreadyCommitted(row)) if row.digest != prepared.digests[number] => {
+                    return Ended::Stopped(Outcome::Failed(self.key_is_taken(prepared, number, &row)));
+                }
                 // Of a callback, which keeps its key: begun before a crash, or before its link broke.
                 Ok(UnitOutcome::AlreadyCommitted(_)) => {
                     let text = format!("segment {} was begun before, and whether it ended is not known", number + 1);
@@ -334,7 +338,12 @@ impl Runner<'_> {
         let ended = self.unit(lease, sql, prepared, number, Wrap::Bare, promise).await;
         if marks && matches!(ended, Ended::Committed(_)) {
             let done = self.marked(prepared, number, self.kind);
-            if self.mark_only(lease, prepared, number, done).await.is_err() {
+            let is_marked = match self.mark_only(lease, prepared, number, done).await {
+                Ok(UnitOutcome::Done) => true,
+                Ok(UnitOutcome::AlreadyCommitted(row)) => row.digest == prepared.digests[number],
+                Err(_) => false,
+            };
+            if !is_marked {
                 // The statements took effect, whatever became of the marker: without it a crash before the log is durable asks a
                 // person. To call the segment failed would run it again.
                 let text = format!("segment {} is done, but its marker could not be written", number + 1);
@@ -431,6 +440,9 @@ impl Runner<'_> {
                 let result = watching.collector.json().map(Arc::from);
                 let commit = self.commit(prepared, number, promise, Evidence::Acknowledged, watching.records, result);
                 Ended::Committed(commit)
+            }
+            Some(Ok(UnitOutcome::AlreadyCommitted(row))) if row.digest != prepared.digests[number] => {
+                Ended::Stopped(Outcome::Failed(self.key_is_taken(prepared, number, &row)))
             }
             Some(Ok(UnitOutcome::AlreadyCommitted(row))) => Ended::Committed(SegmentCommit {
                 digest: row.digest,
