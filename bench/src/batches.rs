@@ -105,6 +105,15 @@ impl<'a> Bench<'a> {
                 &timed,
                 if inserts { "< 100 ms, < 3x" } else { "" },
             ));
+            let one = self.folder.path().join(format!("{dag}_one.sql"));
+            std::fs::write(&one, format!("{};\n", sql(0)))?;
+            let timed = pairs(
+                ROUNDS,
+                || self.clear(),
+                || time(&mut self.run(&project, dag)),
+                || time(&mut self.pgbench_command(&one, 1, CHAIN)?),
+            )?;
+            rows.push(self.compare("the same", &format!("pgbench -c 1 -t {CHAIN}, whole process"), &timed, ""));
         }
         Ok(rows)
     }
@@ -162,7 +171,7 @@ impl<'a> Bench<'a> {
                 ROUNDS,
                 || self.clear(),
                 || time(&mut self.run(&project, dag)),
-                || time(&mut self.pgbench_command(&file, same)?),
+                || time(&mut self.pgbench_command(&file, CLIENTS, same)?),
             )?;
             rows.push(self.compare(
                 &format!("the same, {statement}"),
@@ -170,6 +179,14 @@ impl<'a> Bench<'a> {
                 &timed,
                 "",
             ));
+            let script = self.folder.path().join(format!("{dag}_all.sql"));
+            std::fs::write(&script, format!("{statement};\n").repeat(FAN_OUT))?;
+            let timed = pairs(ROUNDS, || self.clear(), || time(&mut self.run(&project, dag)), || time(&mut self.psql(&script)?))?;
+            rows.push(self.compare(&format!("the same, {statement}"), "psql, same statements over one connection", &timed, ""));
+            self.clear()?;
+            self.fan_out(&project, dag, Part::Process)?;
+            let wanted = if statement.starts_with("INSERT") { FAN_OUT } else { 0 };
+            ensure!(self.effects()? == wanted, "the fan-out did not insert every row once");
         }
         Ok(rows)
     }
@@ -194,7 +211,7 @@ impl<'a> Bench<'a> {
 
     /// The time pgbench itself tells for its transactions, connections excluded.
     fn pgbench(&self, file: &Path, each: usize) -> Result<Duration> {
-        let output = self.pgbench_command(file, each)?.output()?;
+        let output = self.pgbench_command(file, CLIENTS, each)?.output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let rate: f64 = text
             .lines()
@@ -205,11 +222,10 @@ impl<'a> Bench<'a> {
         Ok(Duration::from_secs_f64((each * CLIENTS) as f64 / rate))
     }
 
-    fn pgbench_command(&self, file: &Path, each: usize) -> Result<Command> {
+    fn pgbench_command(&self, file: &Path, clients: usize, each: usize) -> Result<Command> {
         let mut command = Command::new(Postgres::program("pgbench").context("find pgbench")?);
         command
-            .args(["-n", "-h", "127.0.0.1", "-U", "postgres", "-j", "2", "-c"])
-            .arg(CLIENTS.to_string())
+            .args(["-n", "-h", "127.0.0.1", "-U", "postgres", "-j", &clients.min(2).to_string(), "-c", &clients.to_string()])
             .args(["-t", &each.to_string(), "-p", &self.server.port().to_string(), "-f"])
             .arg(file)
             .arg(&self.database);

@@ -44,6 +44,17 @@ fn behind(mut error: Error, source: impl std::error::Error + Send + Sync + 'stat
     error
 }
 
+fn tls_hint(settings: &Settings) -> &'static str {
+    match settings.ssl_mode {
+        SslMode::VerifyCa | SslMode::VerifyIdentity => {
+            "set `ssl_ca` to the certificate of the authority that signed the server's, and `host` to a name in it"
+        }
+        SslMode::Disabled | SslMode::Preferred | SslMode::Required => {
+            "check the server's TLS settings, or set `ssl_mode` to `disabled`"
+        }
+    }
+}
+
 /// An error of opening a connection: which of host, port, user, database and TLS is to blame.
 pub(super) fn opening(settings: &Settings, source: mysql_async::Error) -> Error {
     let unreachable = |message: String, hint: &str| {
@@ -54,6 +65,10 @@ pub(super) fn opening(settings: &Settings, source: mysql_async::Error) -> Error 
     let place = settings.place();
     match source {
         mysql_async::Error::Server(said) => refused(settings, &said),
+        // A certificate that is refused comes as an error of the socket.
+        mysql_async::Error::Io(IoError::Io(failed)) if failed.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+            behind(unreachable(format!("TLS with {place} failed ({failed})"), tls_hint(settings)), failed)
+        }
         mysql_async::Error::Io(IoError::Io(failed)) => {
             let message = match failed.kind() {
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => format!("nothing listens at {place}"),
@@ -70,15 +85,7 @@ pub(super) fn opening(settings: &Settings, source: mysql_async::Error) -> Error 
             behind(unreachable(message, "check host and port, and that the server is running"), failed)
         }
         mysql_async::Error::Io(IoError::Tls(failed)) => {
-            let hint = match settings.ssl_mode {
-                SslMode::VerifyCa | SslMode::VerifyIdentity => {
-                    "set `ssl_ca` to the certificate of the authority that signed the server's, and `host` to a name in it"
-                }
-                SslMode::Disabled | SslMode::Preferred | SslMode::Required => {
-                    "check the server's TLS settings, or set `ssl_mode` to `disabled`"
-                }
-            };
-            behind(unreachable(format!("TLS with {place} failed ({failed})"), hint), failed)
+            behind(unreachable(format!("TLS with {place} failed ({failed})"), tls_hint(settings)), failed)
         }
         mysql_async::Error::Driver(DriverError::ConnectionClosed) => unreachable(
             format!("the server at {place} closed the connection at once"),

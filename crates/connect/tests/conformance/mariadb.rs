@@ -1,9 +1,9 @@
 //! MariaDB: the suite, and what only it has.
 
-use super::bed::{Bed, Memory, hides, marked, run, secret, unit, unit_with};
+use super::bed::{Bed, Memory, hides, marked, run, secret, unit, unit_with, value};
 use super::suite::{self, conforms};
 use backstop_connect::session::Wrap;
-use backstop_connect::{ErrorKind, UnitError, UnitOutcome};
+use backstop_connect::{ErrorKind, UnitError, UnitOutcome, Value};
 use backstop_testkit::servers::{MariaDb, Options};
 
 conforms!(Bed::mariadb);
@@ -205,4 +205,55 @@ async fn an_error_of_a_statement_is_told_once() {
     let database = bed.config.database.as_deref().unwrap();
     assert_eq!(error.message, format!("Table '{database}.gone' doesn't exist"));
     assert!(std::error::Error::source(&error).is_none(), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_verified_as_far_as_the_mode_says() {
+    if MariaDb::shared().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    super::postgres::certificates(folder.path());
+    let file = |name: &str| (name.to_owned(), std::fs::read(folder.path().join(name)).unwrap());
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let settings = vec![setting("ssl-cert", "@/server.crt"), setting("ssl-key", "@/server.key")];
+    let options = Options { files: vec![file("server.crt"), file("server.key")], settings, ..Options::default() };
+    let Some(server) = own(options) else { return };
+    let bed = Bed::on_mariadb(server);
+    let with = |host: &str, mode: &str, root: bool| {
+        bed.changed(|config| {
+            config.host = Some(host.to_owned());
+            config.base_dir = folder.path().to_owned();
+            config.extra.insert("ssl_mode".into(), mode.into());
+            if root {
+                config.extra.insert("ssl_ca".into(), "ca.crt".into());
+            }
+        })
+    };
+    let cipher = "SELECT variable_value <> '' FROM information_schema.session_status WHERE variable_name = 'Ssl_cipher'";
+    let good = [
+        ("localhost", "verify_identity", true),
+        ("localhost", "verify_ca", true),
+        ("127.0.0.1", "required", false),
+        ("127.0.0.1", "preferred", false),
+    ];
+    for (host, mode, root) in good {
+        let mut session = with(host, mode, root).open().await.unwrap();
+        assert_eq!(value(&mut session, cipher).await, Value::Int(1), "{host} {mode} {root}");
+    }
+    let mut session = with("localhost", "disabled", false).open().await.unwrap();
+    assert_eq!(value(&mut session, cipher).await, Value::Int(0));
+    for (host, mode, root) in
+        // The driver checks the name by `verify_ca` too: stricter than MySQL's own client, never laxer.
+        [
+            ("localhost", "verify_identity", false),
+            ("127.0.0.1", "verify_identity", true),
+            ("127.0.0.1", "verify_ca", true),
+            ("localhost", "verify_ca", false),
+        ]
+    {
+        let error = with(host, mode, root).open().await.err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+        assert!(error.hint.as_deref().is_some_and(|hint| hint.contains("ssl_ca")), "{error:?}");
+    }
 }

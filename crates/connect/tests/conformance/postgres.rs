@@ -217,7 +217,7 @@ async fn a_unix_socket_serves_as_host() {
 }
 
 /// A certificate authority and a server certificate for `localhost`, by the openssl command.
-fn certificates(folder: &std::path::Path) {
+pub(super) fn certificates(folder: &std::path::Path) {
     let script = "
         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.crt -subj '/CN=Test CA' &&
         openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj '/CN=localhost' &&
