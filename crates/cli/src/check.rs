@@ -8,8 +8,8 @@ use crate::output::{self, Painter};
 use crate::sources::{self, Sources};
 use crate::{paths, words};
 use backstop_connect::{Connector, Dialect};
-use backstop_project::definition::Project;
-use backstop_project::{Diagnostic, Files, Severity, Span};
+use backstop_project::definition::{Definition, Project};
+use backstop_project::{Diagnostic, Files, Loaded, Severity, Span};
 use backstop_runtime::connection_config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -140,6 +140,38 @@ fn by_name(named: &Path, place: &Place) -> Result<(PathBuf, Vec<String>), Proble
 
 /// What the databases' own rules find: settings of connections, and scripts.
 fn of_connectors(project: &Project, files: &dyn Files) -> Vec<Diagnostic> {
+    let (dialects, mut found) = dialects(project);
+    let definitions = project.dags.values().map(|definition| &**definition);
+    found.extend(scripts::wrong(definitions, &dialects, files));
+    found
+}
+
+/// What they find in the SQL of one DAG, which must not run when there is an error: the part before it would take effect.
+pub(crate) fn of_dag(definition: &Definition, project: &Project, files: &dyn Files) -> Vec<Diagnostic> {
+    scripts::wrong(std::iter::once(definition), &dialects(project).0, files)
+}
+
+/// Takes the DAGs whose SQL is wrong out of what was loaded, and tells why.
+pub(crate) fn leave_out_wrong(loaded: &mut Loaded, files: &dyn Files) {
+    let dialects = dialects(&loaded.project).0;
+    let mut told = BTreeSet::new();
+    let mut found = Vec::new();
+    let mut wrong = Vec::new();
+    for (id, definition) in &loaded.project.dags {
+        let diagnostics = scripts::wrong(std::iter::once(&**definition), &dialects, files);
+        if diagnostics.iter().any(|found| found.severity == Severity::Error) {
+            wrong.push(id.clone());
+        }
+        // DAGs may share a script.
+        found.extend(diagnostics.into_iter().filter(|one| told.insert((one.place.clone(), one.message.clone()))));
+    }
+    loaded.project.dags.retain(|id, _| !wrong.contains(id));
+    loaded.diagnostics.extend(found);
+    loaded.diagnostics.sort_by(|a, b| a.place.cmp(&b.place));
+}
+
+/// The dialects of the connections that can be used, and what is wrong with the others.
+fn dialects(project: &Project) -> (BTreeMap<&str, Dialect>, Vec<Diagnostic>) {
     let mut found = Vec::new();
     let mut dialects: BTreeMap<&str, Dialect> = BTreeMap::new();
     for (id, connection) in &project.connections {
@@ -157,9 +189,7 @@ fn of_connectors(project: &Project, files: &dyn Files) -> Vec<Diagnostic> {
             }),
         }
     }
-    let definitions = project.dags.values().map(|definition| &**definition);
-    found.extend(scripts::wrong(definitions, &dialects, files));
-    found
+    (dialects, found)
 }
 
 /// `backstop.yaml:12` as a place.

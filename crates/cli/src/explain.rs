@@ -1,7 +1,9 @@
 //! Errors and hints: everything that goes wrong leaves through here, and looks the same.
 
 use crate::output::Painter;
+use backstop_core::RunId;
 use backstop_core::event::{Failure, Place};
+use backstop_core::state::RunPhase;
 use backstop_project::params::ParamError;
 use std::fmt::Write as _;
 
@@ -115,7 +117,7 @@ impl From<backstop_runtime::Error> for Problem {
                 (vec!["another process has taken the run over: see `backstop runs list`".to_owned()], Exit::Stuck)
             }
             Error::NoRun(_) => (vec!["`backstop runs list` shows the runs there are".to_owned()], Exit::Usage),
-            Error::Over { .. } => (vec!["start a new run: leave --resume out".to_owned()], Exit::Usage),
+            Error::Over { run, state } => (hints_when_over(run, state, ""), Exit::Usage),
             Error::Changed { .. } => {
                 (vec!["resume without --current-files, or start a new run with --new".to_owned()], Exit::Usage)
             }
@@ -123,6 +125,22 @@ impl From<backstop_runtime::Error> for Problem {
         };
         Self { message, causes: told, hints, exit }
     }
+}
+
+/// What to do instead of resuming a run that is over. A new run pays a second time what the old one has paid.
+pub(crate) fn hints_when_over(run: &RunId, state: &str, flags: &str) -> Vec<String> {
+    if state == RunPhase::Succeeded.as_str() {
+        return vec!["a new run, which leaves --resume out, does all of it a second time".to_owned()];
+    }
+    vec![
+        format!("to go on behind its last commit: {}", retry_command(run.as_str(), flags)),
+        "a new run, which leaves --resume out, does a second time what this one has committed".to_owned(),
+    ]
+}
+
+/// The command that makes a failed run go on.
+pub(crate) fn retry_command(run: &str, flags: &str) -> String {
+    format!("backstop runs retry {run}{flags} --reason \"what was mended\"")
 }
 
 /// Everything that is wrong with given parameters, as one problem.

@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 
 /// Renders.
 pub(crate) fn render(arguments: &RenderArgs, place: &Place) -> Result<Exit, Problem> {
-    let Chosen { project, definition } = sources::choose(&arguments.dag, None, place)?;
+    let Chosen { project, definition, .. } = sources::choose(&arguments.dag, None, place)?;
     let Some(task) = definition.dag.index(&arguments.task) else {
         return Err(begin::no_such_task(&definition, &arguments.task));
     };

@@ -9,10 +9,10 @@ use crate::args::{Place, RunArgs};
 use crate::explain::{Exit, Problem};
 use crate::paths::Kept;
 use crate::sources::{self, Chosen};
-use crate::{output, paths, runs};
+use crate::{check, output, paths, runs, words};
 use backstop_core::{DagId, RunId};
 use backstop_project::definition::{Definition, Project};
-use backstop_project::{Bundle, Diagnostic};
+use backstop_project::{Bundle, Diagnostic, Severity};
 use backstop_runtime::SystemClock;
 use backstop_runtime::run::Request;
 use backstop_store::{RunLock, RunRow, SqliteStore, Store};
@@ -29,6 +29,8 @@ struct Plan {
     what: What,
     /// Held as long as the run goes on in this process.
     lock: RunLock,
+    /// That nobody else does the same work meanwhile.
+    work: Option<RunLock>,
 }
 
 /// Runs.
@@ -68,6 +70,7 @@ async fn drive_plan(plan: Plan, arguments: &RunArgs, place: &Place) -> Result<Ex
     };
     let exit = drive.drive(plan.what).await;
     drop(plan.lock);
+    drop(plan.work);
     exit
 }
 
@@ -78,21 +81,37 @@ fn open(kept: &Kept) -> Result<Arc<dyn Store>, Problem> {
 
 async fn plan_run(arguments: &RunArgs, place: &Place) -> Result<Option<Plan>, Problem> {
     let target = arguments.target.as_deref().unwrap_or_default();
-    let Chosen { project, definition } = sources::choose(target, arguments.connection.as_deref(), place)?;
+    let chosen = sources::choose(target, arguments.connection.as_deref(), place)?;
+    check_sql(&chosen)?;
+    let Chosen { project, definition, .. } = chosen;
     let clock = SystemClock::starting(None);
     let request = begin::request(&definition, arguments, &clock)?;
     let kept = Kept::of(place, &project.root);
     let store = open(&kept)?;
     let again = begin::command(arguments, place);
-    match choose::choose(&*store, &definition, &request, arguments, &again).await? {
+    let work = choose::lock_work(&*store, &definition, &request, arguments)?;
+    match choose::choose(&*store, &definition, &request, arguments, &again, &kept.flags).await? {
         Choice::Quit => Ok(None),
         Choice::New => {
             let lock = store.lock_run(&request.run_id)?;
-            Ok(Some(Plan { project, definition, store, kept, what: What::Start(Box::new(request)), lock }))
+            Ok(Some(Plan { project, definition, store, kept, what: What::Start(Box::new(request)), lock, work }))
         }
         Choice::Resume(row, lock) => {
             let definition = pinned(&*store, &project, &row, arguments.current_files.then_some(definition)).await?;
-            Ok(Some(Plan { project, definition, store, kept, what: What::Resume(row, Vec::new()), lock }))
+            Ok(Some(Plan { project, definition, store, kept, what: What::Resume(row, Vec::new()), lock, work }))
+        }
+    }
+}
+
+/// Refuses what `backstop check` refuses, before the part ahead of the mistake has taken effect.
+fn check_sql(chosen: &Chosen) -> Result<(), Problem> {
+    let found = check::of_dag(&chosen.definition, &chosen.project, &chosen.sources);
+    sources::show(&chosen.sources, found.iter());
+    match found.iter().filter(|found| found.severity == Severity::Error).count() {
+        0 => Ok(()),
+        errors => {
+            let dag = chosen.definition.dag.id();
+            Err(Problem::usage(format!("the SQL of `{dag}` has {}: nothing ran", words::count(errors, "error"))))
         }
     }
 }
@@ -102,6 +121,9 @@ async fn plan_resume(arguments: &RunArgs, wanted: &str, place: &Place) -> Result
         Some(target) => Some(sources::choose(target, arguments.connection.as_deref(), place)?),
         None => None,
     };
+    if let Some(chosen) = chosen.as_ref().filter(|_| arguments.current_files) {
+        check_sql(chosen)?;
+    }
     let (project, kept) = match &chosen {
         Some(chosen) => (chosen.project.clone(), Kept::of(place, &chosen.project.root)),
         None => {
@@ -119,7 +141,7 @@ async fn plan_resume(arguments: &RunArgs, wanted: &str, place: &Place) -> Result
     let definition = pinned(&*store, &project, &row, current.filter(|_| arguments.current_files)).await?;
     let decisions = begin::decisions(arguments)?;
     output_resume(&row);
-    Ok(Some(Plan { project, definition, store, kept, what: What::Resume(row, decisions), lock }))
+    Ok(Some(Plan { project, definition, store, kept, what: What::Resume(row, decisions), lock, work: None }))
 }
 
 fn check_dag(row: &RunRow, dag: Option<&DagId>) -> Result<(), Problem> {

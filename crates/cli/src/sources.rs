@@ -56,6 +56,8 @@ impl Files for Sources {
 pub(crate) struct Chosen {
     pub(crate) project: Arc<Project>,
     pub(crate) definition: Arc<Definition>,
+    /// What they were loaded from.
+    pub(crate) sources: Sources,
 }
 
 /// The variables of this process.
@@ -87,7 +89,7 @@ fn by_name(name: &str, place: &Place) -> Result<Chosen, Problem> {
     if let Some(definition) = loaded.project.dags.get(name).cloned() {
         let file = definition.file.clone();
         show(&sources, loaded.diagnostics.iter().filter(|found| found.place.as_ref().is_some_and(|at| at.file == file)));
-        return Ok(Chosen { project: Arc::new(loaded.project), definition });
+        return Ok(Chosen { project: Arc::new(loaded.project), definition, sources });
     }
     let known: Vec<&str> = loaded.project.dags.keys().map(backstop_core::DagId::as_str).collect();
     let errors = errors(&loaded);
@@ -125,7 +127,7 @@ fn dag_file(file: &Path, place: &Place) -> Result<Chosen, Problem> {
     let (root, inside) = locate(file, place)?;
     let sources = Sources::of_folder(root);
     let loaded = backstop_project::load_only(&sources, &environment(), &[&inside]);
-    only(&sources, loaded)
+    only(sources, loaded)
 }
 
 fn sql_file(file: &Path, connection: Option<&str>, place: &Place) -> Result<Chosen, Problem> {
@@ -155,7 +157,7 @@ fn sql_file(file: &Path, connection: Option<&str>, place: &Place) -> Result<Chos
     if is_uri {
         from_here(&mut loaded.project)?;
     }
-    only(&sources, loaded)
+    only(sources, loaded)
 }
 
 /// The id of a connection that was named at the command line, when there is such a one.
@@ -208,12 +210,12 @@ fn task_name(file: &Path) -> String {
 }
 
 /// The one DAG of a file.
-fn only(sources: &Sources, loaded: Loaded) -> Result<Chosen, Problem> {
-    show(sources, loaded.diagnostics.iter());
+fn only(sources: Sources, loaded: Loaded) -> Result<Chosen, Problem> {
+    show(&sources, loaded.diagnostics.iter());
     let errors = errors(&loaded);
     let definition = loaded.project.dags.values().next().cloned();
     match definition {
-        Some(definition) => Ok(Chosen { project: Arc::new(loaded.project), definition }),
+        Some(definition) => Ok(Chosen { project: Arc::new(loaded.project), definition, sources }),
         None if errors > 0 => Err(Problem::usage(format!("the file has {}", words::count(errors, "error")))),
         None => Err(Problem::usage("the file has no DAG").hint("a DAG begins with `dag: <id>` and has `tasks:`")),
     }

@@ -4,7 +4,7 @@ use crate::args::{Place, UpArgs};
 use crate::explain::{Exit, Problem};
 use crate::paths::{self, Kept};
 use crate::sources::{self, Sources};
-use crate::{output, words};
+use crate::{check, output, words};
 use backstop_project::{Environment, Loaded, Severity};
 use backstop_runtime::service::{Error, Loader, Options, Service, ServiceLimits};
 use backstop_runtime::{LogWriter, SlotLimits, WallClock};
@@ -162,7 +162,13 @@ struct Folders {
 
 impl Loader for Folders {
     fn load(&self) -> Vec<Loaded> {
-        self.roots.iter().map(|root| backstop_project::load(&Sources::of_folder(root), &self.environment)).collect()
+        let load = |root: &PathBuf| {
+            let sources = Sources::of_folder(root);
+            let mut loaded = backstop_project::load(&sources, &self.environment);
+            check::leave_out_wrong(&mut loaded, &sources);
+            loaded
+        };
+        self.roots.iter().map(load).collect()
     }
 
     fn fingerprint(&self) -> u64 {
@@ -193,5 +199,30 @@ fn look(folder: &Path, hasher: &mut DefaultHasher, left: &mut usize) {
         } else {
             (entry.path(), metadata.len(), metadata.modified().ok()).hash(hasher);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dag_whose_sql_is_wrong_is_left_out_and_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| std::fs::write(folder.path().join(path), text).unwrap();
+        std::fs::create_dir(folder.path().join("dags")).unwrap();
+        write("backstop.yaml", "connections:\n  db: sqlite:///data.db\n");
+        write("dags/good.yaml", "dag: good\nconnection: db\ntasks:\n  one: {sql: SELECT 1}\n");
+        for name in ["bad", "worse"] {
+            write(&format!("dags/{name}.yaml"), &format!("dag: {name}\nconnection: db\ntasks:\n  one: {{sql: bad.sql}}\n"));
+        }
+        write("bad.sql", "SELECT 1;\nSELECT 'never closed;\n");
+        let folders = Folders { roots: vec![folder.path().to_owned()], environment: Environment::default() };
+        let loaded = folders.load();
+        let dags: Vec<&str> = loaded[0].project.dags.keys().map(backstop_core::DagId::as_str).collect();
+        assert_eq!(dags, ["good"]);
+        let told: Vec<(&str, &str)> = loaded[0].diagnostics.iter().map(|found| (found.code, &*found.message)).collect();
+        assert_eq!(told, [("B0701", "the string that begins here is never closed")]);
+        assert!(loaded[0].dag_files.contains_key("bad"), "an earlier version of it stays");
     }
 }

@@ -1,7 +1,7 @@
 //! Drives a run and listens to signals meanwhile.
 
 use super::{last_event_at, summary};
-use crate::explain::{Exit, Problem};
+use crate::explain::{self, Exit, Problem};
 use crate::output;
 use crate::paths::Kept;
 use crate::progress::{Progress, Tally};
@@ -108,6 +108,10 @@ impl Drive {
     }
 
     fn not_driven(&self, run: &RunId, error: backstop_runtime::Error) -> Problem {
+        if let backstop_runtime::Error::Over { run, state } = &error {
+            let hints = explain::hints_when_over(run, state, &self.kept.flags);
+            return Problem { hints, ..Problem::from(error) };
+        }
         let problem = Problem::from(error);
         if problem.exit == Exit::Stuck {
             let command = format!("{} --resume {run}", self.again);

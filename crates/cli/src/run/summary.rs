@@ -1,7 +1,7 @@
 //! What came of a run: counts, and for everything that did not go well what, where, why and what to do.
 
 use crate::account::{self, Commands, TOLD_MAX, Unwell};
-use crate::explain::{Exit, Problem};
+use crate::explain::{self, Exit, Problem};
 use crate::output::{self, Painter};
 use crate::{wire, words};
 use backstop_core::dag::Delivery;
@@ -146,7 +146,13 @@ fn outcome(told: &Told<'_>, paint: Painter, text: &mut String) {
     if !told.report.undecided.is_empty() {
         let _ = writeln!(text, "  it goes on when a person has said what is in doubt");
     }
-    if state.header().is_some_and(|header| header.dry_run) {
+    let is_dry = state.header().is_some_and(|header| header.dry_run);
+    if !is_dry && matches!(state.phase(), RunPhase::Failed | RunPhase::Cancelled) {
+        // Who simply starts it again does a second time what is committed.
+        let _ =
+            writeln!(text, "  once mended, go on behind the last commit: {}", explain::retry_command(run_id(state), told.flags));
+    }
+    if is_dry {
         let _ = writeln!(text, "  dry run: transactional SQL was rolled back, other tasks did not run");
     }
     let _ = writeln!(text, "  {}", paint.dim(&format!("backstop runs show {}{}", run_id(state), told.flags)));

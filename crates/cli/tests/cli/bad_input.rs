@@ -237,6 +237,9 @@ fn a_pull_that_can_find_nothing_is_an_error_and_no_null() {
 fn a_parameter_that_no_statement_uses_is_an_error() {
     let project = Project::with_tasks("  keep: {sql: \"INSERT INTO t VALUES (:dya)\", parameters: {day: 1}}\n");
     project.sql("CREATE TABLE t (n)");
+    assert_says(&project.backstop(&["run", "d"]), 2, &["no statement uses the parameter `day`", "nothing ran"]);
+    // What is known only when it runs is found then.
+    let project = Project::with_tasks("  keep: {sql: \"INSERT INTO t VALUES ({{ 1 }}, :dya)\", parameters: {day: 1}}\n");
     assert_says(&project.backstop(&["run", "d"]), 1, &["no statement uses the parameter `day`", "nothing was sent"]);
 }
 
@@ -322,6 +325,16 @@ fn a_query_that_check_refuses_is_one_that_the_run_refuses() {
     let project = Project::with_tasks("  ask: {check: INSERT INTO t VALUES (1)}\n  make: {check: CREATE TABLE u (n)}\n");
     project.sql("CREATE TABLE t (n)");
     assert_eq!(checked(&project, &[]).len(), 2);
+    assert_says(&project.backstop(&["run", "d"]), 2, &["the query writes", "may only read", "nothing ran"]);
+    let text = std::fs::read_to_string(project.path().join("dags/d.yaml")).unwrap();
+    // What is known only when it runs is found then.
+    project.write(
+        "dags/d.yaml",
+        &text
+            .replace("check: INSERT INTO t VALUES (1)", "check: \"INSERT INTO t VALUES ({{ 1 }})\"")
+            .replace("check: CREATE TABLE u (n)", "check: \"CREATE TABLE u (n{{ 1 }})\""),
+    );
+    assert_eq!(checked(&project, &[]).len(), 0);
     assert_says(&project.backstop(&["run", "d"]), 1, &["the query writes", "may only read"]);
     assert_eq!(project.ask("SELECT (SELECT count(*) FROM t) + (SELECT count(*) FROM sqlite_master WHERE name = 'u')"), 0);
 }

@@ -176,3 +176,20 @@ fn check_tells_everything_at_once() {
     "#);
     assert_eq!(project.backstop(&["check", "dags/b.yaml", "--json"]).code, Some(2));
 }
+
+#[test]
+fn sql_that_check_rejects_does_not_run() {
+    let project = Project::with_tasks("  make: {sql: CREATE TABLE t (n INTEGER)}\n  load: {sql: sql/load.sql, after: [make]}\n");
+    project.write("sql/load.sql", "SELECT 1;\nSELECT 'never closed;\n");
+    assert_eq!(project.backstop(&["check"]).code, Some(2));
+    for arguments in [["run", "d"].as_slice(), &["run", "dags/d.yaml"], &["run", "sql/load.sql", "--connection", "db"]] {
+        let outcome = project.backstop(arguments);
+        assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("error[B0701]: the string that begins here is never closed"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("has 1 error: nothing ran"), "{}", outcome.stderr);
+    }
+    assert!(!project.path().join("data.db").exists() && !project.path().join(".backstop").exists());
+    project.write("dags/fine.yaml", "dag: fine\nconnection: db\ntasks:\n  one: {sql: SELECT 1}\n");
+    let outcome = project.backstop(&["run", "fine"]);
+    assert_eq!(outcome.code, Some(0), "another DAG's mistakes are not in the way: {}", outcome.stderr);
+}

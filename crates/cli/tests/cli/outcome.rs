@@ -101,6 +101,7 @@ fn a_statement_that_fails_is_told_with_its_place_and_nothing_of_the_script_stays
     - report did not run (upstream_failed): load is failed
 
     ✗ d failed in TOOK: 1 failed, 1 upstream_failed
+      once mended, go on behind the last commit: backstop runs retry RUN --reason "what was mended"
       backstop runs show RUN
     "#);
     assert_eq!(project.ask("SELECT count(*) FROM sqlite_schema WHERE name = 't'"), 0);
@@ -140,6 +141,7 @@ fn a_callback_runs_after_the_final_failure_and_its_own_failure_is_told() {
         effect: what it did before is not undone by Backstop
 
     ✗ d failed in TOOK: 1 failed
+      once mended, go on behind the last commit: backstop runs retry RUN --reason "what was mended"
       backstop runs show RUN
     "#);
 }
@@ -194,4 +196,114 @@ fn ndjson_has_every_event_and_ends_with_a_summary() {
     assert_eq!(summary["type"], "summary");
     assert_eq!((&summary["state"], &summary["exit_code"]), (&"failed".into(), &1.into()));
     assert_eq!(summary["failed"][0]["failure"]["file"], "dags/d.yaml");
+}
+
+/// A marker of the run `d` for the first segment of a task, as if another store had given its run the same id on the same database.
+fn marker_of_another(task: &str, kind: &str) -> String {
+    format!(
+        "INSERT INTO backstop_marker VALUES ('{{{{ run_id }}}}', '{task}', -1, 0, '{kind}', 1, 'committed', 'of others', 1, NULL, \
+         '2025-05-01T02:00:00Z')"
+    )
+}
+
+#[test]
+fn the_marker_of_another_commit_is_not_taken_for_ours() {
+    let markers = [("pay", "forward"), ("tidy", "intent_forward"), ("told", "callback_success_0")];
+    let markers: String = markers.iter().map(|(task, kind)| format!("      {};\n", marker_of_another(task, kind))).collect();
+    let project = Project::with_tasks(&format!(
+        "  first: {{sql: INSERT INTO t VALUES (1)}}\n  others:\n    after: [first]\n    sql: |\n{markers}  pay: {{sql: INSERT INTO t VALUES (2), retries: 2, after: [others]}}\n  tidy: {{sql: VACUUM, after: [others]}}\n  told: {{sql: INSERT INTO t VALUES (3), after: [others], on_success: {{sql: INSERT INTO t VALUES (4)}}}}\n",
+    ));
+    project.sql("CREATE TABLE t (n INTEGER)");
+    let outcome = project.backstop(&["run", "d"]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    insta::assert_snapshot!(outcome.stderr.split_once("\n\n").unwrap().1, @r#"
+    ✗ pay failed
+        the marker of run RUN, task `pay`, segment 1 is that of other statements, written 2025-05-01T02:00:00Z
+        effect: nothing was committed
+        hint: look into the table `backstop_marker`: another store may have used this run id on the same database; run it again under another run id
+        log: backstop logs RUN pay
+
+    ✗ tidy failed
+        the marker of run RUN, task `tidy`, segment 1 is that of other statements, written 2025-05-01T02:00:00Z
+        effect: nothing was committed
+        hint: look into the table `backstop_marker`: another store may have used this run id on the same database; run it again under another run id
+        log: backstop logs RUN tidy
+
+    ✗ callback on_success of told failed; this changes no task's state
+        the marker of run RUN, task `told`, segment 1 is that of other statements, written 2025-05-01T02:00:00Z
+        effect: nothing was committed
+        hint: look into the table `backstop_marker`: another store may have used this run id on the same database; run it again under another run id
+
+    ✗ d failed in TOOK: 2 failed, 3 success
+      once mended, go on behind the last commit: backstop runs retry RUN --reason "what was mended"
+      backstop runs show RUN
+    "#);
+    assert_eq!(project.ask("SELECT sum(n) FROM t"), 4, "neither the payment nor the callback took effect");
+}
+
+#[test]
+fn what_a_script_rolled_back_by_itself_is_not_called_committed() {
+    let script = |statements: &str| {
+        let project = Project::with_tasks(&format!("  load: {{sql: '{statements}'}}\n"));
+        project.sql("CREATE TABLE t (n INTEGER)");
+        let outcome = project.backstop(&["run", "d"]);
+        assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+        let effect = outcome.stderr.lines().find(|line| line.contains("effect: ")).unwrap().trim().to_owned();
+        (effect, project.ask("SELECT coalesce(sum(n), 0) FROM t"))
+    };
+    let (effect, sum) = script(
+        "INSERT INTO t VALUES (1); COMMIT; INSERT INTO t VALUES (2); ROLLBACK; INSERT INTO t VALUES (3); SELECT * FROM missing",
+    );
+    insta::assert_snapshot!(effect, @"effect: segment 1 of 3 is committed and stays; segment 2 was rolled back by the script itself; nothing of segment 3 was committed");
+    assert_eq!(sum, 1);
+    let (effect, sum) = script("BEGIN; INSERT INTO t VALUES (2); ROLLBACK; INSERT INTO missing VALUES (1)");
+    insta::assert_snapshot!(effect, @"effect: segment 1 was rolled back by the script itself; nothing of segment 2 was committed");
+    assert_eq!(sum, 0);
+    let (effect, sum) = script(
+        "BEGIN; INSERT INTO t VALUES (1); COMMIT; BEGIN; INSERT INTO t VALUES (2); COMMIT; BEGIN; INSERT INTO t VALUES (4); ROLLBACK; \
+         BEGIN; INSERT INTO t VALUES (8); COMMIT; INSERT INTO missing VALUES (1)",
+    );
+    insta::assert_snapshot!(effect, @"effect: segments 1 to 2, 4 of 5 are committed and stay; segment 3 was rolled back by the script itself; nothing of segment 5 was committed");
+    assert_eq!(sum, 11);
+}
+
+#[test]
+fn after_a_failure_the_way_on_is_shown_rather_than_a_second_payment() {
+    let project =
+        Project::with_tasks("  pay: {sql: INSERT INTO t VALUES (1)}\n  report: {sql: INSERT INTO u VALUES (1), after: [pay]}\n");
+    project.sql("CREATE TABLE t (n INTEGER)");
+    let begin = ["run", "d", "--logical-date", "2025-05-01"];
+    let outcome = project.backstop(&begin);
+    assert_eq!(outcome.code, Some(1));
+    let way_on = "backstop runs retry RUN --reason \"what was mended\"";
+    assert!(outcome.stderr.contains(&format!("once mended, go on behind the last commit: {way_on}")), "{}", outcome.stderr);
+    let run = project.newest();
+    let outcome = project.backstop(&["run", "--resume", &run]);
+    assert_eq!(outcome.code, Some(2));
+    let error = outcome.stderr.split_once("error: ").unwrap().1;
+    insta::assert_snapshot!(error, @r#"
+    run RUN is over (failed): there is nothing to resume
+      hint: to go on behind its last commit: backstop runs retry RUN --reason "what was mended"
+      hint: a new run, which leaves --resume out, does a second time what this one has committed
+    "#);
+    let outcome = project.backstop(&begin);
+    assert_eq!(outcome.code, Some(1));
+    let note = outcome.stderr.lines().take(2).collect::<Vec<_>>().join("\n");
+    insta::assert_snapshot!(note, @r#"
+    note: run RUN of `d` for TIME failed at TIME, after a part of it had taken effect; this is another run, which does that a second time
+          to go on behind the last commit instead: backstop runs retry RUN --reason "what was mended"
+    "#);
+    project.sql("CREATE TABLE u (n INTEGER); DELETE FROM t");
+    assert_eq!(project.backstop(&["runs", "retry", &run, "--reason", "made the table"]).code, Some(0));
+    assert_eq!(project.backstop(&["run", "--resume", &run]).code, Some(0));
+    assert_eq!(
+        (project.ask("SELECT count(*) FROM t"), project.ask("SELECT count(*) FROM u")),
+        (0, 1),
+        "it went on behind the commit"
+    );
+    let nothing = Project::with_tasks("  report: {sql: INSERT INTO u VALUES (1)}\n");
+    for _ in 0..2 {
+        let outcome = nothing.backstop(&begin);
+        assert!(!outcome.stderr.contains("second time"), "nothing was committed: {}", outcome.stderr);
+    }
 }

@@ -71,7 +71,7 @@ fn a_run_is_resumed_by_the_beginning_of_its_id() {
     assert_eq!(outcome.code, Some(2));
     insta::assert_snapshot!(outcome.stderr.lines().skip_while(|line| !line.starts_with("error")).collect::<Vec<_>>().join("\n"), @r#"
     error: run RUN is over (success): there is nothing to resume
-      hint: start a new run: leave --resume out
+      hint: a new run, which leaves --resume out, does all of it a second time
     "#);
     assert_eq!(project.backstop(&["run", "--resume", "latest"]).code, Some(2));
 }
@@ -110,6 +110,32 @@ fn a_run_that_goes_on_is_not_taken() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(&format!("is being run by process {holder} ")), "{}", scrub(&said, project.path()));
     }
+    running.kill();
+}
+
+#[test]
+fn of_two_that_start_at_once_for_one_date_only_one_runs() {
+    // Long enough that the other looks for runs meanwhile.
+    let project = Project::with_tasks(
+        "  pay:\n    sql: INSERT INTO t WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 200000) SELECT max(x) FROM c\n",
+    );
+    project.sql("CREATE TABLE t (n INTEGER)");
+    for day in 1..=8 {
+        let date = format!("2025-05-{day:02}");
+        let arguments = ["run", "d", "--logical-date", &date, "--skip-if-successful"];
+        let ended = [project.start(&arguments), project.start(&arguments)].map(crate::project::Running::end);
+        assert_eq!(project.ask("SELECT count(*) FROM t"), day, "{ended:?}");
+        let refused = ended.iter().filter(|(code, _)| *code != Some(0));
+        for (code, said) in refused {
+            assert_eq!(*code, Some(2), "{said}");
+            assert!(said.contains("is being run by "), "{said}");
+            assert!(said.contains("start it a second time with --new, if that is what you mean"), "{said}");
+        }
+    }
+    let (project, running) = slow();
+    let output = project.command(&["run", "d", "--logical-date", "2025-05-01"]).output().unwrap();
+    let said = scrub(&String::from_utf8_lossy(&output.stderr), project.path());
+    assert!(said.starts_with("error: `d` for TIME is being run by "), "{said}");
     running.kill();
 }
 
