@@ -117,7 +117,9 @@ pub(crate) struct Instance {
     /// True when the next attempt continues the current try, after a deferral.
     pub(crate) continues_try: bool,
     /// True when a person set its outcome.
-    is_marked: bool,
+    pub(crate) is_marked: bool,
+    /// True when a person said that its last try took effect: it did all of its work, beyond the segments that are known.
+    pub(crate) is_told_done: bool,
     /// Its try number when it was last cleared.
     pub(crate) tries_before: u32,
     /// Why it is skipped, if it is.

@@ -112,6 +112,75 @@ fn a_marked_failure_lets_the_rest_go_on() {
     assert_eq!(run.line(), "make=success load=success report=success | success");
 }
 
+/// `load` committed a segment, failed, was to be retried and had no upstream to run behind.
+fn failed_and_left_behind() -> Run {
+    let mut run = failed();
+    run.mark(&["make"], Mark::Failed);
+    run.ok(Command::Start);
+    run.clear(&["load"], Restart::LastCommit);
+    run.ok(Command::Start);
+    assert_eq!(run.line(), "make=failed load=upstream_failed report=upstream_failed | failed");
+    assert_eq!(segments(&run, "load"), 1);
+    run
+}
+
+#[test]
+fn a_mark_keeps_what_committed_and_what_follows_goes_on_behind_it() {
+    let mut run = failed_and_left_behind();
+    insta::assert_snapshot!(names(&run.mark(&["make"], Mark::Success)), @"OperatorActed ada, RunReopened, InstanceMarked make Success, InstancesCleared report Beginning, InstancesCleared load LastCommit");
+    assert_eq!(segments(&run, "load"), 1, "nobody asked for it once more");
+    run.ok(Command::Start);
+    run.begin("load");
+    run.commit("load", 1);
+    run.succeed("load");
+    run.run_to_success("report");
+    assert_eq!(run.state.phase(), RunPhase::Succeeded);
+}
+
+#[test]
+fn a_retry_of_what_was_marked_or_came_to_nothing_goes_on_behind_its_last_commit() {
+    let mut run = failed_and_left_behind();
+    run.clear(&["load"], Restart::LastCommit);
+    assert_eq!(segments(&run, "load"), 1, "upstream_failed");
+    for mark in [Mark::Failed, Mark::Success] {
+        let mut run = failed();
+        run.mark(&["load"], Mark::Success);
+        if mark == Mark::Failed {
+            run.mark(&["load"], mark);
+        }
+        run.clear(&["load"], Restart::LastCommit);
+        assert_eq!(segments(&run, "load"), 1, "marked as {mark:?}");
+        run.ok(Command::Start);
+        run.begin("load");
+        run.commit("load", 1);
+    }
+    let retry = RetryPolicy { retries: 3, ..RetryPolicy::default() };
+    let mut run = Run::started(spec(vec![task("load", &[], TaskSettings { retry, ..TaskSettings::default() })]));
+    run.begin("load");
+    run.commit("load", 0);
+    run.fail("load", FailureClass::Transient);
+    run.ok(Command::Cancel { reason: "stop".into() });
+    assert_eq!(run.line(), "load=skipped | cancelled");
+    run.clear(&["load"], Restart::LastCommit);
+    assert_eq!(segments(&run, "load"), 1, "left out by a cancel between two tries");
+}
+
+#[test]
+fn what_took_effect_by_a_persons_word_is_not_retried_behind_an_unknown_commit() {
+    let mut run = Run::started(spec(vec![plain("load", &[])]));
+    run.begin("load");
+    run.commit("load", 0);
+    run.lose("load", FailureClass::Transient);
+    run.resolve("load", Evidence::Operator { who: "ada".into(), why: "looked".into(), took_effect: true });
+    assert_eq!(run.line(), "load=success | success");
+    run.mark(&["load"], Mark::Failed);
+    let clear = |restart| Command::Clear { instances: vec![id("load")], restart, who: "ada".into(), why: "x".into() };
+    let refused = run.tell(clear(Restart::LastCommit));
+    assert!(matches!(&refused, Err(Rejected::BadArgument(text)) if text.contains("took effect")), "{refused:?}");
+    run.ok(clear(Restart::Beginning));
+    assert_eq!(segments(&run, "load"), 0);
+}
+
 #[test]
 fn a_reopened_run_that_a_cancel_left_holes_in_is_no_success() {
     let mut run = Run::started(spec(vec![plain("a", &[]), plain("b", &[])]));

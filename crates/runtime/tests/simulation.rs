@@ -138,6 +138,16 @@ mod found {
     }
 
     #[test]
+    fn a_retry_keeps_what_committed_though_nothing_runs_again() {
+        check(&[8869, 11_982, 42_465]);
+    }
+
+    #[test]
+    fn a_retry_does_not_repeat_what_took_effect_by_a_persons_word() {
+        check(&[41_496, 60_914, 66_838]);
+    }
+
+    #[test]
     fn a_segment_that_lost_its_closing_marker_is_known_by_the_one_behind_it() {
         check(&[46_834, 89_722, 94_727]);
     }

@@ -405,7 +405,7 @@ impl Life {
     /// A person looks at the databases, and says what is true.
     fn decide(&mut self, report: &Report) -> Vec<Decision> {
         self.settle();
-        let before = self.durable_events().and_then(|events| verdict::before_clears(&self.scenario, &events)).unwrap_or_default();
+        let before = self.durable_events().map(|events| verdict::before_clears(&self.scenario, &events)).unwrap_or_default();
         let decisions: Vec<Decision> = report
             .undecided
             .keys()

@@ -5,7 +5,7 @@ use crate::command::Rejected;
 use crate::event::{Afterwards, Event, Failure, FailureClass, Mark, Occasion, Restart};
 use crate::id::{InstanceId, TaskIx};
 use crate::select::derived_below;
-use crate::state::{Instance, InstancePhase, Key, RunPhase, RunState};
+use crate::state::{Instance, InstancePhase, Key, RunPhase, RunState, SkippedBy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -28,6 +28,7 @@ pub(super) fn clear(
     let set: BTreeSet<Key> = asked.settled.union(&derived_below(state, &asked.settled)).copied().collect();
     let changing = set.iter().chain(&asked.running).map(|key| key.task).collect();
     events.extend(cleared(state, &set, restart, &changing));
+    refuse_told_done(state, &events)?;
     events.extend(asked.stops(state, &why, Afterwards::Clear(restart)));
     Ok(events)
 }
@@ -49,8 +50,8 @@ pub(super) fn mark(
     let mut events = asked.begin(state, who, &why, what)?;
     let derived = derived_below(state, &asked.settled);
     events.extend(asked.settled.iter().map(|&key| Event::InstanceMarked { instance: state.id(key), mark }));
-    let changing = derived.iter().map(|key| key.task).collect();
-    events.extend(cleared(state, &derived, Restart::Beginning, &changing));
+    // Nobody asks for effects once more.
+    events.extend(cleared(state, &derived, Restart::LastCommit, &BTreeSet::new()));
     events.extend(asked.stops(state, &why, Afterwards::Mark(mark)));
     Ok(events)
 }
@@ -171,22 +172,7 @@ fn cleared(state: &RunState, set: &BTreeSet<Key>, restart: Restart, changing: &B
         Restart::Beginning => (Vec::new(), set.iter().copied().collect()),
         Restart::LastCommit => {
             let below = below(state, changing);
-            let goes_on = |key: &Key| {
-                !below.contains(&key.task)
-                    && state.find(*key).is_some_and(|instance| match instance.phase {
-                        InstancePhase::Failed
-                        | InstancePhase::Scheduled
-                        | InstancePhase::UpForRetry { .. }
-                        | InstancePhase::Deferred { .. }
-                        | InstancePhase::Running
-                        | InstancePhase::InDoubt => true,
-                        InstancePhase::None
-                        | InstancePhase::Success
-                        | InstancePhase::Skipped
-                        | InstancePhase::UpstreamFailed
-                        | InstancePhase::Removed => false,
-                    })
-            };
+            let goes_on = |key: &Key| !below.contains(&key.task) && state.find(*key).is_some_and(goes_on_behind_commits);
             set.iter().partition(|key| goes_on(key))
         }
     };
@@ -207,6 +193,39 @@ fn cleared(state: &RunState, set: &BTreeSet<Key>, restart: Restart, changing: &B
         count: state.keys_of(task).filter(|key| key.map_index.is_some()).count() as u32,
     }));
     events
+}
+
+/// True when a retry of it goes on behind what it committed. What came to nothing, or was marked, has commits that stand.
+fn goes_on_behind_commits(instance: &Instance) -> bool {
+    match instance.phase {
+        InstancePhase::Failed
+        | InstancePhase::Scheduled
+        | InstancePhase::UpForRetry { .. }
+        | InstancePhase::Deferred { .. }
+        | InstancePhase::Running
+        | InstancePhase::InDoubt => true,
+        InstancePhase::Success => instance.is_marked && (instance.is_told_done || !instance.segments.is_empty()),
+        InstancePhase::Skipped => instance.skipped_by != Some(SkippedBy::Itself) && !instance.segments.is_empty(),
+        InstancePhase::UpstreamFailed => !instance.segments.is_empty(),
+        InstancePhase::None | InstancePhase::Removed => false,
+    }
+}
+
+/// What took effect by a person's word alone has no last commit to go on behind.
+fn refuse_told_done(state: &RunState, events: &[Event]) -> Result<(), Rejected> {
+    let kept = events.iter().filter_map(|event| match event {
+        Event::InstancesCleared { instances, restart: Restart::LastCommit } => Some(instances),
+        _ => None,
+    });
+    let is_told_done =
+        |id: &&InstanceId| state.key(id).and_then(|key| state.find(key)).is_some_and(|instance| instance.is_told_done);
+    match kept.flatten().find(is_told_done) {
+        None => Ok(()),
+        Some(instance) => Err(Rejected::BadArgument(format!(
+            "a person said that the last try of `{instance}` took effect, so it is not known behind which commit a retry would go on: \
+             mark it as success, or clear it from the beginning"
+        ))),
+    }
 }
 
 /// Every task below these.

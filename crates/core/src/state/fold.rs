@@ -1,7 +1,7 @@
 //! [`apply`]: one event into the state.
 
 use super::{Instance, InstancePhase, Key, Mapped, RunPhase, RunState, SkippedBy};
-use crate::event::{CancelCause, Event, FailureClass, RunHeader, SkipCause};
+use crate::event::{CancelCause, Event, Evidence, FailureClass, RunHeader, SkipCause};
 use crate::id::{InstanceId, TaskIx};
 use crate::rule::{UpstreamCounts, Verdict};
 use rustc_hash::FxHashSet;
@@ -37,6 +37,7 @@ pub fn apply(state: &mut RunState, event: &Event) {
                 instance.segments_before = instance.segments.len() as u32;
                 instance.waiting_since.get_or_insert(*at);
                 instance.is_marked = false;
+                instance.is_told_done = false;
             }
             state.enter(key, InstancePhase::Running);
         }),
@@ -62,6 +63,7 @@ pub fn apply(state: &mut RunState, event: &Event) {
             if let Some(instance) = state.find_mut(key) {
                 instance.fail(failure.class, *is_final);
                 instance.failure = Some(Arc::clone(failure));
+                instance.is_told_done = false;
             }
             // A failure that will be retried keeps its phase until the event that says when, later in the same append.
             if *is_final {
@@ -75,7 +77,12 @@ pub fn apply(state: &mut RunState, event: &Event) {
             state.enter(key, InstancePhase::InDoubt);
         }),
         // The event after it, in the same append, says where the instance goes from here.
-        Event::UnknownResolved { instance: _, try_number: _, evidence: _ } => state.leave_stuck(),
+        Event::UnknownResolved { instance, try_number: _, evidence } => {
+            state.leave_stuck();
+            if let Evidence::Operator { took_effect: true, .. } = evidence {
+                state.with(instance, RunState::tell_done);
+            }
+        }
         Event::RetryScheduled { instance, at } => {
             state.with(instance, |state, key| state.enter(key, InstancePhase::UpForRetry { at: *at }));
         }
@@ -130,6 +137,12 @@ impl RunState {
     fn with(&mut self, id: &InstanceId, change: impl FnOnce(&mut Self, Key)) {
         if let Some(key) = self.key(id) {
             change(self, key);
+        }
+    }
+
+    fn tell_done(&mut self, key: Key) {
+        if let Some(instance) = self.find_mut(key) {
+            instance.is_told_done = true;
         }
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Naive {
     /// What is skipped or upstream_failed by its rule alone, by task and index.
     derived: BTreeSet<(usize, usize)>,
     /// What a cancel of the run skipped.
+    /// What has commits and came to nothing, or was marked as a success: told by the driver before a person acts.
+    pub(crate) committed: BTreeSet<(usize, usize)>,
     cut: BTreeSet<(usize, usize)>,
     /// Attempts that a person wants to end.
     pub(crate) stops: BTreeMap<(usize, usize), Afterwards>,
@@ -91,6 +93,7 @@ impl Naive {
             cancelled_before: None,
             is_held: false,
             derived: BTreeSet::new(),
+            committed: BTreeSet::new(),
             cut: BTreeSet::new(),
             stops: BTreeMap::new(),
             upstream,
@@ -211,11 +214,22 @@ impl Naive {
         restart: Restart,
         running: &[usize],
     ) -> BTreeSet<(usize, usize)> {
+        self.reset(all, restart, running, false)
+    }
+
+    fn reset(
+        &mut self,
+        all: BTreeSet<(usize, usize)>,
+        restart: Restart,
+        running: &[usize],
+        is_of_a_mark: bool,
+    ) -> BTreeSet<(usize, usize)> {
         let places: BTreeSet<usize> = all.iter().map(|&(place, _)| place).chain(running.iter().copied()).collect();
         let keeps = |&(place, index): &(usize, usize)| {
             let may_keep =
                 matches!(self.seen[place][index], Seen::Failed | Seen::Ready | Seen::Waiting | Seen::Running | Seen::Doubt);
-            restart == Restart::LastCommit && may_keep && self.above[place].is_disjoint(&places)
+            let may_keep = may_keep || self.committed.contains(&(place, index));
+            restart == Restart::LastCommit && may_keep && (is_of_a_mark || self.above[place].is_disjoint(&places))
         };
         let anew: BTreeSet<_> = all.iter().copied().filter(|one| !keeps(one)).collect();
         for &(place, index) in &all {
@@ -245,7 +259,13 @@ impl Naive {
                 Mark::Failed => Seen::Failed,
             };
         }
-        if derived.is_empty() { derived } else { self.clear(&derived, Restart::Beginning, &[]) }
+        let all: BTreeSet<_> = derived.union(&self.derived_from(&derived)).copied().collect();
+        self.reset(all, Restart::LastCommit, &[], true)
+    }
+
+    /// True of what is skipped, but not by itself.
+    pub(crate) fn is_left_out(&self, one: (usize, usize)) -> bool {
+        self.cut.contains(&one) || self.derived.contains(&one)
     }
 
     fn forget(&mut self, place: usize, index: usize) {

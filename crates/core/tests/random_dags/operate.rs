@@ -1,10 +1,11 @@
 //! People act on a random run: clear, mark, cancel, at any moment, also after its end.
 
+use super::fixture::at;
 use super::naive::Seen;
 use super::{Driver, seen};
 use backstop_core::command::{Command, Rejected};
 use backstop_core::event::{Afterwards, Mark, Restart};
-use backstop_core::{InstanceId, InstancePhase, RunPhase, Selection, TaskId, select, select_failed};
+use backstop_core::{InstanceId, InstancePhase, RunPhase, Selection, TaskId, decide, select, select_failed};
 use rand::prelude::*;
 use std::collections::BTreeSet;
 
@@ -37,14 +38,38 @@ impl Driver {
         let (who, why) = ("ada".to_owned(), "the data is mended".to_owned());
         let command = Command::Clear { instances: instances.clone(), restart, who, why };
         let Some((settled, running)) = self.expect(command.clone(), &instances, Seen::None) else { return };
+        // Of what is done by a person's word no commit is known to go on behind.
+        if restart == Restart::LastCommit
+            && let Err(Rejected::BadArgument(text)) = decide(&self.run.state, command.clone(), at(self.now))
+        {
+            assert!(text.contains("took effect"), "{text}");
+            return;
+        }
         let places: Vec<usize> = running.iter().map(|&(place, _)| place).collect();
         let before: BTreeSet<InstanceId> = self.undecided();
+        self.naive.committed = self.committed();
         self.tell(command);
         let cleared = self.naive.clear(&settled, restart, &places);
         self.forget_tries(&cleared);
         self.naive.stops.extend(running.into_iter().map(|one| (one, Afterwards::Clear(restart))));
         self.settle_unless_held();
         assert!(before.iter().all(|id| self.run.state.instance(id).is_some()), "what was not begun is still there");
+    }
+
+    /// What has commits behind which a retry goes on, though no attempt of it failed last.
+    fn committed(&self) -> BTreeSet<(usize, usize)> {
+        let mut committed = BTreeSet::new();
+        for (id, view) in self.run.state.instances().filter(|(_, view)| !view.segments.is_empty()) {
+            let (place, index) = self.place(&id);
+            let one = (place, index.unwrap_or(0) as usize);
+            let stands = match view.phase {
+                InstancePhase::UpstreamFailed => true,
+                InstancePhase::Skipped => self.naive.is_left_out(one),
+                phase => phase == InstancePhase::Success && view.is_marked,
+            };
+            committed.extend(stands.then_some(one));
+        }
+        committed
     }
 
     fn operator_marks(&mut self) {
@@ -54,6 +79,7 @@ impl Driver {
         let (who, why) = ("ada".to_owned(), "done by hand".to_owned());
         let command = Command::Mark { instances: instances.clone(), mark, who, why };
         let Some((settled, running)) = self.expect(command.clone(), &instances, already) else { return };
+        self.naive.committed = self.committed();
         self.tell(command);
         let cleared = self.naive.mark(&settled, mark);
         self.forget_tries(&cleared);

@@ -34,8 +34,7 @@ impl Inspector {
         }
         let durable = Mutex::new(found.len() as u64);
         let events: Vec<Event> = found.iter().map(|recorded| recorded.event.clone()).collect();
-        // A log that does not hold together is told at the end.
-        let before = if scenario.dry_run { Allowed::new() } else { before_clears(&scenario, &events).unwrap_or_default() };
+        let before = if scenario.dry_run { Allowed::new() } else { before_clears(&scenario, &events) };
         Self { world, servers, scenario, mirror: Mutex::new(mirror), durable, before }
     }
 

@@ -23,11 +23,14 @@ pub(crate) fn check(scenario: &Scenario, servers: &[Arc<Server>], events: &[Even
     unique_commits(events)?;
     acts(scenario, events)?;
     let succeeded = succeeded(events);
-    let mut allowed = if scenario.dry_run { Allowed::new() } else { before_clears(scenario, events)? };
+    let mut allowed = if scenario.dry_run { Allowed::new() } else { before_clears(scenario, events) };
     for (instance, view) in state.instances() {
         let Some(shape) = scenario.shape(instance.task.as_str()) else { continue };
         if !scenario.dry_run {
-            allow(shape, &instance, &view, succeeded.contains(&instance), &mut allowed)?;
+            if !view.phase.is_done() {
+                return Err(format!("`{instance}` is {} at the end", view.phase.as_str()));
+            }
+            allow(shape, &instance, &view, succeeded.contains(&instance), &mut allowed);
         }
         if view.phase == InstancePhase::Success {
             result(shape, &instance, &view)?;
@@ -53,7 +56,7 @@ fn succeeded(events: &[Event]) -> BTreeSet<InstanceId> {
 }
 
 /// What was done before it was cleared was done, too: a cleared instance has its effects once more.
-pub(crate) fn before_clears(scenario: &Scenario, events: &[Event]) -> Result<Allowed, String> {
+pub(crate) fn before_clears(scenario: &Scenario, events: &[Event]) -> Allowed {
     let mut allowed = Allowed::new();
     let mut state = RunState::new(scenario.definition.dag.clone());
     for (place, event) in events.iter().enumerate() {
@@ -63,14 +66,14 @@ pub(crate) fn before_clears(scenario: &Scenario, events: &[Event]) -> Result<All
                 let (Some(shape), Some(view)) = (scenario.shape(instance.task.as_str()), state.instance(instance)) else {
                     continue;
                 };
-                if view.phase.is_done() {
-                    allow(shape, instance, &view, succeeded.contains(instance), &mut allowed)?;
+                if view.phase != InstancePhase::None {
+                    allow(shape, instance, &view, succeeded.contains(instance), &mut allowed);
                 }
             }
         }
         apply(&mut state, event);
     }
-    Ok(allowed)
+    allowed
 }
 
 /// What is over or done changes by a person alone, and nobody passes a doubt.
@@ -118,30 +121,27 @@ fn unique_commits(events: &[Event]) -> Result<(), String> {
 }
 
 /// A success did everything; a failure did what its committed segments say; all else did nothing.
-fn allow(
-    shape: &Shape,
-    instance: &InstanceId,
-    view: &InstanceView<'_>,
-    succeeded: bool,
-    allowed: &mut Allowed,
-) -> Result<(), String> {
+fn allow(shape: &Shape, instance: &InstanceId, view: &InstanceView<'_>, succeeded: bool, allowed: &mut Allowed) {
     let done = match view.phase {
         // What a person marked did what is known of it, and nothing else.
         _ if view.is_marked && !succeeded => view.segments.len(),
         _ if succeeded => shape.segments.len(),
         InstancePhase::Success => shape.segments.len(),
-        // Skipped with segments: between two tries, when the run was cancelled.
-        InstancePhase::Failed | InstancePhase::Skipped => view.segments.len(),
-        InstancePhase::UpstreamFailed | InstancePhase::Removed => 0,
-        phase @ (InstancePhase::None
+        // With segments: not done when it was cleared; between two tries, when the run was cancelled; or retried behind its last commit,
+        // when its upstreams did not let it run again.
+        InstancePhase::None
         | InstancePhase::Scheduled
         | InstancePhase::Running
         | InstancePhase::Deferred { .. }
         | InstancePhase::UpForRetry { .. }
-        | InstancePhase::InDoubt) => return Err(format!("`{instance}` is {} at the end", phase.as_str())),
+        | InstancePhase::InDoubt
+        | InstancePhase::Failed
+        | InstancePhase::Skipped
+        | InstancePhase::UpstreamFailed => view.segments.len(),
+        InstancePhase::Removed => 0,
     };
     if shape.items.is_some() && instance.map_index.is_none() {
-        return Ok(());
+        return;
     }
     let is_repeatable = shape.delivery == Delivery::AtLeastOnce;
     for (number, segment) in shape.segments.iter().enumerate() {
@@ -152,7 +152,6 @@ fn allow(
             *before = (before.0 + least, before.1.saturating_add(most));
         }
     }
-    Ok(())
 }
 
 /// The result is that of the last segment that has one, whichever try and process ran it.
