@@ -149,7 +149,7 @@ impl<'a> Bench<'a> {
                     ROUNDS,
                     || self.clear(),
                     || self.fan_out(&project, dag, part),
-                    || Ok(self.pgbench(&file, each)?.div_f64(total as f64 / FAN_OUT as f64)),
+                    || Ok(self.pgbench(&file, CLIENTS, each)?.div_f64(total as f64 / FAN_OUT as f64)),
                 )?;
                 let ours = spread(timed.iter().map(|(ours, _)| *ours).collect()).median;
                 let theirs = spread(timed.iter().map(|(_, theirs)| *theirs).collect()).median;
@@ -210,8 +210,8 @@ impl<'a> Bench<'a> {
     }
 
     /// The time pgbench itself tells for its transactions, connections excluded.
-    fn pgbench(&self, file: &Path, each: usize) -> Result<Duration> {
-        let output = self.pgbench_command(file, CLIENTS, each)?.output()?;
+    pub(crate) fn pgbench(&self, file: &Path, clients: usize, each: usize) -> Result<Duration> {
+        let output = self.pgbench_command(file, clients, each)?.output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let rate: f64 = text
             .lines()
@@ -219,7 +219,7 @@ impl<'a> Bench<'a> {
             .and_then(|rest| rest.split_whitespace().next())
             .and_then(|number| number.parse().ok())
             .with_context(|| format!("read pgbench's answer: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
-        Ok(Duration::from_secs_f64((each * CLIENTS) as f64 / rate))
+        Ok(Duration::from_secs_f64((each * clients) as f64 / rate))
     }
 
     fn pgbench_command(&self, file: &Path, clients: usize, each: usize) -> Result<Command> {

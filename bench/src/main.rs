@@ -3,9 +3,11 @@
 
 mod batches;
 mod core_alone;
+mod http;
 mod measure;
 mod memory;
 mod projects;
+mod service;
 mod splitter;
 
 use anyhow::{Context as _, Result};
@@ -45,6 +47,15 @@ fn main() -> Result<()> {
     }
     if wanted("memory") {
         rows.extend(memory::idle_and_streamed(&bench)?);
+    }
+    if wanted("idle") {
+        rows.extend(service::idle(&bench)?);
+    }
+    if wanted("trigger") {
+        rows.extend(service::trigger(&bench)?);
+    }
+    if wanted("burst") {
+        rows.extend(service::burst(&bench)?);
     }
     measure::print(&rows);
     Ok(())

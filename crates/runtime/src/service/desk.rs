@@ -17,7 +17,7 @@ use backstop_project::Bundle;
 use backstop_project::definition::{Definition, Project};
 use backstop_store::{ErrorKind, RunFilter};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -63,6 +63,8 @@ pub(super) struct Desk {
     pub(super) unplanned: BTreeMap<DagId, String>,
     pub(super) replan: Replan,
     queued: BTreeMap<DagId, VecDeque<Queued>>,
+    /// The runs that are in `queued`: whether one is there must not cost a walk through all of them.
+    is_queued: HashSet<RunId>,
     active: BTreeMap<RunId, Active>,
     active_of: BTreeMap<DagId, usize>,
     hindered: BTreeMap<RunId, Hindered>,
@@ -158,6 +160,7 @@ impl Desk {
             unplanned: BTreeMap::new(),
             replan: Replan::default(),
             queued: BTreeMap::new(),
+            is_queued: HashSet::new(),
             active: BTreeMap::new(),
             active_of: BTreeMap::new(),
             hindered: BTreeMap::new(),
@@ -173,15 +176,20 @@ impl Desk {
         queued + hindered + self.active_of.get(dag).copied().unwrap_or(0)
     }
 
-    fn knows(&self, run: &RunId, dag: &DagId) -> bool {
-        let is_queued = || self.queued.get(dag).is_some_and(|queue| queue.iter().any(|queued| queued.header.run_id == *run));
-        self.active.contains_key(run) || self.hindered.contains_key(run) || self.stuck.contains_key(run) || is_queued()
+    fn knows(&self, run: &RunId) -> bool {
+        self.active.contains_key(run)
+            || self.hindered.contains_key(run)
+            || self.stuck.contains_key(run)
+            || self.is_queued.contains(run)
     }
 
     /// Takes a run that waits, for whatever reason, away.
     fn take_off(&mut self, run: &RunId) -> Option<Queued> {
         self.stuck.remove(run);
         let hindered = self.hindered.remove(run).map(|hindered| hindered.queued);
+        if !self.is_queued.remove(run) {
+            return hindered;
+        }
         let place = self.queued.iter().find_map(|(dag, queue)| {
             queue.iter().position(|queued| queued.header.run_id == *run).map(|place| (dag.clone(), place))
         });
@@ -195,6 +203,7 @@ impl Desk {
     }
 
     fn push(&mut self, queued: Queued) {
+        self.is_queued.insert(queued.header.run_id.clone());
         self.queued.entry(queued.header.dag_id.clone()).or_default().push_back(queued);
     }
 
@@ -214,6 +223,7 @@ impl Desk {
         if queue.is_empty() {
             self.queued.remove(&dag);
         }
+        self.is_queued.remove(&queued.header.run_id);
         let control = Control::default();
         *self.active_of.entry(dag.clone()).or_default() += 1;
         self.active.insert(queued.header.run_id.clone(), Active { dag, control: control.clone(), since: now });
@@ -245,6 +255,9 @@ impl Desk {
         }
         if let Some((_, undecided)) = self.stuck.get(run) {
             return Standing::Stuck { undecided: undecided.clone() };
+        }
+        if !self.is_queued.contains(run) {
+            return Standing::Unknown;
         }
         let found = self
             .queued
@@ -333,7 +346,7 @@ impl Service {
     pub(super) fn take_in_again(&self, header: Arc<RunHeader>) {
         let mut desk = self.desk();
         desk.stuck.remove(&header.run_id);
-        if !desk.knows(&header.run_id, &header.dag_id) {
+        if !desk.knows(&header.run_id) {
             desk.push(Queued { header, created: None, failures: 0 });
         }
         drop(desk);
@@ -357,7 +370,7 @@ impl Service {
         let mut desk = self.desk();
         let mut count = 0;
         for header in found.into_iter().rev() {
-            if !desk.knows(&header.run_id, &header.dag_id) {
+            if !desk.knows(&header.run_id) {
                 desk.push(Queued { header, created: None, failures: 0 });
                 count += 1;
             }

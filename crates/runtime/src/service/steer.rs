@@ -101,8 +101,13 @@ impl Service {
             run_type: RunType::Manual,
             asked_by: Some((who.who.clone(), who.why.clone())),
         };
-        // Two who ask for one date at once are asked one after the other.
-        let _one_at_a_time = self.dates.lock().await;
+        let date = trigger.logical_date.filter(|_| !trigger.again && !trigger.dry_run);
+        // Two who ask for one date at once are asked one after the other. Who names none waits for nobody: what is written to the store
+        // for a thousand such requests is written in one go.
+        let _one_at_a_time = match date {
+            Some(_) => Some(self.dates.lock().await),
+            None => None,
+        };
         let existing = match &trigger.run_id {
             Some(run) => self.store.run(run).await?,
             None => None,
@@ -113,14 +118,19 @@ impl Service {
             }
             return same(row.header, &request, trigger.logical_date).map(|header| Triggered { header, is_new: false });
         }
-        if let Some(date) = trigger.logical_date.filter(|_| !trigger.again && !trigger.dry_run)
+        if let Some(date) = date
             && let Some(run) = self.about(entry.definition.dag.id(), date).await?
         {
             let message =
                 format!("run {run} of DAG `{}` is about {date} already: retry or clear that one", entry.definition.dag.id());
             return Err(Error::Conflict(format!("{message}, or ask with `again` for another")));
         }
-        self.make(&entry, request).await.map(|header| Triggered { header, is_new: true })
+        let made = self.make(&entry, request.clone()).await?;
+        match made.is_new {
+            true => Ok(made),
+            // Asked for twice at the same moment.
+            false => same(made.header, &request, trigger.logical_date).map(|header| Triggered { header, is_new: false }),
+        }
     }
 
     /// A run of a DAG about a date, the newest.
@@ -139,8 +149,8 @@ impl Service {
         }
     }
 
-    /// Makes a run of a DAG as it is now. One of the same id and DAG is taken for it: only the scheduler's ids come twice here.
-    pub(super) async fn make(&self, entry: &DagEntry, request: Request) -> Result<Arc<RunHeader>, Error> {
+    /// Makes a run of a DAG as it is now. One of the same id and DAG is taken for it.
+    pub(super) async fn make(&self, entry: &DagEntry, request: Request) -> Result<Triggered, Error> {
         self.keep(entry).await?;
         let run = request.run_id.clone();
         let launch = Launch {
@@ -163,10 +173,12 @@ impl Service {
             Ok(created) => {
                 let header = created.header.clone();
                 self.take_in(created);
-                Ok(header)
+                Ok(Triggered { header, is_new: true })
             }
             Err(run::Error::Append(AppendError::Conflict { .. })) => match self.store.run(&run).await? {
-                Some(row) if row.header.dag_id == *entry.definition.dag.id() => Ok(row.header),
+                Some(row) if row.header.dag_id == *entry.definition.dag.id() => {
+                    Ok(Triggered { header: row.header, is_new: false })
+                }
                 Some(row) => Err(Error::Conflict(format!("run {run} is of DAG `{}` already", row.header.dag_id))),
                 None => Err(Error::Conflict(format!("run {run} could not be made"))),
             },

@@ -1,0 +1,243 @@
+//! The service: what it costs while nothing happens, how soon it begins what is asked for, how much it gets done, how fast it answers.
+
+use crate::batches::Bench;
+use crate::http::Client;
+use crate::measure::{Row, ms, spread, time};
+use crate::projects;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+const DAGS: usize = 1000;
+const TASKS: usize = 20;
+/// How long an idle service is watched.
+const WATCHED: Duration = Duration::from_secs(30);
+const TRIGGERS: usize = 500;
+const RUNS: usize = 10_000;
+/// Connections that ask for runs.
+const ASKERS: usize = 256;
+/// pgbench's clients, and our tasks at once.
+const CLIENTS: usize = 32;
+
+/// A service that goes on, killed when it is let go.
+struct Up {
+    child: Child,
+    address: String,
+}
+
+impl Up {
+    fn start(bench: &Bench<'_>, project: &Path) -> Result<Self> {
+        let mut command = Command::new(bench.binary);
+        command.args(["up", "--listen", "127.0.0.1:0", "--project"]).arg(project);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("start the service")?;
+        let mut told = BufReader::new(child.stderr.take().context("read what the service says")?).lines();
+        let line = told.find(|line| line.as_ref().is_ok_and(|line| line.contains("http://")));
+        let line = line.context("the service never said where it listens")??;
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or_default().to_owned();
+        std::thread::spawn(move || told.for_each(drop));
+        Ok(Self { child, address })
+    }
+
+    fn client(&self) -> Result<Client> {
+        Client::new(&self.address)
+    }
+
+    /// User and system time so far.
+    fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 =
+            fields.get(11).context("read utime")?.parse::<u64>()? + fields.get(12).context("read stime")?.parse::<u64>()?;
+        // Linux tells it in hundredths of a second on every machine of today.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// Resident memory, in MiB.
+    fn memory(&self) -> Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|rest| rest.split_whitespace().next());
+        Ok(kib.context("read the resident memory")?.parse::<f64>()? / 1024.0)
+    }
+
+    fn wait_until_done(&self) -> Result<()> {
+        let mut client = self.client()?;
+        loop {
+            let runs = client.get("/api/v1/runs?unfinished=true&limit=1")?;
+            if runs["items"].as_array().is_some_and(Vec::is_empty) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// 1,000 DAGs of 20 tasks on schedules: reading them, and what they cost while nothing is due.
+pub(crate) fn idle(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    let project = bench.folder.path().join("many");
+    for n in 0..DAGS {
+        let mut text = format!("schedule: \"{} {} * * *\"\ncatchup: false\n", n % 60, n % 24);
+        text = format!(
+            "{}{text}",
+            projects::chain(&format!("dag_{n}"), TASKS, |task| format!("INSERT INTO effect VALUES ({task})"))
+        );
+        projects::write(&project, &bench.uri(), &format!("dag_{n}"), &text)?;
+    }
+    let mut check = Command::new(bench.binary);
+    check.args(["check", "--project"]).arg(&project);
+    let checked = (0..5).map(|_| time(&mut check)).collect::<Result<Vec<_>>>()?;
+    let up = Up::start(bench, &project)?;
+    let mut client = up.client()?;
+    ensure!(client.get("/api/v1/dags")?["items"].as_array().is_some_and(|dags| dags.len() == DAGS), "not every DAG was loaded");
+    std::thread::sleep(Duration::from_secs(3));
+    let before = up.cpu()?;
+    std::thread::sleep(WATCHED);
+    let share = (up.cpu()? - before).as_secs_f64() / WATCHED.as_secs_f64();
+    Ok(vec![
+        Row {
+            what: format!("reading and validating {DAGS} DAGs of {TASKS} tasks (`backstop check`, whole process)"),
+            figure: spread(checked).to_string(),
+            against: String::new(),
+            ratio: String::new(),
+            bar: "< 1 s",
+        },
+        Row {
+            what: format!("service with {DAGS} scheduled DAGs of {TASKS} tasks, nothing due: CPU over {} s", WATCHED.as_secs()),
+            figure: format!("{:.2} % of a core", share * 100.0),
+            against: String::new(),
+            ratio: String::new(),
+            bar: "< 1 %",
+        },
+        Row {
+            what: "the same: resident memory".into(),
+            figure: format!("{:.1} MiB", up.memory()?),
+            against: String::new(),
+            ratio: String::new(),
+            bar: "< 150 MB",
+        },
+    ])
+}
+
+/// From asking for a run to its first statement, by the server's clock (the same machine's).
+pub(crate) fn trigger(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    bench.server.sql(&bench.database, "CREATE TABLE IF NOT EXISTS triggered (n integer NOT NULL, at timestamptz NOT NULL)")?;
+    let dag = "dag: triggered\nconnection: db\nparams: {n: {type: integer, default: 0}}\ntasks:\n  \
+               one: {sql: \"INSERT INTO triggered VALUES (:n, clock_timestamp())\", parameters: {n: \"{{ params.n }}\"}}\n";
+    let project = bench.project("triggered", dag)?;
+    let up = Up::start(bench, &project)?;
+    let mut client = up.client()?;
+    let mut asked = Vec::new();
+    for n in 0..=TRIGGERS {
+        asked.push(now()?);
+        client.post("/api/v1/dags/triggered/runs", &json!({ "params": { "n": n } }))?;
+        up.wait_until_done()?;
+    }
+    let sql = "SELECT string_agg(extract(epoch FROM at)::text, ' ' ORDER BY n) FROM triggered";
+    let told = bench.server.sql(&bench.database, sql)?;
+    let began = told.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+    ensure!(began.len() == asked.len(), "{} of {} runs began", began.len(), asked.len());
+    // The first opens the connection.
+    let mut times: Vec<Duration> = asked
+        .iter()
+        .zip(&began)
+        .skip(1)
+        .map(|(asked, began)| Duration::from_secs_f64((began - asked.as_secs_f64()).max(0.0)))
+        .collect();
+    times.sort();
+    Ok(vec![Row {
+        what: format!("from the request over HTTP to the first statement on PostgreSQL, {TRIGGERS} runs one after the other"),
+        figure: format!("p50 {}, p99 {}", ms(times[times.len() / 2]), ms(times[times.len() * 99 / 100])),
+        against: String::new(),
+        ratio: String::new(),
+        bar: "p50 < 10 ms, p99 < 50 ms",
+    }])
+}
+
+/// 10,000 runs of one INSERT, asked for at once; then how fast the list of runs is answered.
+pub(crate) fn burst(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    bench.server.sql(&bench.database, "TRUNCATE effect")?;
+    let dag = format!(
+        "dag: burst\nconnection: db\nmax_active_runs: {RUNS}\ntasks:\n  one: {{sql: \"INSERT INTO effect VALUES (1)\"}}\n"
+    );
+    let project = bench.project("burst", &dag)?;
+    let up = Up::start(bench, &project)?;
+    up.client()?.post("/api/v1/dags/burst/runs", &json!({}))?;
+    up.wait_until_done()?;
+    let next = AtomicUsize::new(0);
+    let before = up.cpu()?;
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..ASKERS)
+            .map(|_| {
+                scope.spawn(|| -> Result<()> {
+                    let mut client = up.client()?;
+                    while next.fetch_add(1, Ordering::Relaxed) < RUNS {
+                        client.post("/api/v1/dags/burst/runs", &json!({}))?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        askers.into_iter().try_for_each(|asker| asker.join().map_err(|_| anyhow::anyhow!("an asker panicked"))?)
+    })?;
+    let asked = start.elapsed();
+    up.wait_until_done()?;
+    let took = start.elapsed();
+    let cpu = up.cpu()? - before;
+    let effects: usize = bench.server.sql(&bench.database, "SELECT count(*) FROM effect")?.trim().parse()?;
+    ensure!(effects == RUNS + 1, "{effects} rows of {}", RUNS + 1);
+    let file = bench.folder.path().join("burst.sql");
+    std::fs::write(&file, "INSERT INTO effect VALUES (1);\n")?;
+    let each = RUNS.div_ceil(CLIENTS);
+    let theirs = (each * CLIENTS) as f64 / bench.pgbench(&file, CLIENTS, each)?.as_secs_f64();
+    let ours = RUNS as f64 / took.as_secs_f64();
+    let mut rows = vec![Row {
+        what: format!(
+            "{RUNS} runs of one INSERT, each asked for by a request of its own over {ASKERS} connections, until all are done"
+        ),
+        figure: format!("{ours:.0} runs/s (all asked for after {}; {} of CPU a run)", ms(asked), ms(cpu.div_f64(RUNS as f64))),
+        against: format!("pgbench -c {CLIENTS}: {theirs:.0}/s"),
+        ratio: format!("{:.0} % of its rate", 100.0 * ours / theirs),
+        bar: "> 2,000/s, > 20 %",
+    }];
+    rows.extend(wrk(&up)?);
+    Ok(rows)
+}
+
+fn wrk(up: &Up) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for path in ["/api/v1/runs", "/api/v1/runs?limit=1"] {
+        let url = format!("http://{}{path}", up.address);
+        let output = match Command::new("wrk").args(["-t2", "-c50", "-d10", "--latency", &url]).output() {
+            Ok(output) => output,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) => return Err(error).context("run wrk"),
+        };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(!text.contains("Non-2xx"), "{text}");
+        let find = |label: &str| text.lines().find_map(|line| line.trim().strip_prefix(label)).map(str::trim).map(str::to_owned);
+        rows.push(Row {
+            what: format!("`wrk -t2 -c50` on {path}, {RUNS} runs in the store"),
+            figure: format!("{} requests/s", find("Requests/sec:").context("read wrk's answer")?),
+            against: String::new(),
+            ratio: format!("p50 {}, p99 {}", find("50%").unwrap_or_default(), find("99%").unwrap_or_default()),
+            bar: if path.contains('?') { "" } else { "> 5,000/s" },
+        });
+    }
+    Ok(rows)
+}
+
+#[expect(clippy::disallowed_methods, reason = "compared with the server's clock on the same machine")]
+fn now() -> Result<Duration> {
+    Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?)
+}
