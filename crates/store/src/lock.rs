@@ -1,13 +1,20 @@
 //! The lock of a run: who runs it now, on this machine.
 //!
-//! It is the operating system's lock on a file, so the kernel frees it however the process ends. It fences nothing (that is the epoch's
-//! work): it only tells a run that goes on from one whose process is gone.
+//! All runs of a store share one file; each locks one byte of it, whose place follows from the run's id. So ten thousand short runs make no
+//! ten thousand files. It is the operating system's lock, on an open file description, so the kernel frees it however the process ends.
+//! It fences nothing (that is the epoch's work): it only tells a run that goes on from one whose process is gone.
 
 use crate::{Error, ErrorKind};
 use backstop_core::RunId;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use sha2::{Digest as _, Sha256};
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Holds a run for this process, until it is dropped or the process ends.
 #[must_use = "the run is free again as soon as the lock is dropped"]
@@ -39,120 +46,150 @@ pub(crate) fn busy(run: &RunId, holder: &str) -> Error {
         .hint("wait until that process has ended, or stop it; then resume the run")
 }
 
-/// A locked file with its holder's process id and start in it. Removed when it is dropped; left behind, unlocked, by a process that was
-/// killed, and then simply taken again.
-pub(crate) struct FileLock {
+/// The file's name, in the folder of locks.
+const FILE: &str = "runs";
+/// The file begins with as many records of who holds a run; two runs may want one place, then the later one is told of.
+const RECORDS: u64 = 16_384;
+/// Bytes of a record.
+const RECORD_BYTES: usize = 96;
+/// Locked bytes lie behind this, far from the records; a lock needs no byte to be there.
+const LOCKS_FROM: i64 = 1 << 32;
+
+/// The locks of a store's runs.
+pub(crate) struct RunLocks {
+    file: File,
     path: PathBuf,
-    /// Locked. Closing it unlocks it.
-    _file: File,
+    /// Those of this very store: to the kernel a second lock by the same file description is the same lock.
+    held: Mutex<HashSet<i64>>,
 }
 
-/// How often a lock file may vanish under us (each time, its holder removed it between our opening and our locking it), or be looked at
-/// by somebody just then.
-const TRIES_MAX: u32 = 1000;
+/// One run's.
+pub(crate) struct Held {
+    locks: Arc<RunLocks>,
+    place: i64,
+}
 
-impl FileLock {
-    /// Takes the lock of a run in a folder, which must be there. Does not wait.
-    pub(crate) fn take(folder: &Path, run: &RunId) -> Result<Self, Error> {
-        let path = folder.join(file_name(run));
-        for _ in 0..TRIES_MAX {
-            let mut file = open(&path).map_err(|cause| cannot_lock(run, &path, cause))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) if is_only_looked_at(&file) => {
-                    std::thread::yield_now();
-                    continue;
-                }
-                Err(TryLockError::WouldBlock) => return Err(busy(run, &holder(&mut file))),
-                Err(TryLockError::Error(cause)) => return Err(cannot_lock(run, &path, cause)),
-            }
-            // Its last holder may have removed the file after we opened it; then our lock is on nothing that others can see.
-            if is_same_file(&file, &path) {
-                write_holder(&mut file).map_err(|cause| cannot_lock(run, &path, cause))?;
-                return Ok(Self { path, _file: file });
-            }
-        }
-        Err(Error::new(ErrorKind::Busy, format!("lock run {run}: {} was not free in {TRIES_MAX} tries", path.display()))
-            .hint("other processes start, end or look at the same run over and over: try again"))
+impl RunLocks {
+    /// Opens the file in a folder, which must be there; makes it when it is missing.
+    pub(crate) fn open(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(FILE);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|cause| from_io(&format!("open the locks of runs, {}", path.display()), &path, cause))?;
+        Ok(Self { file, path, held: Mutex::default() })
     }
 
-    /// Whether a process has the lock of a run. It is not taken for that; who takes it meanwhile tries again, see [`Self::take`].
-    pub(crate) fn is_held(folder: &Path, run: &RunId) -> Result<bool, Error> {
-        let path = folder.join(file_name(run));
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            // Its last holder removed it.
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(cause) => return Err(cannot_look(run, &path, cause)),
+    /// Takes the lock of a run. Does not wait.
+    pub(crate) fn take(self: &Arc<Self>, run: &RunId) -> Result<Held, Error> {
+        let place = place_of(run);
+        if !self.held().insert(place) {
+            return Err(busy(run, &self.holder(run)));
+        }
+        let failed = match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&range(place, libc::F_WRLCK))) {
+            Ok(_) => {
+                // Only for people; the lock is held without it.
+                let _ = self.file.write_all_at(&record(run), record_place(run));
+                return Ok(Held { locks: self.clone(), place });
+            }
+            Err(Errno::EAGAIN | Errno::EACCES) => busy(run, &self.holder(run)),
+            Err(cause) => from_io(&format!("lock run {run} with {}", self.path.display()), &self.path, cause.into()),
         };
-        match file.try_lock_shared() {
-            // Free again as soon as the file is closed.
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(cause)) => Err(cannot_look(run, &path, cause)),
+        self.held().remove(&place);
+        Err(failed)
+    }
+
+    /// Whether a process has the lock of a run. It is not taken for that.
+    pub(crate) fn is_held(&self, run: &RunId) -> Result<bool, Error> {
+        if self.held().contains(&place_of(run)) {
+            return Ok(true);
         }
+        is_locked(&self.file, run, &self.path)
+    }
+
+    /// As [`Self::is_held`], of a store that is open for reading only.
+    pub(crate) fn is_held_in(folder: &Path, run: &RunId) -> Result<bool, Error> {
+        let path = folder.join(FILE);
+        match File::open(&path) {
+            Ok(file) => is_locked(&file, run, &path),
+            // Nobody ever held a run here.
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(cause) => Err(cannot_look(run, &path, cause)),
+        }
+    }
+
+    /// Who holds a run, as they say themselves. They may not have come to say so, or another run may have their place.
+    fn holder(&self, run: &RunId) -> String {
+        let mut bytes = [0; RECORD_BYTES];
+        let read = self.file.read_exact_at(&mut bytes, record_place(run));
+        let said = read.ok().and_then(|()| std::str::from_utf8(&bytes).ok()).and_then(|text| text.trim_end().split_once('\t'));
+        match said {
+            Some((of, holder)) if of == name_of(run) => holder.to_owned(),
+            _ => "another process".to_owned(),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashSet<i64>> {
+        // Inserting and removing leave it whole.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// True when what keeps us from the lock is only somebody who looks whether it is held: lookers share it, for moments.
-fn is_only_looked_at(file: &File) -> bool {
-    file.try_lock_shared().is_ok() && file.unlock().is_ok()
-}
-
-impl Drop for FileLock {
+impl Drop for Held {
     fn drop(&mut self) {
-        // While it is still locked, so that nobody's fresh file is removed. When it fails the file just stays.
-        drop(std::fs::remove_file(&self.path));
+        // Closing the file would free it, too; nothing else can be done when this fails.
+        let _ = fcntl(&self.locks.file, FcntlArg::F_OFD_SETLK(&range(self.place, libc::F_UNLCK)));
+        self.locks.held().remove(&self.place);
     }
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+fn is_locked(file: &File, run: &RunId, path: &Path) -> Result<bool, Error> {
+    let mut range = range(place_of(run), libc::F_RDLCK);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut range)).map_err(|cause| cannot_look(run, path, cause.into()))?;
+    Ok(libc::c_int::from(range.l_type) != libc::F_UNLCK)
 }
 
-fn cannot_lock(run: &RunId, path: &Path, cause: std::io::Error) -> Error {
-    crate::sqlite::fault::from_io(&format!("lock run {run} with {}", path.display()), path, cause)
+/// One byte of the file.
+fn range(place: i64, kind: libc::c_int) -> libc::flock {
+    #[expect(clippy::cast_possible_truncation, reason = "the kinds of locks and SEEK_SET are small numbers")]
+    libc::flock { l_type: kind as _, l_whence: libc::SEEK_SET as _, l_start: place, l_len: 1, l_pid: 0 }
 }
 
-fn cannot_look(run: &RunId, path: &Path, cause: std::io::Error) -> Error {
-    crate::sqlite::fault::from_io(&format!("look whether run {run} goes on, by {}", path.display()), path, cause)
+fn digest(run: &RunId) -> u64 {
+    let digest = Sha256::digest(run.as_str().as_bytes());
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Run ids are UUIDs, but nothing here relies on it: other bytes than letters, digits and `-` are escaped, so that no id leaves the folder.
-fn file_name(run: &RunId) -> String {
-    use std::fmt::Write as _;
-    let mut name = String::new();
-    for byte in run.as_str().bytes() {
-        if byte.is_ascii_alphanumeric() || byte == b'-' {
-            name.push(char::from(byte));
-        } else {
-            write!(name, "%{byte:02x}").expect("writing to a String does not fail");
-        }
-    }
-    name.push_str(".lock");
-    name
+/// Two runs that go on at once and share a byte would keep each other waiting: of a million such runs the chance is one in ten million.
+fn place_of(run: &RunId) -> i64 {
+    LOCKS_FROM + i64::try_from(digest(run) >> 2).unwrap_or(0).min(i64::MAX - LOCKS_FROM - 1)
+}
+
+fn record_place(run: &RunId) -> u64 {
+    digest(run) % RECORDS * RECORD_BYTES as u64
+}
+
+fn name_of(run: &RunId) -> String {
+    format!("{:016x}", digest(run))
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "the lock is the operating system's, so its time is too; it is only shown to people"
 )]
-fn write_holder(file: &mut File) -> std::io::Result<()> {
+fn record(run: &RunId) -> [u8; RECORD_BYTES] {
     let since = jiff::Timestamp::now().round(jiff::Unit::Second).unwrap_or_default();
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "process {} since {since}", std::process::id())
+    let text = format!("{}\tprocess {} since {since}", name_of(run), std::process::id());
+    let mut record = [b' '; RECORD_BYTES];
+    record.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
+    record[RECORD_BYTES - 1] = b'\n';
+    record
 }
 
-/// Who holds a locked file, as it says itself. It may not have come to say so.
-fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let read = file.take(200).read_to_string(&mut text);
-    match text.trim() {
-        "" => "another process".to_owned(),
-        _ if read.is_err() => "another process".to_owned(),
-        said => said.to_owned(),
-    }
+fn cannot_look(run: &RunId, path: &Path, cause: std::io::Error) -> Error {
+    from_io(&format!("look whether run {run} goes on, by {}", path.display()), path, cause)
+}
+
+fn from_io(what: &str, path: &Path, cause: std::io::Error) -> Error {
+    crate::sqlite::fault::from_io(what, path, cause)
 }
 
 /// Which file it is, whatever its name. `None` of a file that is not there, and where the system does not say.
@@ -164,23 +201,10 @@ pub(crate) struct FileIdentity {
 
 impl FileIdentity {
     pub(crate) fn of_path(path: &Path) -> Option<Self> {
-        std::fs::metadata(path).ok().as_ref().and_then(Self::of)
-    }
-
-    #[cfg(unix)]
-    fn of(metadata: &std::fs::Metadata) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = std::fs::metadata(path).ok()?;
         Some(Self { device: metadata.dev(), inode: metadata.ino() })
     }
-
-    #[cfg(not(unix))]
-    fn of(_metadata: &std::fs::Metadata) -> Option<Self> {
-        None
-    }
-}
-
-fn is_same_file(file: &File, path: &Path) -> bool {
-    file.metadata().is_ok_and(|ours| FileIdentity::of(&ours) == FileIdentity::of_path(path))
 }
 
 #[cfg(test)]

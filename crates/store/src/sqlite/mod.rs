@@ -16,7 +16,7 @@ mod writer;
 
 pub(crate) use batch::{check_place, check_shape};
 
-use crate::lock::{FileIdentity, FileLock, RunLock};
+use crate::lock::{FileIdentity, RunLock, RunLocks};
 use crate::reply::Reply;
 use crate::{
     Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, InstanceRow, Recorded, RunFilter, RunRow, StatementRow,
@@ -101,6 +101,7 @@ struct WriterHandle {
     thread: Option<JoinHandle<()>>,
     /// Tells the writer that somebody waits.
     hurry: Arc<AtomicBool>,
+    locks: Arc<RunLocks>,
 }
 
 impl WriterHandle {
@@ -123,6 +124,7 @@ impl SqliteStore {
         let path = path.as_ref();
         let connection = open::open_writer(path, &options)?;
         let place = Arc::new(Place::new(path));
+        let locks = Arc::new(RunLocks::open(&open::locks_folder(path))?);
         let first_reader = open::open_reader(path, &options)?;
         let (sender, queue) = mpsc::channel(options.queue.max(1));
         let hurry = Arc::new(AtomicBool::new(false));
@@ -132,7 +134,7 @@ impl SqliteStore {
             .spawn(move || writer.run(queue))
             .map_err(|cause| fault::from_io(&format!("start the writer of the store {}", place.name), path, cause))?;
         let readers = Arc::new(Readers::new(place.clone(), options, first_reader));
-        Ok(Self { place, readers, writer: Some(WriterHandle { queue: Some(sender), thread: Some(thread), hurry }) })
+        Ok(Self { place, readers, writer: Some(WriterHandle { queue: Some(sender), thread: Some(thread), hurry, locks }) })
     }
 
     /// Opens a store that must be there, for reading. Every write gives a `ReadOnly` error.
@@ -220,15 +222,15 @@ impl Store for SqliteStore {
     }
 
     fn lock_run(&self, run: &RunId) -> Result<RunLock, Error> {
-        if self.writer.is_none() {
-            return Err(self.read_only());
-        }
-        let lock = FileLock::take(&open::locks_folder(&self.place.path), run)?;
-        Ok(RunLock::new(run.clone(), lock))
+        let writer = self.writer.as_ref().ok_or_else(|| self.read_only())?;
+        Ok(RunLock::new(run.clone(), writer.locks.take(run)?))
     }
 
     fn is_run_held(&self, run: &RunId) -> Result<bool, Error> {
-        FileLock::is_held(&open::locks_folder(&self.place.path), run)
+        match &self.writer {
+            Some(writer) => writer.locks.is_held(run),
+            None => RunLocks::is_held_in(&open::locks_folder(&self.place.path), run),
+        }
     }
 
     async fn events(&self, run: &RunId, after_seq: u64, limit: usize) -> Result<Vec<Recorded>, Error> {
