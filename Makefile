@@ -1,7 +1,7 @@
 # Two commands for newcomers: `make demo` and `make test`. See CONTRIBUTING.md for the rest.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench build fuzz simulate kill schema help
+.PHONY: demo test lint bench build fuzz simulate kill schema openapi help
 
 # Outside the clone, so that the next clone reuses what is built.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/backstop/target
@@ -47,6 +47,9 @@ kill:
 
 fuzz:
 	BACKSTOP_FUZZ_SECONDS=$${BACKSTOP_FUZZ_SECONDS:-600} cargo test --locked -p backstop-connect --test script_fuzz -- --nocapture
+
+openapi:
+	BACKSTOP_UPDATE_OPENAPI=1 cargo test --locked -p backstop-server openapi
 
 schema:
 	BACKSTOP_UPDATE_SCHEMA=1 cargo test --locked -p backstop-project schema

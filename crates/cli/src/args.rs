@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Graph(GraphArgs),
     /// Print the JSON Schema of the project's files, for editors
     Schema(SchemaArgs),
+    /// Print the description of the HTTP API, in OpenAPI 3.1
+    Openapi,
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

@@ -60,6 +60,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Problem> {
         Command::Render(arguments) => render::render(&arguments, &place),
         Command::Graph(arguments) => graph::graph(&arguments, &place),
         Command::Schema(arguments) => schema::schema(&arguments),
+        Command::Openapi => schema::openapi(),
         Command::Completions(arguments) => schema::completions(&arguments),
     }
 }

@@ -15,6 +15,12 @@ pub(crate) fn schema(arguments: &SchemaArgs) -> Result<Exit, Problem> {
     Ok(Exit::Success)
 }
 
+/// Prints the description of the HTTP API.
+pub(crate) fn openapi() -> Result<Exit, Problem> {
+    output::data(&backstop_server::openapi::text())?;
+    Ok(Exit::Success)
+}
+
 /// Prints a completion script.
 pub(crate) fn completions(arguments: &CompletionsArgs) -> Result<Exit, Problem> {
     let mut script = Vec::new();

@@ -3,10 +3,12 @@
 //! This crate must not know: how runs are driven (it asks `backstop_runtime::service`), how definitions are written, databases of users.
 //! An answer tells only what is durable. Every refusal is a problem document (RFC 9457) that says what to do next.
 //!
-//! Where to go next: [`api`] for what can be asked, [`guard`] for who may ask, [`problem`] for refusals, [`wire`] for the shapes.
+//! Where to go next: [`api`] for what can be asked, [`guard`] for who may ask, [`problem`] for refusals, [`openapi`] for the description that
+//! programs read, [`wire`] for the shapes.
 
 pub mod api;
 pub mod guard;
+pub mod openapi;
 pub mod problem;
 pub mod wire;
 
@@ -24,7 +26,7 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Everything under one roof: `/health`, `/metrics` and `/api/v1`.
 pub fn router(service: Arc<Service>, access: Access) -> Router {
-    let api = api::routes(service).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    let api = api::router(service).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     api.layer(axum::middleware::from_fn_with_state(Arc::new(access), guard::check))
 }
 

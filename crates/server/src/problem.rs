@@ -6,14 +6,19 @@ use axum::response::{IntoResponse, Response};
 use backstop_runtime::service::Error;
 use backstop_store::ErrorKind;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-/// A refusal. `type` is a word of ours, stable, for programs; `title` and `detail` are for people.
-#[derive(Clone, Debug, Serialize)]
+/// A refusal (RFC 9457). `type` is a word of ours, stable, for programs; `title` and `detail` are for people.
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
+    /// Which refusal it is, for programs.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// Which refusal it is, for people.
     title: &'static str,
+    /// The status of the answer.
     status: u16,
+    /// What is wrong here.
     detail: String,
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -24,7 +29,7 @@ pub struct Problem {
 }
 
 /// One thing that is wrong with a request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Flaw {
     /// Which parameter or field.
     pub name: String,

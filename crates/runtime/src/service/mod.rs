@@ -27,6 +27,7 @@ use crate::sessions::Connect;
 use crate::slots::{SlotLimits, Slots};
 use backstop_core::{DagId, InstanceId, RunId};
 pub use backstop_project::params::ParamError;
+pub use backstop_project::{Diagnostic, Severity};
 use backstop_store::{RunLock, Store};
 use desk::Desk;
 use std::collections::{BTreeSet, HashSet};

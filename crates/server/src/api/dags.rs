@@ -1,83 +1,22 @@
 //! DAGs: what there is, what is wrong, pausing, triggering.
 
 use super::{Body, By, Page};
+use crate::wire::dag::{Dag, DagDetail, Finding};
 use crate::{Problem, wire};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{RunId, TaskId};
-use backstop_runtime::service::{DagEntry, Service, Trigger, Triggered};
+use backstop_runtime::service::{Service, Trigger, Triggered};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::sync::Arc;
+use utoipa::ToSchema;
 
-#[derive(Debug, Serialize)]
-pub(super) struct Dag {
-    dag: String,
-    description: Option<String>,
-    tags: Vec<String>,
-    project: String,
-    file: String,
-    schedule: Option<String>,
-    timezone: String,
-    /// When it runs next by itself, and which data that run is about; of a paused DAG, what would be next.
-    next_run_at: Option<Timestamp>,
-    next_logical_date: Option<Timestamp>,
-    /// Why its runs cannot be made, where they cannot.
-    not_scheduled_because: Option<String>,
-    max_active_runs: u32,
-    paused: bool,
-    /// Its file is broken now: this is its last good version.
-    stale: bool,
-    version: String,
-    tasks: usize,
-}
-
-impl Dag {
-    fn new(service: &Service, entry: &DagEntry, paused: bool) -> Self {
-        let definition = &entry.definition;
-        let next = service.next_tick(entry);
-        Self {
-            dag: definition.dag.id().to_string(),
-            description: definition.description.clone(),
-            tags: definition.tags.clone(),
-            project: entry.project.name.clone(),
-            file: definition.file.to_string(),
-            schedule: definition.schedule.clone(),
-            timezone: definition.timezone.clone(),
-            next_run_at: next.as_ref().map(|tick| tick.run_after),
-            next_logical_date: next.as_ref().map(|tick| tick.logical_date),
-            not_scheduled_because: service.unplanned(definition.dag.id()),
-            max_active_runs: definition.max_active_runs,
-            paused,
-            stale: entry.is_stale,
-            version: definition.version.clone(),
-            tasks: definition.dag.tasks().len(),
-        }
-    }
-}
-
-/// A task, with what it waits for.
-#[derive(Debug, Serialize)]
-struct Task {
-    task: String,
-    kind: &'static str,
-    after: Vec<String>,
-    trigger_rule: String,
-    retries: u32,
-    pool: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Shown {
-    #[serde(flatten)]
-    dag: Dag,
-    params: Vec<Value>,
-    graph: Vec<Task>,
-}
-
+/// The DAGs that are loaded, by name.
+#[utoipa::path(get, path = "/dags", operation_id = "list_dags", tag = "dags", responses((status = 200, body = Page<Dag>)))]
 pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<Page<Dag>> {
     let paused = service.paused();
     let catalog = service.catalog();
@@ -85,39 +24,30 @@ pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<Page<Dag>>
     Json(Page { items, next: None })
 }
 
+/// One DAG, with its parameters and its tasks.
+#[utoipa::path(get, path = "/dags/{dag}", operation_id = "get_dag", tag = "dags", params(("dag" = String, Path, description = "The DAG's name")),
+    responses((status = 200, body = DagDetail, headers(("ETag" = String, description = "Of its version and whether it is paused")))))]
 pub(super) async fn show(State(service): State<Arc<Service>>, Path(dag): Path<String>) -> Result<impl IntoResponse, Problem> {
     let entry = service.dag(&dag)?;
-    let definition = &entry.definition;
-    let graph = definition.dag.tasks().iter().zip(&definition.bodies).map(|(task, body)| Task {
-        task: task.id.to_string(),
-        kind: body.kind.name(),
-        after: task.upstream.iter().map(|up| definition.dag.task(*up).id.to_string()).collect(),
-        trigger_rule: task.settings.trigger_rule.as_str().to_owned(),
-        retries: task.settings.retry.retries,
-        pool: definition.dag.pools().get(task.settings.pool as usize).map(|pool| pool.name.clone()),
-    });
-    let params = definition.params.iter().map(|param| {
-        json!({
-            "name": param.name,
-            "type": format!("{:?}", param.kind).to_lowercase(),
-            "default": param.default,
-            "choices": param.choices,
-            "description": param.description,
-        })
-    });
-    let paused = service.paused().contains(definition.dag.id());
-    let shown = Shown { dag: Dag::new(&service, &entry, paused), params: params.collect(), graph: graph.collect() };
-    Ok(([(header::ETAG, format!("W/\"{}-{paused}\"", definition.version))], Json(shown)))
+    let paused = service.paused().contains(entry.definition.dag.id());
+    let tag = format!("W/\"{}-{paused}\"", entry.definition.version);
+    Ok(([(header::ETAG, tag)], Json(DagDetail::new(&service, &entry, paused))))
 }
 
-#[derive(Debug, Deserialize)]
+/// What is to change of a DAG.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = DagChange)]
 pub(super) struct Change {
+    /// Whether anything of it may begin.
     paused: bool,
     who: Option<String>,
     why: Option<String>,
 }
 
+/// Pauses a DAG, or lets it go on. What is going on goes on; what waits does not begin.
+#[utoipa::path(patch, path = "/dags/{dag}", operation_id = "change_dag", tag = "dags", params(("dag" = String, Path, description = "The DAG's name")),
+    request_body = Change, responses((status = 200, body = Dag)))]
 pub(super) async fn change(
     State(service): State<Arc<Service>>,
     Path(dag): Path<String>,
@@ -128,16 +58,25 @@ pub(super) async fn change(
     Ok(Json(Dag::new(&service, &entry, change.paused)))
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// A run that is asked for.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct NewRun {
+    /// By name; defaults are filled in.
+    #[schema(value_type = BTreeMap<String, Value>)]
     params: Map<String, Value>,
+    /// What the run is about; now by default.
     logical_date: Option<Timestamp>,
+    /// The data it is about; given together with its end.
     data_interval_start: Option<Timestamp>,
+    /// Not before the start.
     data_interval_end: Option<Timestamp>,
+    /// Only these tasks; none is all.
     tasks: Vec<String>,
+    /// Transactional SQL is run and rolled back.
     dry_run: bool,
     /// Asked for twice with one id, a run is made once.
+    #[schema(min_length = 8, max_length = 64, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{7,63}$")]
     run_id: Option<String>,
     /// Also when there is a run of this DAG about the same logical date.
     again: bool,
@@ -145,6 +84,13 @@ pub(super) struct NewRun {
     why: Option<String>,
 }
 
+/// Makes a run of a DAG. Durable when it is answered.
+#[utoipa::path(post, path = "/dags/{dag}/runs", operation_id = "start_run", tag = "runs", params(("dag" = String, Path, description = "The DAG's name")),
+    request_body = NewRun, responses(
+        (status = 201, description = "The run is made", body = wire::Run<'static>, headers(("Location" = String, description = "The run"))),
+        (status = 200, description = "The same request made it before", body = wire::Run<'static>, headers(("Location" = String, description = "The run"))),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+    ))]
 pub(super) async fn trigger(
     State(service): State<Arc<Service>>,
     Path(dag): Path<String>,
@@ -183,22 +129,15 @@ fn run_id(text: String) -> Result<RunId, Problem> {
 }
 
 /// What is wrong with the projects.
-pub(super) async fn problems(State(service): State<Arc<Service>>) -> Json<Page<Value>> {
+///
+/// What `backstop check` would say of the files.
+#[utoipa::path(get, path = "/problems", operation_id = "list_problems", tag = "dags", responses((status = 200, body = Page<Finding>)))]
+pub(super) async fn problems(State(service): State<Arc<Service>>) -> Json<Page<Finding>> {
     let catalog = service.catalog();
-    let of_files = catalog.troubles().iter().flat_map(|trouble| {
-        trouble.diagnostics.iter().map(|diagnostic| {
-            let mut shown = diagnostic.to_json();
-            shown["project"] = Value::from(trouble.project.to_string_lossy());
-            shown
-        })
-    });
-    let doubles = catalog.doubles().iter().map(|(dag, first, second)| {
-        json!({
-            "severity": "error",
-            "message": format!("DAG `{dag}` is in two projects; that of {} is used", first.display()),
-            "project": second.to_string_lossy(),
-            "hint": "rename one of them",
-        })
-    });
+    let of_files = catalog
+        .troubles()
+        .iter()
+        .flat_map(|trouble| trouble.diagnostics.iter().map(|diagnostic| Finding::new(diagnostic, &trouble.project)));
+    let doubles = catalog.doubles().iter().map(|(dag, first, second)| Finding::double(dag.as_str(), first, second));
     Json(Page { items: of_files.chain(doubles).collect(), next: None })
 }

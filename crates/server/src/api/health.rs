@@ -2,25 +2,32 @@
 
 use super::{Page, Query, rows};
 use crate::Problem;
+use crate::wire::steer::{Act, Health, Pool, Status};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use backstop_runtime::service::Service;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::sync::Arc;
+use utoipa::IntoParams;
 
-pub(super) async fn health(State(service): State<Arc<Service>>) -> Result<Json<Value>, Problem> {
+/// Whether the service takes work.
+///
+/// 200 when the store can write. Needs no token.
+#[utoipa::path(get, path = "/health", operation_id = "get_health", tag = "service", responses((status = 200, body = Health)), security(()))]
+pub(super) async fn health(State(service): State<Arc<Service>>) -> Result<Json<Health>, Problem> {
     if service.is_stopping() {
         return Err(backstop_runtime::service::Error::Stopping.into());
     }
     // What cannot write is not healthy: this goes through the store's writer to the disk.
     service.store().flush().await?;
-    Ok(Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })))
+    Ok(Json(Health { status: Status::Ok, version: env!("CARGO_PKG_VERSION") }))
 }
 
+/// Numbers for Prometheus.
+#[utoipa::path(get, path = "/metrics", operation_id = "get_metrics", tag = "service", responses((status = 200, body = String, content_type = "text/plain; version=0.0.4")))]
 pub(super) async fn metrics(State(service): State<Arc<Service>>) -> impl IntoResponse {
     let counts = service.counts();
     let mut text = String::new();
@@ -72,29 +79,27 @@ fn escaped(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-pub(super) async fn pools(State(service): State<Arc<Service>>) -> Json<Page<Value>> {
-    let items = service.slots().pools().into_iter();
-    let items = items.map(|pool| json!({ "pool": pool.name, "slots": pool.slots, "used": pool.used, "waiting": pool.waiting }));
-    Json(Page { items: items.collect(), next: None })
+/// The pools, their slots, and how many are in use.
+#[utoipa::path(get, path = "/pools", operation_id = "list_pools", tag = "service", responses((status = 200, body = Page<Pool>)))]
+pub(super) async fn pools(State(service): State<Arc<Service>>) -> Json<Page<Pool>> {
+    Json(Page { items: service.slots().pools().into_iter().map(Pool::from).collect(), next: None })
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Before {
     /// The cursor: only what is older than this.
     before: Option<u64>,
+    /// Rows of the page; 50 by default.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
-pub(super) async fn audit(
-    State(service): State<Arc<Service>>,
-    Query(wanted): Query<Before>,
-) -> Result<Json<Page<Value>>, Problem> {
+/// Who did what to other things than one run, newest first.
+#[utoipa::path(get, path = "/audit", operation_id = "list_acts", tag = "service", params(Before), responses((status = 200, body = Page<Act>)))]
+pub(super) async fn audit(State(service): State<Arc<Service>>, Query(wanted): Query<Before>) -> Result<Json<Page<Act>>, Problem> {
     let limit = rows(wanted.limit)?;
     let acts = service.store().acts(wanted.before, limit).await?;
     let next = (acts.len() == limit as usize).then(|| acts.last().map(|row| row.seq.to_string())).flatten();
-    let items = acts
-        .into_iter()
-        .map(|row| json!({ "seq": row.seq, "at": row.act.at, "who": row.act.who, "why": row.act.why, "what": row.act.what }));
-    Ok(Json(Page { items: items.collect(), next }))
+    Ok(Json(Page { items: acts.into_iter().map(Act::from).collect(), next }))
 }

@@ -3,6 +3,7 @@
 //! Lists are objects with `items` and `next`; `next` is the cursor of the next page, null behind the last.
 
 mod dags;
+mod document;
 mod health;
 mod operate;
 mod runs;
@@ -12,48 +13,51 @@ use crate::Problem;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, header};
-use axum::routing::{get, post};
 use axum::{Json, Router};
 use backstop_runtime::service::{Service, Who};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Rows of a page, where the request does not say.
 const PAGE: u32 = 50;
 /// Rows of a page at most.
 const PAGE_MAX: u32 = 1000;
 
-/// All routes.
-pub(crate) fn routes(service: Arc<Service>) -> Router {
-    let api = Router::new()
-        .route("/dags", get(dags::list))
-        .route("/dags/{dag}", get(dags::show).patch(dags::change))
-        .route("/dags/{dag}/runs", post(dags::trigger))
-        .route("/problems", get(dags::problems))
-        .route("/runs", get(runs::list))
-        .route("/runs/{run}", get(runs::show))
-        .route("/runs/{run}/tasks", get(runs::tasks))
-        .route("/runs/{run}/statements", get(runs::statements))
-        .route("/runs/{run}/events", get(runs::events))
-        .route("/runs/{run}/why", get(runs::why))
-        .route("/runs/{run}/cancel", post(runs::cancel))
-        .route("/runs/{run}/resolve", post(runs::resolve))
-        .route("/runs/{run}/clear", post(operate::clear))
-        .route("/runs/{run}/retry", post(operate::retry))
-        .route("/runs/{run}/mark", post(operate::mark))
-        .route("/runs/{run}/tasks/{task}/cancel", post(operate::cancel))
-        .route("/runs/{run}/tasks/{task}/why", get(operate::why))
-        .route("/pools", get(health::pools))
-        .route("/audit", get(health::audit))
-        .route("/stream", get(stream::stream));
-    Router::new()
-        .route("/health", get(health::health))
-        .route("/metrics", get(health::metrics))
-        .nest("/api/v1", api)
-        .fallback(nothing)
-        .method_not_allowed_fallback(not_so)
-        .with_state(service)
+/// All routes, each with its description.
+pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
+    let api = OpenApiRouter::new()
+        .routes(routes!(dags::list))
+        .routes(routes!(dags::show, dags::change))
+        .routes(routes!(dags::trigger))
+        .routes(routes!(dags::problems))
+        .routes(routes!(runs::list))
+        .routes(routes!(runs::show))
+        .routes(routes!(runs::tasks))
+        .routes(routes!(runs::statements))
+        .routes(routes!(runs::events))
+        .routes(routes!(runs::why))
+        .routes(routes!(runs::cancel))
+        .routes(routes!(runs::resolve))
+        .routes(routes!(operate::clear))
+        .routes(routes!(operate::retry))
+        .routes(routes!(operate::mark))
+        .routes(routes!(operate::cancel))
+        .routes(routes!(operate::why))
+        .routes(routes!(health::pools))
+        .routes(routes!(health::audit))
+        .routes(routes!(stream::stream))
+        .routes(routes!(document::document));
+    OpenApiRouter::new().routes(routes!(health::health)).routes(routes!(health::metrics)).nest("/api/v1", api)
+}
+
+/// What serves them.
+pub(crate) fn router(service: Arc<Service>) -> Router {
+    let (router, _) = routes().split_for_parts();
+    router.fallback(nothing).method_not_allowed_fallback(not_so).with_state(service)
 }
 
 async fn nothing() -> Problem {
@@ -71,9 +75,12 @@ async fn not_so() -> Problem {
 }
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Page<T> {
+    /// The rows.
     items: Vec<T>,
+    /// The cursor of the next page; null behind the last row.
+    #[schema(required)]
     next: Option<String>,
 }
 
@@ -123,7 +130,8 @@ impl From<axum::extract::rejection::QueryRejection> for Problem {
 }
 
 /// Who asks, and why; in the body of everything that changes something.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct By {
     /// Who; `api` when nobody says.
     who: Option<String>,

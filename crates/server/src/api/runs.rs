@@ -1,6 +1,7 @@
 //! Runs: what they are, what they did, why they wait, and steering them.
 
 use super::{Body, By, Page, Query, rows};
+use crate::wire::steer::{RunWhy, TaskInstance, Waiting};
 use crate::{Problem, wire};
 use axum::Json;
 use axum::extract::{Path, State};
@@ -8,26 +9,33 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use backstop_runtime::service::{Service, Standing};
-use backstop_store::{InstanceRow, RunFilter, RunRow};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use backstop_store::{RunFilter, RunRow};
+use serde::Deserialize;
 use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
 
 /// Events of a page at most.
 const EVENTS_MAX: usize = 1000;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Wanted {
+    /// Only of this DAG.
     dag: Option<String>,
     /// Only runs that are not over.
     unfinished: bool,
     /// The cursor: only runs made before this one.
     before: Option<String>,
+    /// Rows of the page; 50 by default.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
+/// Runs, newest first.
+#[utoipa::path(get, path = "/runs", operation_id = "list_runs", tag = "runs", params(Wanted),
+    responses(
+        (status = 200, body = Page<wire::Run<'static>>),
+    ))]
 pub(super) async fn list(State(service): State<Arc<Service>>, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
     let limit = rows(wanted.limit)?;
     let filter = RunFilter {
@@ -50,6 +58,12 @@ async fn find(service: &Service, run: String) -> Result<RunRow, Problem> {
     service.store().run(&run).await?.ok_or_else(|| Problem::not_found(format!("there is no run `{run}`")))
 }
 
+/// One run.
+#[utoipa::path(get, path = "/runs/{run}", operation_id = "get_run", tag = "runs", params(("run" = String, Path, description = "The run's id"), ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer")),
+    responses(
+        (status = 200, body = wire::Run<'static>, headers(("ETag" = String, description = "Changes with everything that happens to the run"))),
+        (status = 304, description = "Nothing has happened since"),
+    ))]
 pub(super) async fn show(
     State(service): State<Arc<Service>>,
     Path(run): Path<String>,
@@ -63,43 +77,32 @@ pub(super) async fn show(
     Ok(([(header::ETAG, tag)], Json(wire::Run::new(&row, false))).into_response())
 }
 
-#[derive(Debug, Serialize)]
-pub(super) struct Instance {
-    task: String,
-    map_index: Option<u32>,
-    state: String,
-    try_number: u32,
-    started_at: Option<Timestamp>,
-    ended_at: Option<Timestamp>,
-    error: Option<String>,
-}
-
-impl From<InstanceRow> for Instance {
-    fn from(row: InstanceRow) -> Self {
-        Self {
-            task: row.instance.task.to_string(),
-            map_index: row.instance.map_index,
-            state: row.state,
-            try_number: row.try_number,
-            started_at: row.started_at,
-            ended_at: row.ended_at,
-            error: row.error,
-        }
-    }
-}
-
-pub(super) async fn tasks(State(service): State<Arc<Service>>, Path(run): Path<String>) -> Result<Json<Page<Instance>>, Problem> {
+/// The task instances of a run, in the order they were first seen.
+#[utoipa::path(get, path = "/runs/{run}/tasks", operation_id = "list_task_instances", tag = "runs", params(("run" = String, Path, description = "The run's id")),
+    responses(
+        (status = 200, body = Page<TaskInstance>),
+    ))]
+pub(super) async fn tasks(
+    State(service): State<Arc<Service>>,
+    Path(run): Path<String>,
+) -> Result<Json<Page<TaskInstance>>, Problem> {
     let row = find(&service, run).await?;
     let instances = service.store().instances(&row.header.run_id).await?;
-    Ok(Json(Page { items: instances.into_iter().map(Instance::from).collect(), next: None }))
+    Ok(Json(Page { items: instances.into_iter().map(TaskInstance::from).collect(), next: None }))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct OfTask {
+    /// Only of this task.
     task: Option<String>,
 }
 
+/// The statements of a run, in the order they ran.
+#[utoipa::path(get, path = "/runs/{run}/statements", operation_id = "list_statements", tag = "runs", params(("run" = String, Path, description = "The run's id"), OfTask),
+    responses(
+        (status = 200, body = Page<wire::Statement<'static>>),
+    ))]
 pub(super) async fn statements(
     State(service): State<Arc<Service>>,
     Path(run): Path<String>,
@@ -111,14 +114,21 @@ pub(super) async fn statements(
     Ok(Json(Page { items, next: None }).into_response())
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct After {
     /// The cursor: only events behind this one.
     after: u64,
+    /// Rows of the page; 50 by default.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
+/// The log of a run.
+#[utoipa::path(get, path = "/runs/{run}/events", operation_id = "list_events", tag = "runs", params(("run" = String, Path, description = "The run's id"), After),
+    responses(
+        (status = 200, body = Page<wire::EventLine<'static>>),
+    ))]
 pub(super) async fn events(
     State(service): State<Arc<Service>>,
     Path(run): Path<String>,
@@ -133,7 +143,11 @@ pub(super) async fn events(
 }
 
 /// Why a run is not further: how it stands, and what each instance of it waits for that the service holds back.
-pub(super) async fn why(State(service): State<Arc<Service>>, Path(run): Path<String>) -> Result<Json<Value>, Problem> {
+#[utoipa::path(get, path = "/runs/{run}/why", operation_id = "explain_run", tag = "runs", params(("run" = String, Path, description = "The run's id")),
+    responses(
+        (status = 200, body = RunWhy),
+    ))]
+pub(super) async fn why(State(service): State<Arc<Service>>, Path(run): Path<String>) -> Result<Json<RunWhy>, Problem> {
     let row = find(&service, run).await?;
     let run = row.header.run_id.clone();
     let standing = service.standing(&run);
@@ -149,30 +163,17 @@ pub(super) async fn why(State(service): State<Arc<Service>>, Path(run): Path<Str
         Standing::Unknown => "another process drives it".into(),
     };
     let instances = service.store().instances(&run).await?;
-    let waiting: Vec<Value> = instances
-        .iter()
-        .filter_map(|row| {
-            let shortage = service.slots().shortage(&run, &row.instance)?;
-            let holders: Vec<Value> = shortage
-                .holders
-                .iter()
-                .map(|claim| json!({ "run_id": claim.run.as_str(), "task": claim.instance.to_string(), "slots": claim.slots }))
-                .collect();
-            Some(json!({
-                "task": row.instance.task.as_str(),
-                "map_index": row.instance.map_index,
-                "why": shortage.to_string(),
-                "pool": shortage.pool.as_deref(),
-                "used": shortage.used,
-                "size": shortage.size,
-                "holders": holders,
-                "waiting": shortage.waiting,
-            }))
-        })
-        .collect();
-    Ok(Json(json!({ "run_id": run.as_str(), "state": row.state, "why": told, "waiting": waiting })))
+    let waiting =
+        instances.iter().filter_map(|row| Some(Waiting::new(row, &service.slots().shortage(&run, &row.instance)?))).collect();
+    Ok(Json(RunWhy { run_id: run.to_string(), state: row.state, why: told, waiting }))
 }
 
+/// Cancels a run: what is running is killed on its server.
+#[utoipa::path(post, path = "/runs/{run}/cancel", operation_id = "cancel_run", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = By,
+    responses(
+        (status = 202, body = wire::Run<'static>),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+    ))]
 pub(super) async fn cancel(
     State(service): State<Arc<Service>>,
     Path(run): Path<String>,
@@ -184,17 +185,29 @@ pub(super) async fn cancel(
     Ok((StatusCode::ACCEPTED, Json(wire::Run::new(&row, false))).into_response())
 }
 
-#[derive(Debug, Deserialize)]
+/// What became of an attempt in doubt.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Resolution {
+    /// Its task.
     task: String,
+    /// Which instance of a mapped task, from 0.
     map_index: Option<u32>,
     /// Whether what the attempt was doing took effect.
     took_effect: bool,
+    /// Who; `api` when nobody says.
     who: Option<String>,
+    /// How they know.
+    #[schema(min_length = 1, pattern = r"\S")]
     why: String,
 }
 
+/// Says what became of an attempt in doubt.
+#[utoipa::path(post, path = "/runs/{run}/resolve", operation_id = "resolve_doubt", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = Resolution,
+    responses(
+        (status = 202, body = wire::Run<'static>),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+    ))]
 pub(super) async fn resolve(
     State(service): State<Arc<Service>>,
     Path(run): Path<String>,

@@ -1,13 +1,13 @@
 //! The live stream: server-sent events, numbered, so that who was away for a moment loses nothing.
 
 use crate::wire;
+use crate::wire::stream::{Gap, OfDags, OfRun};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use backstop_runtime::service::Service;
 use backstop_runtime::service::live::{LiveEvent, What};
 use futures_util::stream::{self, Stream};
-use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,14 @@ use tokio::sync::broadcast::error::RecvError;
 /// How often a line is sent when nothing happens, so that a dead link is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// From behind `Last-Event-ID`, or from now on. An event of the type `gap` says that something was missed: read the lists again.
+/// What happens, as server-sent events.
+///
+/// From behind `Last-Event-ID`, or from now on. `run` is an event of a run, `dags` says that DAGs changed or were paused, and `gap` that
+/// something was missed: read the lists again. The data of each is JSON.
+#[utoipa::path(get, path = "/stream", operation_id = "stream", tag = "service",
+    params(("Last-Event-ID" = Option<u64>, Header, description = "The number of the last event that was read")),
+    responses((status = 200, body = String, content_type = "text/event-stream",
+        description = "Without end; the data of each event has the schema of its name: `run` StreamRun, `dags` StreamDags, `gap` StreamGap")))]
 pub(super) async fn stream(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
@@ -39,16 +46,19 @@ pub(super) async fn stream(
 }
 
 fn gap() -> Event {
-    Event::default().event("gap").data("{}")
+    Event::default().event("gap").data(to_json(&Gap {}))
 }
 
 fn to_sse(event: &LiveEvent) -> Event {
     let (name, data) = match &event.what {
         What::Run { run, dag, recorded } => {
-            let line = serde_json::to_value(wire::EventLine::new(run, recorded)).unwrap_or_default();
-            ("run", json!({ "dag": dag.as_str(), "event": line }))
+            ("run", to_json(&OfRun { dag: dag.as_str(), event: wire::EventLine::new(run, recorded) }))
         }
-        What::CatalogChanged => ("dags", json!({})),
+        What::CatalogChanged => ("dags", to_json(&OfDags {})),
     };
-    Event::default().id(event.number.to_string()).event(name).data(data.to_string())
+    Event::default().id(event.number.to_string()).event(name).data(data)
+}
+
+fn to_json(data: &impl serde::Serialize) -> String {
+    serde_json::to_string(data).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, reason = "the names are those of `backstop_core::event`, which documents them")]
 
-use super::{Failed, Record, json, only_tasks, run_type};
+use super::{Failed, Record, json, names, only_tasks, run_type};
 use backstop_core::event::{
     self as core, Afterwards, CancelCause, Evidence, FailureClass, Mark, Occasion, Promise, Restart, SegmentCommit, SkipCause,
 };
@@ -10,18 +10,24 @@ use backstop_core::{InstanceId, TaskId};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// One event; `type` says which.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event<'a> {
     RunCreated {
         dag: &'a str,
         version: &'a str,
+        #[schema(required)]
         logical_date: Option<Timestamp>,
+        #[schema(required)]
         data_interval_start: Option<Timestamp>,
+        #[schema(required)]
         data_interval_end: Option<Timestamp>,
+        #[schema(value_type = names::RunType)]
         run_type: &'static str,
+        #[schema(value_type = BTreeMap<String, Value>)]
         params: Value,
         only_tasks: Vec<&'a str>,
         dry_run: bool,
@@ -45,7 +51,9 @@ pub enum Event<'a> {
     AttemptSucceeded {
         #[serde(flatten)]
         attempt: Attempt<'a>,
+        #[schema(required)]
         result: Option<Value>,
+        #[schema(required)]
         follow: Option<Vec<&'a str>>,
     },
     AttemptDeferred {
@@ -79,9 +87,12 @@ pub enum Event<'a> {
     TaskSkipped {
         #[serde(flatten)]
         instance: Instance<'a>,
+        #[schema(value_type = names::SkipCause)]
         cause: &'static str,
         /// The branch that went elsewhere.
+        #[schema(required)]
         branch: Option<&'a str>,
+        #[schema(required)]
         reason: Option<&'a str>,
     },
     TaskUpstreamFailed(Instance<'a>),
@@ -89,6 +100,7 @@ pub enum Event<'a> {
     CallbackFinished {
         #[serde(flatten)]
         callback: Callback<'a>,
+        #[schema(required)]
         failure: Option<Failed<'a>>,
     },
     OperatorActed {
@@ -98,12 +110,14 @@ pub enum Event<'a> {
     },
     CancelRequested {
         reason: &'a str,
+        #[schema(value_type = names::CancelCause)]
         cause: &'static str,
     },
     RunReopened,
     InstancesCleared {
         instances: Vec<Instance<'a>>,
         /// `beginning` or `last_commit`.
+        #[schema(value_type = names::Restart)]
         restart: &'static str,
     },
     TaskUnexpanded {
@@ -114,6 +128,7 @@ pub enum Event<'a> {
         #[serde(flatten)]
         instance: Instance<'a>,
         /// `success` or `failed`.
+        #[schema(value_type = names::Mark)]
         mark: &'static str,
     },
     InstanceCancelRequested {
@@ -121,8 +136,11 @@ pub enum Event<'a> {
         instance: Instance<'a>,
         reason: &'a str,
         /// `fail`, `clear`, or `mark`.
+        #[schema(value_type = names::Afterwards)]
         then: &'static str,
+        #[schema(required, value_type = Option<names::Restart>)]
         restart: Option<&'static str>,
+        #[schema(required, value_type = Option<names::Mark>)]
         mark: Option<&'static str>,
     },
     RunStuck {
@@ -133,9 +151,10 @@ pub enum Event<'a> {
     RunCancelled,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Instance<'a> {
     task: &'a str,
+    #[schema(required)]
     map_index: Option<u32>,
 }
 
@@ -145,7 +164,7 @@ impl<'a> From<&'a InstanceId> for Instance<'a> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Attempt<'a> {
     #[serde(flatten)]
     instance: Instance<'a>,
@@ -170,12 +189,14 @@ fn attempt(instance: &InstanceId, try_number: u32) -> Attempt<'_> {
     Attempt { instance: instance.into(), try_number }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Commit<'a> {
     segment: u32,
     digest: &'a str,
+    #[schema(value_type = names::Promise)]
     promise: &'static str,
     /// Why no more is promised.
+    #[schema(required)]
     promise_reason: Option<&'a str>,
     #[serde(flatten)]
     evidence: Known<'a>,
@@ -201,8 +222,9 @@ impl<'a> From<&'a SegmentCommit> for Commit<'a> {
 }
 
 /// How an outcome is known.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Known<'a> {
+    #[schema(value_type = names::Evidence)]
     evidence: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     who: Option<&'a str>,
@@ -228,11 +250,14 @@ impl<'a> From<&'a Evidence> for Known<'a> {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Callback<'a> {
+    #[schema(required)]
     task: Option<&'a str>,
+    #[schema(required)]
     map_index: Option<u32>,
     try_number: u32,
+    #[schema(value_type = names::Occasion)]
     occasion: &'static str,
     place: u32,
 }

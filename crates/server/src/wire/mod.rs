@@ -1,7 +1,11 @@
 //! What machines read, of runs: the JSON of the API, of `run --json` and of `runs --json`. These shapes are a promise: fields are added,
 //! never renamed or removed. Times are RFC 3339 in UTC.
 
+pub(crate) mod dag;
 pub mod event;
+mod names;
+pub(crate) mod steer;
+pub(crate) mod stream;
 
 use backstop_core::RunId;
 use backstop_core::event::{Failure, RunHeader, RunType, StatementRecord};
@@ -11,9 +15,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// One event, as a line of NDJSON.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct EventLine<'a> {
     run_id: &'a str,
     seq: u64,
@@ -30,22 +35,33 @@ impl<'a> EventLine<'a> {
 }
 
 /// A run in a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Run<'a> {
     run_id: &'a str,
     dag: &'a str,
+    /// Where it is.
+    #[schema(value_type = names::RunState)]
     state: &'a str,
     /// Something is left to do of it, but its process is gone: it can be resumed.
     abandoned: bool,
+    /// Who asked for it.
+    #[schema(value_type = names::RunType)]
     run_type: &'static str,
+    #[schema(required)]
     logical_date: Option<Timestamp>,
+    #[schema(required)]
     data_interval_start: Option<Timestamp>,
+    #[schema(required)]
     data_interval_end: Option<Timestamp>,
     queued_at: Timestamp,
+    #[schema(required)]
     started_at: Option<Timestamp>,
+    #[schema(required)]
     ended_at: Option<Timestamp>,
     /// Callbacks that have not run. A run that is over may have some.
     callbacks_pending: u64,
+    /// With defaults filled in.
+    #[schema(value_type = BTreeMap<String, Value>)]
     params: Value,
     only_tasks: Vec<&'a str>,
     dry_run: bool,
@@ -78,11 +94,13 @@ impl<'a> Run<'a> {
 }
 
 /// A statement that ran. `segment` is null in a segment that failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Statement<'a> {
     task: &'a str,
+    #[schema(required)]
     map_index: Option<u32>,
     try_number: u32,
+    #[schema(required)]
     segment: Option<u32>,
     #[serde(flatten)]
     record: Record<'a>,
@@ -101,12 +119,13 @@ impl<'a> From<&'a StatementRow> for Statement<'a> {
 }
 
 /// How a statement ran.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Record<'a> {
     number: u32,
     line: u32,
     summary: &'a str,
     duration_us: u64,
+    #[schema(required)]
     rows_affected: Option<u64>,
     rows_returned: u64,
     notices: &'a [String],
@@ -127,18 +146,26 @@ impl<'a> From<&'a StatementRecord> for Record<'a> {
 }
 
 /// Why something failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Failed<'a> {
+    #[schema(value_type = names::FailureClass)]
     class: &'static str,
     message: &'a str,
     causes: &'a [String],
+    #[schema(required)]
     file: Option<&'a str>,
+    #[schema(required)]
     line: Option<u32>,
+    #[schema(required)]
     column: Option<u32>,
+    #[schema(required)]
     statement: Option<u32>,
+    #[schema(required)]
     sqlstate: Option<&'a str>,
+    #[schema(required)]
     native_code: Option<&'a str>,
     effect: &'a str,
+    #[schema(required)]
     hint: Option<&'a str>,
     statements: Vec<Record<'a>>,
 }

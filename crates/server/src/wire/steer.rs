@@ -1,0 +1,188 @@
+//! What is asked of runs, why they wait, and how the service is, as machines read it.
+
+use backstop_runtime::slots::{PoolUse, Shortage};
+use backstop_store::{ActRow, InstanceRow};
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Task instances that an action is about.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Acted {
+    pub(crate) run_id: String,
+    /// Nothing was done: this is what would be.
+    pub(crate) dry_run: bool,
+    /// Such as `load`, or `load[3]` of a mapped task.
+    pub(crate) instances: Vec<String>,
+}
+
+/// A task instance of a run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TaskInstance {
+    /// Its task.
+    task: String,
+    /// Which instance of a mapped task, from 0.
+    #[schema(required)]
+    map_index: Option<u32>,
+    /// Where it is.
+    #[schema(value_type = super::names::InstanceState)]
+    state: String,
+    /// Its last try, 0 before the first.
+    try_number: u32,
+    /// Of the last try.
+    #[schema(required)]
+    started_at: Option<Timestamp>,
+    /// Of the last try; of an instance that will not run, when that was decided.
+    #[schema(required)]
+    ended_at: Option<Timestamp>,
+    /// The last failure's message, also after a later try went well.
+    #[schema(required)]
+    error: Option<String>,
+}
+
+impl From<InstanceRow> for TaskInstance {
+    fn from(row: InstanceRow) -> Self {
+        Self {
+            task: row.instance.task.to_string(),
+            map_index: row.instance.map_index,
+            // The store's own word for what the core, the log and Airflow call so.
+            state: if row.state == "deferred" { "up_for_reschedule".to_owned() } else { row.state },
+            try_number: row.try_number,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            error: row.error,
+        }
+    }
+}
+
+/// Why a task instance does not run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InstanceWhy {
+    pub(crate) run_id: String,
+    pub(crate) task: String,
+    /// Which instance of a mapped task, from 0.
+    #[schema(required)]
+    pub(crate) map_index: Option<u32>,
+    /// In a sentence.
+    pub(crate) why: String,
+}
+
+/// How a run stands, and what its instances wait for that the service holds back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RunWhy {
+    pub(crate) run_id: String,
+    /// Where it is.
+    #[schema(value_type = super::names::RunState)]
+    pub(crate) state: String,
+    /// In a sentence.
+    pub(crate) why: String,
+    /// Its instances that wait for slots.
+    pub(crate) waiting: Vec<Waiting>,
+}
+
+/// A task instance that waits for slots.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Waiting {
+    task: String,
+    /// Which instance of a mapped task, from 0.
+    #[schema(required)]
+    map_index: Option<u32>,
+    /// In a sentence.
+    why: String,
+    /// The pool that is full; null when as many tasks as may go on at once are going on.
+    #[schema(required)]
+    pool: Option<String>,
+    /// Slots in use.
+    used: u32,
+    /// Slots there are.
+    size: u32,
+    /// Who has them; some of them, when they are many.
+    holders: Vec<Holder>,
+    /// How many wait too, in front of it or not.
+    waiting: usize,
+}
+
+impl Waiting {
+    pub(crate) fn new(row: &InstanceRow, shortage: &Shortage) -> Self {
+        Self {
+            task: row.instance.task.to_string(),
+            map_index: row.instance.map_index,
+            why: shortage.to_string(),
+            pool: shortage.pool.as_deref().map(str::to_owned),
+            used: shortage.used,
+            size: shortage.size,
+            holders: shortage
+                .holders
+                .iter()
+                .map(|claim| Holder { run_id: claim.run.to_string(), task: claim.instance.to_string(), slots: claim.slots })
+                .collect(),
+            waiting: shortage.waiting,
+        }
+    }
+}
+
+/// Who has slots.
+#[derive(Debug, Serialize, ToSchema)]
+struct Holder {
+    run_id: String,
+    /// Such as `load`, or `load[3]` of a mapped task.
+    task: String,
+    slots: u32,
+}
+
+/// A pool of slots.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Pool {
+    /// Its name.
+    pool: String,
+    /// Its size; null is without limit.
+    #[schema(required)]
+    slots: Option<u32>,
+    /// Slots in use.
+    used: u32,
+    /// Instances that wait for it.
+    waiting: usize,
+}
+
+impl From<PoolUse> for Pool {
+    fn from(pool: PoolUse) -> Self {
+        Self { pool: pool.name, slots: pool.slots, used: pool.used, waiting: pool.waiting }
+    }
+}
+
+/// Something that somebody did to other things than one run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Act {
+    /// Grows.
+    seq: u64,
+    /// When.
+    at: Timestamp,
+    /// Who, as they said.
+    who: String,
+    /// In their words; may be empty.
+    why: String,
+    /// In a sentence.
+    what: String,
+}
+
+impl From<ActRow> for Act {
+    fn from(row: ActRow) -> Self {
+        Self { seq: row.seq, at: row.act.at, who: row.act.who, why: row.act.why, what: row.act.what }
+    }
+}
+
+/// How the service is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// What cannot take work is not healthy, and answers 503.
+    pub(crate) status: Status,
+    /// Of Backstop.
+    pub(crate) version: &'static str,
+}
+
+/// How the service is, in a word.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Ok,
+}
