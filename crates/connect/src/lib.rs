@@ -3,10 +3,12 @@
 //! This crate must not know: runs, DAGs, tasks, the store, YAML, templates. It sees statements, parameters, marker keys.
 //!
 //! Where to go next: [`session`] for the seam that every database implements, [`script`] for splitting SQL text into statements
-//! and segments, [`marker`] for the exactly-once protocol and [`prune`] for the markers nobody needs any more, [`error`] for classified errors; then one module a database.
+//! and segments, [`marker`] for the exactly-once protocol and [`prune`] for the markers nobody needs any more, [`lookout`] for watching sessions at work, [`error`]
+//! for classified errors; then one module a database.
 
 pub mod config;
 pub mod error;
+pub mod lookout;
 pub mod marker;
 #[cfg(feature = "mysql")]
 pub mod mysql;
@@ -23,6 +25,7 @@ mod words;
 
 pub use config::{Config, Secret};
 pub use error::{Error, ErrorKind};
+pub use lookout::{Blocker, Lookout, Progress, Sighting, View};
 pub use marker::{MarkerKey, MarkerRow, MarkerTable, Probe};
 pub use script::Dialect;
 pub use session::{Canceller, Capabilities, Connector, Observer, Session, Unit, UnitError, UnitOutcome};

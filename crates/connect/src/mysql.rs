@@ -7,6 +7,7 @@
 //! Reading order: `session` for the traits, `unit` for what commits, `marker` for the table; `value` and `error` translate.
 
 mod error;
+mod lookout;
 mod marker;
 mod session;
 mod settings;
@@ -15,6 +16,7 @@ mod value;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::lookout::Lookout;
 use crate::marker::MarkerTable;
 use crate::script::Dialect;
 use crate::session::{Capabilities, Connector, Session};
@@ -72,5 +74,17 @@ impl Connector for MySqlConnector {
 
     async fn open(&self) -> Result<Box<dyn Session>, Error> {
         Ok(Box::new(session::MySqlSession::open(self.shared.clone()).await?))
+    }
+
+    fn server(&self) -> String {
+        self.shared.settings.server()
+    }
+
+    fn has_lookout(&self) -> bool {
+        true
+    }
+
+    async fn lookout(&self) -> Result<Option<Box<dyn Lookout>>, Error> {
+        Ok(Some(Box::new(lookout::MySqlLookout::open(self.shared.clone()).await?)))
     }
 }

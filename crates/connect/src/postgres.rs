@@ -12,6 +12,7 @@
 mod connect;
 mod error;
 mod link;
+mod lookout;
 mod marker;
 mod session;
 mod settings;
@@ -21,6 +22,7 @@ mod value;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::lookout::Lookout;
 use crate::marker::MarkerTable;
 use crate::script::Dialect;
 use crate::session::{Capabilities, Connector, Session};
@@ -29,6 +31,7 @@ use rustls::ClientConfig;
 use session::PostgresSession;
 use settings::Settings;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// Opens sessions on one PostgreSQL database.
@@ -43,9 +46,16 @@ struct Shared {
     tls: OnceLock<Option<Arc<ClientConfig>>>,
     /// Marker tables that were seen to exist, with their qualified and quoted names.
     tables: Mutex<HashMap<MarkerTable, String>>,
+    /// The server was seen not to know `client_connection_check_interval`.
+    lacks_connection_check: AtomicBool,
 }
 
 impl Shared {
+    fn new(settings: Settings) -> Self {
+        let lacks_connection_check = AtomicBool::new(false);
+        Self { settings, tls: OnceLock::new(), tables: Mutex::default(), lacks_connection_check }
+    }
+
     fn tls(&self) -> Result<Option<&Arc<ClientConfig>>, Error> {
         if let Some(tls) = self.tls.get() {
             return Ok(tls.as_ref());
@@ -62,7 +72,7 @@ impl PostgresConnector {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when a setting is unknown or wrong.
     pub fn new(config: &Config) -> Result<Self, Error> {
         let settings = Settings::read(config)?;
-        Ok(Self { shared: Arc::new(Shared { settings, tls: OnceLock::new(), tables: Mutex::default() }) })
+        Ok(Self { shared: Arc::new(Shared::new(settings)) })
     }
 }
 
@@ -89,5 +99,18 @@ impl Connector for PostgresConnector {
 
     async fn open(&self) -> Result<Box<dyn Session>, Error> {
         Ok(Box::new(PostgresSession::open(self.shared.clone()).await?))
+    }
+
+    fn server(&self) -> String {
+        self.shared.settings.server()
+    }
+
+    fn has_lookout(&self) -> bool {
+        true
+    }
+
+    async fn lookout(&self) -> Result<Option<Box<dyn Lookout>>, Error> {
+        let shared = Arc::new(Shared::new(self.shared.settings.of_lookout()));
+        Ok(Some(Box::new(lookout::PostgresLookout::open(shared).await?)))
     }
 }

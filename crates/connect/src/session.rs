@@ -1,12 +1,16 @@
 //! The seam: what every database implements.
 
 use crate::error::Error;
+use crate::lookout::Lookout;
 use crate::marker::{MarkerKey, MarkerRow, MarkerTable, Probe};
 use crate::script::Dialect;
 use crate::value::{Column, Value};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Bytes of a name in [`Session::introduce`] that every server keeps.
+pub const NAME_BYTES_MAX: usize = 63;
 
 /// What a kind of database can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,24 @@ pub trait Connector: Send + Sync {
     /// # Errors
     /// `Config`, `Unreachable` or `Refused`; the message says which of host, port, user, database, TLS is to blame.
     async fn open(&self) -> Result<Box<dyn Session>, Error>;
+
+    /// The server that it leads to, without user and database: sessions of connectors with the same server have ids of one kind.
+    fn server(&self) -> String {
+        self.target()
+    }
+
+    /// True when [`Self::lookout`] gives one.
+    fn has_lookout(&self) -> bool {
+        false
+    }
+
+    /// Opens a session from which others can be watched; `None` where a kind of database has nothing to see.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    async fn lookout(&self) -> Result<Option<Box<dyn Lookout>>, Error> {
+        Ok(None)
+    }
 }
 
 /// One statement to run.
@@ -213,6 +235,10 @@ pub trait Session: Send {
 
     /// The server's name of this session (backend pid, thread id), for people and for monitoring.
     fn server_id(&self) -> String;
+
+    /// Says on whose behalf the session works from the next unit on, so that people who look at the server see it. Costs no round trip of
+    /// its own; where the server has no place for it nothing happens. At most [`NAME_BYTES_MAX`] bytes are kept.
+    fn introduce(&mut self, _name: &str) {}
 
     /// False once the link is broken or its state is doubtful: close it.
     fn is_usable(&self) -> bool;

@@ -4,6 +4,7 @@
 //! and `missing` translate.
 
 mod error;
+mod lookout;
 mod marker;
 mod missing;
 mod session;
@@ -12,6 +13,7 @@ mod worker;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::lookout::Lookout;
 use crate::script::Dialect;
 use crate::session::{Capabilities, Connector, Session};
 use crate::settings;
@@ -119,5 +121,13 @@ impl Connector for SqliteConnector {
 
     async fn open(&self) -> Result<Box<dyn Session>, Error> {
         Ok(Box::new(session::SqliteSession::open(self.settings.clone()).await?))
+    }
+
+    fn has_lookout(&self) -> bool {
+        true
+    }
+
+    async fn lookout(&self) -> Result<Option<Box<dyn Lookout>>, Error> {
+        Ok(Some(Box::new(lookout::SqliteLookout)))
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use mysql_async::{LocalInfileError, OptsBuilder, SslOpts};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -81,6 +82,13 @@ impl Settings {
         format!("mysql://{}@{place}/{}", self.user, self.database.as_deref().unwrap_or_default())
     }
 
+    /// Where the server is.
+    pub(super) fn server(&self) -> String {
+        self.socket
+            .as_ref()
+            .map_or_else(|| format!("mysql://{}:{}", self.host, self.port), |socket| format!("mysql://[{socket}]"))
+    }
+
     /// Where the server is looked for, in words.
     pub(super) fn place(&self) -> String {
         match &self.socket {
@@ -108,6 +116,7 @@ impl Settings {
             .socket(self.socket.clone())
             .tcp_keepalive(Some(self.keepalives_idle))
             .tcp_nodelay(true)
+            .connect_attributes(HashMap::from([("program_name".to_owned(), "backstop".to_owned())]))
             .stmt_cache_size(0)
             .wait_timeout(Some(28_800))
             .setup(vec![format!("SET NAMES utf8mb4{database}")])

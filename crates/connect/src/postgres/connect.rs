@@ -2,7 +2,7 @@
 
 use super::error::{ServerMessage, lost};
 use super::link::{Link, Stream};
-use super::settings::{Settings, SslMode};
+use super::settings::{CONNECTION_CHECK, Settings, SslMode};
 use crate::error::{Error, ErrorKind};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::md5_hash;
@@ -13,6 +13,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -31,12 +32,28 @@ pub(super) struct Greeting {
     pub(super) major_version: u32,
 }
 
-/// Opens a connection and authenticates, within the connect time-out.
-pub(super) async fn open(settings: &Settings, tls: Option<&Arc<ClientConfig>>) -> Result<(Link, Greeting), Error> {
-    let opening = async {
+/// Opens a connection and authenticates, within the connect time-out. `lacks_check` is set when the server was seen to refuse
+/// [`CONNECTION_CHECK`].
+pub(super) async fn open(
+    settings: &Settings,
+    tls: Option<&Arc<ClientConfig>>,
+    lacks_check: &AtomicBool,
+) -> Result<(Link, Greeting), Error> {
+    let once = async |checks: bool| {
         let mut link = Link::new(transport(settings, tls).await?);
-        let greeting = start(&mut link, settings).await?;
-        Ok((link, greeting))
+        let greeting = start(&mut link, settings, checks).await?;
+        Ok::<_, Error>((link, greeting))
+    };
+    let opening = async {
+        let checks = settings.wants_connection_check() && !lacks_check.load(Ordering::Relaxed);
+        match once(checks).await {
+            // Older servers, those on systems that cannot tell, and some poolers do not know the setting.
+            Err(error) if checks && error.message.contains(CONNECTION_CHECK.0) => {
+                lacks_check.store(true, Ordering::Relaxed);
+                once(false).await
+            }
+            opened => opened,
+        }
     };
     within_connect_timeout(settings, opening).await
 }
@@ -141,11 +158,13 @@ fn tls_failed(settings: &Settings, source: io::Error) -> Error {
 }
 
 /// Startup message, authentication, and the server's greeting up to its first ReadyForQuery.
-async fn start(link: &mut Link, settings: &Settings) -> Result<Greeting, Error> {
+async fn start(link: &mut Link, settings: &Settings, checks: bool) -> Result<Greeting, Error> {
     let connecting = settings.connecting();
     let ours = [("user", settings.user.as_str()), ("database", settings.database.as_str()), ("client_encoding", "UTF8")];
     let theirs = settings.startup.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    frontend::startup_message(ours.into_iter().chain(theirs), link.outbound()).map_err(|_| embedded_nul(settings))?;
+    let check = checks.then_some(CONNECTION_CHECK);
+    frontend::startup_message(ours.into_iter().chain(theirs).chain(check), link.outbound())
+        .map_err(|_| embedded_nul(settings))?;
     let mut scram = None;
     let mut greeting = Greeting { key: BackendKey { process_id: 0, secret: 0 }, major_version: 0 };
     loop {

@@ -7,7 +7,9 @@ use super::link::Link;
 use super::value::{Decoding, column, decode, encode};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{MarkerKey, MarkerTable, Probe};
-use crate::session::{Call, Canceller, Ignore, Observer, Session, StatementOutcome, Unit, UnitError, UnitOutcome};
+use crate::session::{
+    Call, Canceller, Ignore, NAME_BYTES_MAX, Observer, Session, StatementOutcome, Unit, UnitError, UnitOutcome,
+};
 use crate::value::{Column, Value};
 use async_trait::async_trait;
 use fallible_iterator::FallibleIterator;
@@ -77,6 +79,9 @@ pub(super) struct PostgresSession {
     is_engaged: bool,
     pub(super) reset: Reset,
     resets_in_a_group: bool,
+    pub(super) major_version: u32,
+    /// On whose behalf it works, where that is to be seen on the server.
+    pub(super) name: Option<String>,
     /// A message arrived since the last one was sent. While false, a goodbye proves that nothing of what was sent was run.
     pub(super) has_answered: bool,
     /// Rows changed by the unit so far.
@@ -98,7 +103,7 @@ impl Observer for Rows {
 
 impl PostgresSession {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
-        let (link, greeting) = connect::open(&shared.settings, shared.tls()?).await?;
+        let (link, greeting) = connect::open(&shared.settings, shared.tls()?, &shared.lacks_connection_check).await?;
         let operation = format!("run a statement on {}", shared.settings.id);
         let mut session = Self {
             shared,
@@ -110,6 +115,8 @@ impl PostgresSession {
             is_engaged: false,
             reset: Reset::None,
             resets_in_a_group: greeting.major_version >= RESETS_IN_A_GROUP_SINCE,
+            major_version: greeting.major_version,
+            name: None,
             has_answered: false,
             rows_affected: 0,
             operation,
@@ -537,6 +544,13 @@ impl Session for PostgresSession {
 
     fn server_id(&self) -> String {
         self.key.process_id.to_string()
+    }
+
+    fn introduce(&mut self, name: &str) {
+        if !self.shared.settings.is_named {
+            let fits = |letter: &char| (' '..='~').contains(letter) && !matches!(letter, '\'' | '\\');
+            self.name = Some(name.chars().filter(fits).take(NAME_BYTES_MAX).collect());
+        }
     }
 
     fn is_usable(&self) -> bool {

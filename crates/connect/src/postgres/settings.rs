@@ -16,7 +16,12 @@ const SERVER_SETTINGS: &[&str] = &[
     "idle_in_transaction_session_timeout",
     "timezone",
     "role",
+    "client_connection_check_interval",
 ];
+
+/// How often a server looks whether the client of a running statement is still there (PostgreSQL 14 and newer, where its system can tell):
+/// so that the statement of a process that died does not go on for hours.
+pub(super) const CONNECTION_CHECK: (&str, &str) = ("client_connection_check_interval", "10s");
 
 const OUR_SETTINGS: &[&str] =
     &["sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "keepalives_idle", "keepalives_interval"];
@@ -59,6 +64,8 @@ pub(super) struct Settings {
     pub(super) keepalives_idle: Duration,
     pub(super) keepalives_interval: Duration,
     pub(super) startup: Vec<(String, String)>,
+    /// The connection has an `application_name` of its own, which stays as it is.
+    pub(super) is_named: bool,
 }
 
 impl Settings {
@@ -70,7 +77,8 @@ impl Settings {
             .iter()
             .filter_map(|key| settings::text(config, key).map(|value| ((*key).to_owned(), value.to_owned())))
             .collect();
-        if !config.extra.contains_key("application_name") {
+        let is_named = settings::text(config, "application_name").is_some();
+        if !is_named {
             startup.push(("application_name".to_owned(), "backstop".to_owned()));
         }
         Ok(Self {
@@ -88,7 +96,27 @@ impl Settings {
             keepalives_idle: settings::seconds(config, "keepalives_idle", Duration::from_secs(60))?,
             keepalives_interval: settings::seconds(config, "keepalives_interval", Duration::from_secs(15))?,
             startup,
+            is_named,
         })
+    }
+
+    /// The same, for the session of a lookout: it says what it is, and gives up soon.
+    pub(super) fn of_lookout(&self) -> Self {
+        let mut settings = self.clone();
+        settings.startup.retain(|(name, _)| !matches!(name.as_str(), "application_name" | "statement_timeout" | "lock_timeout"));
+        let own = [("application_name", "backstop watch"), ("statement_timeout", "5s"), ("lock_timeout", "1s")];
+        settings.startup.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        settings
+    }
+
+    /// True when nothing is said of [`CONNECTION_CHECK`] in the connection.
+    pub(super) fn wants_connection_check(&self) -> bool {
+        self.startup.iter().all(|(name, _)| name != CONNECTION_CHECK.0)
+    }
+
+    /// Where the server is.
+    pub(super) fn server(&self) -> String {
+        format!("postgresql://{}:{}", self.host, self.port)
     }
 
     /// True when the host is the folder of a Unix socket.

@@ -174,6 +174,11 @@ impl PostgresSession {
             for sql in opening(unit) {
                 self.put_command(sql, &[]).map_err(ours)?;
             }
+            if let Some(name) = &self.name {
+                // Only for the transaction: nothing is left behind.
+                let sql = format!("SET LOCAL application_name = '{name}'");
+                self.put_command(&sql, &[]).map_err(ours)?;
+            }
         }
         for place in sending.calls.clone() {
             if place > sending.calls.start {
@@ -218,7 +223,7 @@ impl PostgresSession {
                     Err(failure) => return Err(Failure::Refused(self.reset_failed(failure))),
                 }
             }
-            for _ in opening(unit) {
+            for _ in 0..opening(unit).count() + usize::from(self.name.is_some()) {
                 self.read_command().await?;
             }
         }
@@ -306,6 +311,13 @@ impl PostgresSession {
     }
 
     async fn run_bare(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
+        if let Some(name) = self.name.clone() {
+            match self.command(&format!("SET application_name = '{name}'")).await {
+                Err(Failure::Lost(error)) => return Err(UnitError::Partial { place: 0, error }),
+                // It is only shown to people.
+                Ok(_) | Err(Failure::Refused(_) | Failure::Stopped(_)) => {}
+            }
+        }
         for (place, call) in unit.calls.iter().enumerate() {
             match self.run(call, place, observer).await {
                 Ok(_) => {}

@@ -14,6 +14,7 @@ mod compound;
 mod digest;
 mod fault;
 mod lexer;
+mod outline;
 mod place;
 mod plan;
 mod split;
@@ -21,6 +22,7 @@ mod verb;
 
 pub use bind::{Bound, bind_names};
 pub use digest::digest;
+pub use outline::outline;
 pub use place::{statement_position_to_source, summary};
 pub use plan::{plan, session_statements_before};
 pub use split::split;

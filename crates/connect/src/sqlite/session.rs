@@ -1,8 +1,8 @@
 //! The async side of a session: hands work to the thread and passes on what it reports, at the observer's pace.
 
-use super::Settings;
 use super::marker::quoted;
 use super::worker::{Control, Event, OwnedCall, OwnedUnit, Stop, Worker};
+use super::{Settings, lookout};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{MarkerKey, MarkerTable, Probe};
 use crate::session::{Call, Canceller, Observer, Session, StatementOutcome, Unit, UnitError, UnitOutcome};
@@ -54,6 +54,7 @@ impl SqliteSession {
         let operation = format!("run a statement on {}", settings.id);
         let (work, mut queue) = mpsc::channel::<Work>(1);
         let (opened, open) = oneshot::channel();
+        lookout::note(&settings, number, &control);
         let for_thread = control.clone();
         let thread = std::thread::Builder::new().name(format!("sqlite-{number}"));
         let started = thread.spawn(move || match Worker::open(settings, for_thread) {
@@ -162,7 +163,7 @@ impl Session for SqliteSession {
     }
 
     fn server_id(&self) -> String {
-        format!("thread {}", self.number)
+        lookout::id(self.number)
     }
 
     fn is_usable(&self) -> bool {

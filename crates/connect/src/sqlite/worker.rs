@@ -53,6 +53,20 @@ pub(super) struct Control {
     is_running: AtomicBool,
     is_cancelled: AtomicBool,
     handle: Mutex<Option<InterruptHandle>>,
+    /// For who looks on from beside.
+    pub(super) standing: Mutex<Standing>,
+}
+
+/// How a session stands with the lock of its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has no transaction open, or one that only reads.
+    #[default]
+    Free,
+    /// It may write, and nobody else.
+    Holds(Instant),
+    /// Somebody else has the lock.
+    Waits(Instant),
 }
 
 impl Control {
@@ -98,6 +112,7 @@ impl Worker {
         self.control.is_running.store(true, Ordering::SeqCst);
         let done = work(self);
         self.control.is_running.store(false, Ordering::SeqCst);
+        self.look_at_lock();
         done
     }
 
@@ -112,13 +127,34 @@ impl Worker {
         Ok(())
     }
 
+    /// Says how the session stands with the lock; the time of the first of several equal answers stays.
+    fn stands(&self, standing: Standing) {
+        let mut known = self.control.standing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if std::mem::discriminant(&*known) != std::mem::discriminant(&standing) {
+            *known = standing;
+        }
+    }
+
+    /// After a step: whether the transaction that is open now may write.
+    fn look_at_lock(&self) {
+        let writes =
+            self.connection.transaction_state(None::<&str>).is_ok_and(|state| state == rusqlite::TransactionState::Write);
+        self.stands(if writes { Standing::Holds(Instant::now()) } else { Standing::Free });
+    }
+
     /// Repeats a step that somebody else's lock keeps from happening. SQLite waits inside each step; between them we can be cancelled.
     fn patiently<T>(&self, wait: Duration, step: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let until = Instant::now() + wait;
         loop {
             match step(&self.connection) {
-                Err(error) if is_busy(&error) && Instant::now() < until => self.check_cancelled()?,
-                done => return done.map_err(|source| self.classified(source)),
+                Err(error) if is_busy(&error) && Instant::now() < until => {
+                    self.stands(Standing::Waits(Instant::now()));
+                    self.check_cancelled()?;
+                }
+                done => {
+                    self.look_at_lock();
+                    return done.map_err(|source| self.classified(source));
+                }
             }
         }
     }
@@ -133,7 +169,9 @@ impl Worker {
         if self.connection.is_autocommit() {
             return Ok(());
         }
-        self.connection.execute_batch("ROLLBACK").map_err(|source| self.classified(source))
+        let done = self.connection.execute_batch("ROLLBACK").map_err(|source| self.classified(source));
+        self.look_at_lock();
+        done
     }
 
     /// Runs one statement. A lock is waited for only where nothing was delivered yet, so that no row is delivered twice.
@@ -155,11 +193,14 @@ impl Worker {
             let mut rows_returned = 0;
             match self.run_once(call, place, events, only_reads, &mut rows_returned) {
                 Ok(changes) => {
+                    self.look_at_lock();
                     let outcome = StatementOutcome { rows_affected: changes, rows_returned, duration: started.elapsed() };
                     send(events, Event::Finished(place, outcome.clone()))?;
                     return Ok(outcome);
                 }
-                Err(Step::Sqlite(error)) if is_busy(&error) && rows_returned == 0 && Instant::now() < until => {}
+                Err(Step::Sqlite(error)) if is_busy(&error) && rows_returned == 0 && Instant::now() < until => {
+                    self.stands(Standing::Waits(Instant::now()));
+                }
                 Err(Step::Sqlite(error)) => {
                     let mut error = self.classified(error);
                     error.hint =

@@ -257,3 +257,31 @@ async fn tls_is_verified_as_far_as_the_mode_says() {
         assert!(error.hint.as_deref().is_some_and(|hint| hint.contains("ssl_ca")), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_lookout_with_few_rights_says_which_is_missing() {
+    let Some(bed) = Bed::mariadb() else { return };
+    let mut root = bed.with_table().await;
+    let user = format!("plain_{}", bed.config.database.as_deref().unwrap());
+    run(&mut root, &format!("CREATE USER '{user}'@'%'")).await.unwrap();
+    run(&mut root, &format!("GRANT ALL ON `{}`.* TO '{user}'@'%'", bed.config.database.as_deref().unwrap())).await.unwrap();
+    let plain = bed.changed(|config| config.login = Some(user.clone()));
+    let session = plain.open().await.unwrap();
+    let mut lookout = plain.lookout().await.unwrap().unwrap();
+    let view = lookout.look(&[session.server_id()]).await.unwrap();
+    assert_eq!(view.sightings.len(), 1, "its own sessions are seen");
+    assert_eq!(view.limits.len(), 1);
+    assert!(view.limits[0].ends_with(&format!("GRANT PROCESS ON *.* TO '{user}'@'%'")), "{:?}", view.limits);
+}
+
+#[tokio::test]
+async fn the_rows_of_an_open_transaction_are_seen() {
+    let Some(bed) = Bed::mariadb() else { return };
+    let mut session = bed.with_table().await;
+    let id = session.server_id();
+    session.begin(None).await.unwrap();
+    run(&mut session, "INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')").await.unwrap();
+    let mut lookout = bed.connector.lookout().await.unwrap().unwrap();
+    suite::look_until(&mut lookout, &id, |sighting| sighting.rows == Some(3)).await;
+    session.rollback().await.unwrap();
+}

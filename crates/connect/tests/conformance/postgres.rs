@@ -372,3 +372,101 @@ async fn a_unit_behind_a_reset_that_fails_has_no_effect() {
     assert!(!session.is_usable());
     assert_eq!(bed.count("t"), 1);
 }
+
+#[tokio::test]
+async fn a_unit_shows_on_whose_behalf_it_works() {
+    let Some(bed) = Bed::postgres() else { return };
+    let read = "SELECT current_setting('application_name')";
+    let mut session = bed.session().await;
+    session.introduce("backstop load[3] run-7 it's \\ é");
+    let shown = async |session: &mut Box<dyn backstop_connect::Session>, wrap: Wrap, begin: Option<&str>| {
+        let mut memory = Memory::default();
+        unit_with(session, wrap, &[read], begin, &mut memory).await.unwrap();
+        memory.rows[0][0].clone()
+    };
+    let expected = Value::Text("backstop load[3] run-7 its  ".into());
+    assert_eq!(shown(&mut session, Wrap::ReadOnly, None).await, expected);
+    assert_eq!(shown(&mut session, Wrap::ReadOnly, Some("BEGIN ISOLATION LEVEL SERIALIZABLE")).await, expected);
+    assert_eq!(shown(&mut session, marked("named"), None).await, expected);
+    assert_eq!(value(&mut session, read).await, Value::Text("backstop".into()), "it was for the transaction alone");
+    assert_eq!(shown(&mut session, Wrap::Bare, None).await, expected);
+    assert!(session.reset_with_next());
+    assert_eq!(value(&mut session, read).await, Value::Text("backstop".into()));
+    let connector = bed.changed(|config| drop(config.extra.insert("application_name".into(), "nightly".into())));
+    let mut session = connector.open().await.unwrap();
+    session.introduce("backstop load");
+    assert_eq!(shown(&mut session, Wrap::ReadOnly, None).await, Value::Text("nightly".into()), "the author's name stays");
+}
+
+#[tokio::test]
+async fn the_progress_of_a_copy_is_seen() {
+    let Some(bed) = Bed::postgres() else { return };
+    let mut session = bed.session().await;
+    let (id, canceller) = (session.server_id(), session.canceller());
+    let copying = tokio::spawn(async move {
+        run(&mut session, "COPY (SELECT i, pg_sleep(0.01) FROM generate_series(1, 100000) i) TO STDOUT").await.err().unwrap().kind
+    });
+    let mut lookout = bed.connector.lookout().await.unwrap().unwrap();
+    let seen = suite::look_until(&mut lookout, &id, |sighting| sighting.rows.is_some_and(|rows| rows > 3)).await;
+    let progress = seen.progress.unwrap();
+    assert_eq!((progress.phase.as_str(), progress.unit), ("COPY: COPY TO", "bytes"));
+    assert!(progress.done > 0);
+    assert_eq!(seen.state.as_deref(), Some("active"));
+    canceller.cancel().await.unwrap();
+    assert_eq!(copying.await.unwrap(), ErrorKind::Cancelled);
+}
+
+#[tokio::test]
+async fn a_lookout_with_few_rights_says_which_is_missing() {
+    let Some(bed) = Bed::postgres() else { return };
+    let mut blocker = bed.with_table().await;
+    run(&mut blocker, "INSERT INTO t VALUES (1, 'a')").await.unwrap();
+    let role = format!("plain_{}", bed.config.database.as_deref().unwrap());
+    run(&mut blocker, &format!("CREATE ROLE \"{role}\" LOGIN")).await.unwrap();
+    run(&mut blocker, &format!("GRANT SELECT, UPDATE ON t TO \"{role}\"")).await.unwrap();
+    blocker.begin(None).await.unwrap();
+    run(&mut blocker, "UPDATE t SET v = 'hunter2'").await.unwrap();
+    let plain = bed.changed(|config| config.login = Some(role.clone()));
+    let mut blocked = plain.open().await.unwrap();
+    let id = blocked.server_id();
+    let waiting = tokio::spawn(async move { run(&mut blocked, "UPDATE t SET v = 'b'").await.map(|_| ()) });
+    let mut lookout = plain.lookout().await.unwrap().unwrap();
+    let view = loop {
+        let view = lookout.look(std::slice::from_ref(&id)).await.unwrap();
+        if view.sightings.iter().any(|sighting| !sighting.blocked_by.is_empty()) {
+            break view;
+        }
+    };
+    let by = &view.sightings[0].blocked_by[0];
+    assert_eq!((by.session.as_deref(), by.user.as_deref()), (Some(&*blocker.server_id()), Some("postgres")));
+    assert_eq!((&by.statement, &by.state), (&None, &None));
+    assert_eq!(view.limits.len(), 1);
+    assert!(view.limits[0].ends_with(&format!("GRANT pg_read_all_stats TO \"{role}\"")), "{:?}", view.limits);
+    blocker.rollback().await.unwrap();
+    waiting.await.unwrap().unwrap();
+}
+
+/// The statement of a process that was killed ends on the server, though the server has nothing to say to it.
+#[tokio::test]
+async fn a_statement_ends_when_its_client_is_gone() {
+    let Some(bed) = Bed::postgres() else { return };
+    let mut session = bed.session().await;
+    assert_eq!(value(&mut session, "SHOW client_connection_check_interval").await, Value::Text("10s".into()));
+    session.reset().await.unwrap();
+    assert_eq!(value(&mut session, "SHOW client_connection_check_interval").await, Value::Text("10s".into()));
+    let connector = bed.changed(|config| drop(config.extra.insert("client_connection_check_interval".into(), "100ms".into())));
+    let mut session = connector.open().await.unwrap();
+    let id = session.server_id();
+    let (signal, mut started) = tokio::sync::mpsc::unbounded_channel();
+    let running = tokio::spawn(async move {
+        let mut memory = Memory { signal: Some(signal), ..Memory::default() };
+        let _ = session.execute(&call("SELECT pg_sleep(600)"), 0, &mut memory).await;
+    });
+    started.recv().await.unwrap();
+    // As a kill does: the socket is closed, and nothing is said.
+    running.abort();
+    let left = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {id}");
+    while bed.outside(&left) != "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

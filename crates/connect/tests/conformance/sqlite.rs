@@ -148,3 +148,21 @@ async fn a_missing_name_is_guessed_and_the_file_is_named() {
     the database is in memory, private to each session, and begins empty; it has no tables
     ");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_nobody_here_has_is_said_to_be_a_strangers() {
+    let Some(bed) = Bed::sqlite() else { return };
+    drop(bed.with_table().await);
+    let super::bed::Place::Sqlite(folder) = &bed.place else { return };
+    let stranger = rusqlite::Connection::open(folder.path().join("sales.db")).unwrap();
+    stranger.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut session = bed.session().await;
+    let id = session.server_id();
+    let waiting = tokio::spawn(async move { run(&mut session, "INSERT INTO t VALUES (1, 'a')").await.map(|_| ()) });
+    let mut lookout = bed.connector.lookout().await.unwrap().unwrap();
+    let seen = super::suite::look_until(&mut lookout, &id, |sighting| !sighting.blocked_by.is_empty()).await;
+    assert_eq!(seen.blocked_by[0].session, None);
+    assert_eq!(seen.blocked_by[0].statement.as_deref(), Some("another process, which has the file's lock"));
+    stranger.execute_batch("ROLLBACK").unwrap();
+    waiting.await.unwrap().unwrap();
+}

@@ -1,11 +1,13 @@
 //! What every connector does.
 
+mod lookouts;
 mod markers;
 mod sessions;
 mod statements;
 mod units;
 
 use super::bed::Bed;
+pub(super) use lookouts::*;
 pub(super) use markers::*;
 pub(super) use sessions::*;
 pub(super) use statements::*;
@@ -26,7 +28,7 @@ macro_rules! conforms {
             a_cancel_without_a_statement_is_harmless, a_reset_forgets_settings_and_temporary_tables, statements_of_megabytes_run,
             a_session_left_in_the_middle_is_not_usable, savepoints_undo_a_part, keys_compare_byte_by_byte,
             unknown_settings_are_named_with_the_known_ones, a_lock_wait_ends_with_its_own_kind,
-            markers_are_pruned_by_run_and_age
+            markers_are_pruned_by_run_and_age, a_blocked_statement_names_its_blocker, a_session_that_is_gone_is_not_seen
         }
     };
     (@tests $bed:path: $($name:ident),* $(,)?) => {
