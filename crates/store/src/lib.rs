@@ -26,10 +26,14 @@ pub use lock::RunLock;
 pub use log::{Append, Durable, Recorded};
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
-pub use view::{InstanceRow, RunFilter, RunRow, StatementRow, Version};
+pub use view::{
+    GRID_INSTANCES_MAX, GridRow, GridTask, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, LOOKED_AT_MAX,
+    RUNS_LOOKED_AT_MAX, RunFilter, RunRow, StatementRow, Version,
+};
 
 use async_trait::async_trait;
-use backstop_core::RunId;
+use backstop_core::{DagId, RunId, TaskId};
+use std::time::Duration;
 
 /// The seam. All implementations pass one conformance suite.
 ///
@@ -77,7 +81,8 @@ pub trait Store: Send + Sync {
     /// When the store cannot read, or a stored event is of a newer version.
     async fn events(&self, run: &RunId, after_seq: u64, limit: usize) -> Result<Vec<Recorded>, Error>;
 
-    /// Runs, newest first: in the reverse of the order in which the store was told of them, whatever clocks said.
+    /// Runs, newest first: in the reverse of the order in which the store was told of them, whatever clocks said. (By logical date where
+    /// the filter asks for dates.)
     ///
     /// # Errors
     /// `NotFound` when the run of the cursor is not there; otherwise when the store cannot read.
@@ -100,6 +105,26 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot read.
     async fn instances(&self, run: &RunId) -> Result<Vec<InstanceRow>, Error>;
+
+    /// Task instances over runs. Takes the same time however many there are.
+    ///
+    /// # Errors
+    /// `NotFound` when the run of the cursor is not there; otherwise when the store cannot read.
+    async fn list_instances(&self, filter: &InstanceFilter) -> Result<InstancePage, Error>;
+
+    /// Runs with their tasks, as [`Self::runs`] lists them. There may be fewer than asked for, but one at least where there is one: a run
+    /// that would bring the instances read over [`GRID_INSTANCES_MAX`] is left for the next page.
+    ///
+    /// # Errors
+    /// As [`Self::runs`].
+    async fn grid(&self, filter: &RunFilter) -> Result<Vec<GridRow>, Error>;
+
+    /// How long a task took when it went well, in the newest runs of its DAG, at most `limit` of them; of a mapped task each instance, at
+    /// most [`LOOKED_AT_MAX`].
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn durations(&self, dag: &DagId, task: &TaskId, limit: u32) -> Result<Vec<Duration>, Error>;
 
     /// The statements of a run, or of one of its tasks, in order.
     ///

@@ -6,20 +6,23 @@
 //! [`MemoryStore::sync_some`] carries some out; [`MemoryStore::crash`] forgets what is still queued. As in the store on disk, what a crash
 //! loses is the end of one queue over all runs, never something in the middle.
 
+mod lists;
+
 use crate::log::to_microsecond;
 use crate::projection::Projection;
 use crate::reply::Reply;
 use crate::sqlite::{check_place, check_shape};
 use crate::view::FOUND_RUNS_MAX;
 use crate::{
-    ACTS_MAX, Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, InstanceRow, Recorded, RunFilter, RunLock,
-    RunRow, StatementRow, Store, Version, lock,
+    ACTS_MAX, Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage,
+    InstanceRow, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store, Version, lock,
 };
 use async_trait::async_trait;
 use backstop_core::event::RunHeader;
-use backstop_core::{Event, RunId};
+use backstop_core::{DagId, Event, RunId, TaskId};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// How many requests may be queued before `append` waits.
@@ -256,21 +259,6 @@ impl Kept {
     fn run(&self, run: &RunId) -> Option<&Run> {
         self.places.get(run).map(|place| &self.runs[*place])
     }
-
-    fn runs(&self, filter: &RunFilter, store: &str) -> Result<Vec<RunRow>, Error> {
-        let end = match &filter.before {
-            None => self.runs.len(),
-            Some(run) => *self.places.get(run).ok_or_else(|| Error::no_such_run(run, store))?,
-        };
-        Ok(self.runs[..end]
-            .iter()
-            .rev()
-            .filter(|run| filter.dag.as_ref().is_none_or(|dag| *dag == run.header.dag_id))
-            .filter(|run| !filter.unfinished || !run.projection.run.is_finished())
-            .take(filter.rows_max())
-            .map(Run::row)
-            .collect())
-    }
 }
 
 impl Run {
@@ -363,6 +351,18 @@ impl Store for MemoryStore {
 
     async fn instances(&self, run: &RunId) -> Result<Vec<InstanceRow>, Error> {
         self.read(|kept| kept.run(run).map(|run| run.projection.instances()).unwrap_or_default())
+    }
+
+    async fn list_instances(&self, filter: &InstanceFilter) -> Result<InstancePage, Error> {
+        self.read(|kept| kept.list_instances(filter, &self.shared.name))?
+    }
+
+    async fn grid(&self, filter: &RunFilter) -> Result<Vec<GridRow>, Error> {
+        self.read(|kept| kept.grid(filter, &self.shared.name))?
+    }
+
+    async fn durations(&self, dag: &DagId, task: &TaskId, limit: u32) -> Result<Vec<Duration>, Error> {
+        self.read(|kept| kept.durations(dag, task, limit))
     }
 
     async fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error> {

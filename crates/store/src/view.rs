@@ -1,8 +1,10 @@
 //! The rows that lists show. All are projections of the log, see `projection`.
 
 use backstop_core::event::{RunHeader, StatementRecord};
-use backstop_core::{DagId, InstanceId, RunId};
+use backstop_core::state::RunPhase;
+use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A run, as lists show it: a projection.
@@ -69,7 +71,14 @@ pub struct RunFilter {
     pub dag: Option<DagId>,
     /// Only those that something is left to do of: runs that are not over, or whose callbacks have not all run.
     pub unfinished: bool,
-    /// Only those created before this run (a cursor), newest first.
+    /// Only in this phase.
+    pub phase: Option<RunPhase>,
+    /// Only those about this time or a later one, to the microsecond. With this or `dates_until`, runs without a logical date are left
+    /// out, and the list is in the order of logical dates, the latest first.
+    pub dates_from: Option<Timestamp>,
+    /// Only those about this time or an earlier one.
+    pub dates_until: Option<Timestamp>,
+    /// Only those behind this run (a cursor) in the list's order.
     pub before: Option<RunId>,
     /// At most so many; 0 is 100.
     pub limit: u32,
@@ -79,6 +88,110 @@ impl RunFilter {
     /// The limit in force.
     pub(crate) fn rows_max(&self) -> usize {
         if self.limit == 0 { 100 } else { self.limit as usize }
+    }
+
+    /// The first and the last date wanted, in microseconds; `None` when dates do not matter.
+    pub(crate) fn dates(&self) -> Option<(i64, i64)> {
+        let micros = |date: Option<Timestamp>, missing| date.map_or(missing, Timestamp::as_microsecond);
+        (self.dates_from.is_some() || self.dates_until.is_some())
+            .then(|| (micros(self.dates_from, i64::MIN), micros(self.dates_until, i64::MAX)))
+    }
+}
+
+/// What a list of task instances over many runs is limited to. It goes by run, the newest first, and within a run by task and map index.
+#[derive(Clone, Debug, Default)]
+pub struct InstanceFilter {
+    /// Only of this DAG.
+    pub dag: Option<DagId>,
+    /// Only of this task.
+    pub task: Option<TaskId>,
+    /// Only in this state, see [`InstanceRow::state`].
+    pub state: Option<String>,
+    /// Only those behind this place.
+    pub after: Option<InstanceCursor>,
+    /// At most so many; 0 is 100.
+    pub limit: u32,
+}
+
+impl InstanceFilter {
+    /// The limit in force.
+    pub(crate) fn rows_max(&self) -> usize {
+        if self.limit == 0 { 100 } else { self.limit as usize }
+    }
+}
+
+/// A place in a list of task instances. The instance need not be there (any more).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceCursor {
+    /// The run; it must be there.
+    pub run: RunId,
+    /// The instance within it.
+    pub instance: InstanceId,
+}
+
+/// A page of task instances.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InstancePage {
+    /// Each with its run and DAG.
+    pub rows: Vec<(RunId, DagId, InstanceRow)>,
+    /// Where to go on; `None` when nothing is left. A page may have fewer rows than its limit, also none, and yet not be the last: a
+    /// store looks at [`LOOKED_AT_MAX`] instances and [`RUNS_LOOKED_AT_MAX`] runs for one page, so that no list takes long.
+    pub next: Option<InstanceCursor>,
+}
+
+/// Instances that are looked at for one page of a list, at most.
+pub const LOOKED_AT_MAX: usize = 10_000;
+/// Runs that are looked at for one page of a list of instances, or for how long a task took, at most.
+pub const RUNS_LOOKED_AT_MAX: usize = 1000;
+/// Task instances that a grid reads, at most, but for its first run.
+pub const GRID_INSTANCES_MAX: usize = 20_000;
+
+/// A run with its tasks, as a grid shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GridRow {
+    /// The run.
+    pub run: RunRow,
+    /// Its tasks by name, those that it has instances of.
+    pub tasks: Vec<GridTask>,
+    /// True when it has more instances than [`GRID_INSTANCES_MAX`], and those behind are left out.
+    pub is_cut: bool,
+}
+
+/// The instances of one task in one run, as a grid shows them: one, or all of a mapped task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GridTask {
+    /// Which.
+    pub task: TaskId,
+    /// How many instances are in each state, see [`InstanceRow::state`].
+    pub states: BTreeMap<String, u32>,
+    /// True when it is mapped.
+    pub is_mapped: bool,
+    /// The highest try.
+    pub try_number: u32,
+    /// When the first began.
+    pub started_at: Option<Timestamp>,
+    /// When the last ended; `None` while one is not over.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Folds the instances of a run, which come by task and map index, into what a grid shows.
+pub(crate) fn fold_grid(tasks: &mut Vec<GridTask>, row: InstanceRow) {
+    let InstanceRow { instance, state, try_number, started_at, ended_at, error: _ } = row;
+    match tasks.last_mut().filter(|last| last.task == instance.task) {
+        Some(last) => {
+            *last.states.entry(state).or_default() += 1;
+            last.try_number = last.try_number.max(try_number);
+            last.started_at = last.started_at.into_iter().chain(started_at).min();
+            last.ended_at = last.ended_at.zip(ended_at).map(|(one, other)| one.max(other));
+        }
+        None => tasks.push(GridTask {
+            task: instance.task,
+            states: BTreeMap::from([(state, 1)]),
+            is_mapped: instance.map_index.is_some(),
+            try_number,
+            started_at,
+            ended_at,
+        }),
     }
 }
 

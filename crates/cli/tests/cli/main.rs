@@ -13,6 +13,7 @@ mod follow;
 mod inspect;
 mod interrupt;
 mod kinds;
+mod lists;
 mod outcome;
 mod places;
 mod project;

@@ -7,25 +7,25 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// A service that goes on.
-struct Up {
-    running: Running,
-    address: String,
+pub(crate) struct Up {
+    pub(crate) running: Running,
+    pub(crate) address: String,
 }
 
 /// What it answered.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Value,
 }
 
 impl Up {
-    fn of(project: &Project) -> Self {
+    pub(crate) fn of(project: &Project) -> Self {
         Self::with(project, &[])
     }
 
     /// On a port that nobody else has.
-    fn with(project: &Project, arguments: &[&str]) -> Self {
+    pub(crate) fn with(project: &Project, arguments: &[&str]) -> Self {
         let mut running = project.start(&[&["up", "--listen", "127.0.0.1:0"], arguments].concat());
         running.wait_for("listens at http://");
         let heard = running.heard().to_owned();
@@ -33,11 +33,11 @@ impl Up {
         Self { running, address }
     }
 
-    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         self.ask_with(method, path, body, &format!("Host: {}", self.address))
     }
 
-    fn ask_with(&self, method: &str, path: &str, body: Option<&Value>, headers: &str) -> Answer {
+    pub(crate) fn ask_with(&self, method: &str, path: &str, body: Option<&Value>, headers: &str) -> Answer {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let body = body.map_or_else(String::new, Value::to_string);
         let length = body.len();
@@ -55,37 +55,37 @@ impl Up {
         }
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         let answer = self.ask("GET", path, None);
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         answer.body
     }
 
     /// Asks for a run, and returns its id.
-    fn trigger(&self, dag: &str, body: Value) -> String {
+    pub(crate) fn trigger(&self, dag: &str, body: Value) -> String {
         let answer = self.ask("POST", &format!("/api/v1/dags/{dag}/runs"), Some(&body));
         assert!(matches!(answer.status, 200 | 201), "{}", answer.body);
         answer.body["run_id"].as_str().unwrap().to_owned()
     }
 
-    fn state(&self, run: &str) -> String {
+    pub(crate) fn state(&self, run: &str) -> String {
         self.get(&format!("/api/v1/runs/{run}"))["state"].as_str().unwrap().to_owned()
     }
 
-    fn task(&self, run: &str, task: &str) -> String {
+    pub(crate) fn task(&self, run: &str, task: &str) -> String {
         let tasks = self.get(&format!("/api/v1/runs/{run}/tasks"));
         let found = tasks["items"].as_array().unwrap().iter().find(|row| row["task"] == task);
         found.map_or_else(String::new, |row| row["state"].as_str().unwrap().to_owned())
     }
 
-    fn wait_for_state(&self, run: &str, state: &str) {
+    pub(crate) fn wait_for_state(&self, run: &str, state: &str) {
         wait(&format!("run {run} to be {state}"), || self.state(run) == state);
     }
 }
 
 /// Waits for what is certain to come; a test that waits for ever says for what.
 #[expect(clippy::disallowed_methods, reason = "the service is another process, and its API is asked again and again")]
-fn wait(what: &str, mut is_there: impl FnMut() -> bool) {
+pub(crate) fn wait(what: &str, mut is_there: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !is_there() {
         assert!(Instant::now() < until, "waited in vain for {what}");

@@ -54,8 +54,8 @@ pub struct Triggered {
     pub is_new: bool,
 }
 
-/// Runs looked at, at once, for one about the same date.
-const RUNS_AT_ONCE: u32 = 1000;
+/// Runs about one date that are looked at, at once: most are the only one.
+const RUNS_AT_ONCE: u32 = 100;
 
 impl Service {
     /// A DAG by its id.
@@ -135,7 +135,14 @@ impl Service {
 
     /// A run of a DAG about a date, the newest.
     async fn about(&self, dag: &DagId, date: Timestamp) -> Result<Option<RunId>, Error> {
-        let mut filter = RunFilter { dag: Some(dag.clone()), limit: RUNS_AT_ONCE, ..RunFilter::default() };
+        let dates = Some(date);
+        let mut filter = RunFilter {
+            dag: Some(dag.clone()),
+            dates_from: dates,
+            dates_until: dates,
+            limit: RUNS_AT_ONCE,
+            ..RunFilter::default()
+        };
         loop {
             let page = self.store.runs(&filter).await?;
             let found = page.iter().find(|row| row.header.logical_date == Some(date) && !row.header.dry_run);

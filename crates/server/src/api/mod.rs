@@ -5,6 +5,7 @@
 mod dags;
 mod document;
 mod health;
+mod lists;
 mod operate;
 mod runs;
 mod stream;
@@ -34,6 +35,9 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(dags::show, dags::change))
         .routes(routes!(dags::trigger))
         .routes(routes!(dags::problems))
+        .routes(routes!(lists::grid))
+        .routes(routes!(lists::durations))
+        .routes(routes!(lists::instances))
         .routes(routes!(runs::list))
         .routes(routes!(runs::show))
         .routes(routes!(runs::tasks))

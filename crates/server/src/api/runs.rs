@@ -7,9 +7,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use backstop_core::{DagId, InstanceId, RunId, TaskId};
+use backstop_core::{DagId, InstanceId, RunId, RunPhase, TaskId};
 use backstop_runtime::service::{Service, Standing};
 use backstop_store::{RunFilter, RunRow};
+use jiff::Timestamp;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -24,6 +25,13 @@ pub(super) struct Wanted {
     dag: Option<String>,
     /// Only runs that are not over.
     unfinished: bool,
+    /// Only runs in this state.
+    #[param(value_type = Option<wire::names::RunState>)]
+    state: Option<String>,
+    /// Only runs about this time or later; the list is by logical date then.
+    logical_date_from: Option<Timestamp>,
+    /// Only runs about this time or earlier.
+    logical_date_to: Option<Timestamp>,
     /// The cursor: only runs made before this one.
     before: Option<String>,
     /// Rows of the page; 50 by default.
@@ -31,23 +39,52 @@ pub(super) struct Wanted {
     limit: Option<u32>,
 }
 
-/// Runs, newest first.
+impl Wanted {
+    fn filter(self) -> Result<RunFilter, Problem> {
+        if let (Some(from), Some(to)) = (self.logical_date_from, self.logical_date_to)
+            && from > to
+        {
+            return Err(Problem::bad_request("`logical_date_from` is after `logical_date_to`"));
+        }
+        Ok(RunFilter {
+            dag: self.dag.map(DagId::new),
+            unfinished: self.unfinished,
+            phase: self.state.map(|state| phase(&state)).transpose()?,
+            dates_from: self.logical_date_from,
+            dates_until: self.logical_date_to,
+            before: self.before.map(RunId::new),
+            limit: rows(self.limit)?,
+        })
+    }
+}
+
+/// The phase of a run by its name.
+fn phase(state: &str) -> Result<RunPhase, Problem> {
+    RunPhase::ALL.into_iter().find(|phase| phase.as_str() == state).ok_or_else(|| {
+        let names: Vec<&str> = RunPhase::ALL.iter().map(|phase| phase.as_str()).collect();
+        Problem::bad_request(format!("`state` is `{state}`, and must be one of {}", names.join(", ")))
+    })
+}
+
+/// A cursor that no list gave.
+pub(super) fn bad_cursor(error: backstop_store::Error) -> Problem {
+    match error.kind {
+        backstop_store::ErrorKind::NotFound => {
+            Problem::bad_request("the cursor is not a place in this list: take it from `next` of the same list")
+        }
+        _ => error.into(),
+    }
+}
+
+/// Runs, newest first; by logical date where dates are asked for.
 #[utoipa::path(get, path = "/runs", operation_id = "list_runs", tag = "runs", params(Wanted),
     responses(
         (status = 200, body = Page<wire::Run<'static>>),
     ))]
 pub(super) async fn list(State(service): State<Arc<Service>>, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
-    let limit = rows(wanted.limit)?;
-    let filter = RunFilter {
-        dag: wanted.dag.map(DagId::new),
-        unfinished: wanted.unfinished,
-        before: wanted.before.map(RunId::new),
-        limit,
-    };
-    let found = service.store().runs(&filter).await.map_err(|error| match error.kind {
-        backstop_store::ErrorKind::NotFound => Problem::bad_request("`before` is not the id of a run: take it from `next`"),
-        _ => error.into(),
-    })?;
+    let filter = wanted.filter()?;
+    let limit = filter.limit;
+    let found = service.store().runs(&filter).await.map_err(bad_cursor)?;
     let next = (found.len() == limit as usize).then(|| found.last().map(|row| row.header.run_id.to_string())).flatten();
     let items = found.iter().map(|row| wire::Run::new(row, false)).collect();
     Ok(Json(Page { items, next }).into_response())

@@ -3,7 +3,8 @@
 
 pub(crate) mod dag;
 pub mod event;
-mod names;
+pub(crate) mod grid;
+pub(crate) mod names;
 pub(crate) mod steer;
 pub(crate) mod stream;
 
@@ -221,6 +222,11 @@ pub fn counts(counts: PhaseCounts) -> BTreeMap<&'static str, usize> {
     .into_iter()
     .filter(|(_, number)| *number > 0)
     .collect()
+}
+
+/// The store's own word is replaced by the one that the core, the log and Airflow have for it.
+pub(crate) fn instance_state(kept: &str) -> &str {
+    if kept == "deferred" { "up_for_reschedule" } else { kept }
 }
 
 /// In a word.

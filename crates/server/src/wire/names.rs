@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 /// The states of a run, with Airflow's names where it has one.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
-pub(super) enum RunState {
+pub(crate) enum RunState {
     Queued,
     Running,
     Cancelling,
@@ -20,7 +20,7 @@ pub(super) enum RunState {
 /// The states of a task instance, with Airflow's names where it has one.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
-pub(super) enum InstanceState {
+pub(crate) enum InstanceState {
     None,
     Scheduled,
     Running,

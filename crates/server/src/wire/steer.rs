@@ -45,8 +45,7 @@ impl From<InstanceRow> for TaskInstance {
         Self {
             task: row.instance.task.to_string(),
             map_index: row.instance.map_index,
-            // The store's own word for what the core, the log and Airflow call so.
-            state: if row.state == "deferred" { "up_for_reschedule".to_owned() } else { row.state },
+            state: super::instance_state(&row.state).to_owned(),
             try_number: row.try_number,
             started_at: row.started_at,
             ended_at: row.ended_at,

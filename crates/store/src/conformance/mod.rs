@@ -4,10 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests, though a feature and not cfg(test) may build them")]
 
+mod lists;
 mod log;
 mod rows;
 pub mod script;
 
+pub use lists::*;
 pub use log::*;
 pub use rows::*;
 
@@ -38,7 +40,9 @@ macro_rules! conformance_suite {
             runs_are_listed_newest_first, runs_are_filtered, a_run_with_pending_callbacks_is_unfinished, runs_are_found_by_prefix,
             no_such_run, versions_are_kept_once, entries_are_kept_replaced_and_removed, acts_are_listed_newest_first,
             a_scripted_run_projects, states_of_runs, folding_the_log_gives_the_projections, crash_keeps_a_prefix,
-            random_interleavings, run_locks
+            random_interleavings, run_locks, runs_are_listed_by_phase_and_date, pages_of_runs_by_date_meet,
+            instances_are_listed_over_runs, a_list_of_instances_ends_though_nothing_is_found, a_grid_folds_instances_by_task,
+            a_large_run_does_not_crowd_a_grid, durations_are_of_what_went_well
         );
     };
     ($subject:expr; $($promise:ident),+) => {

@@ -42,7 +42,7 @@ pub async fn runs_are_filtered(subject: &mut dyn Subject) {
     let x = || Some("x".into());
     assert_eq!(list(&*store, RunFilter { dag: x(), ..RunFilter::default() }).await, ["4", "3", "1"]);
     assert_eq!(list(&*store, RunFilter { unfinished: true, ..RunFilter::default() }).await, ["4", "2", "1"]);
-    let both = RunFilter { dag: x(), unfinished: true, before: Some("4".into()), limit: 5 };
+    let both = RunFilter { dag: x(), unfinished: true, before: Some("4".into()), limit: 5, ..RunFilter::default() };
     assert_eq!(list(&*store, both).await, ["1"]);
 }
 

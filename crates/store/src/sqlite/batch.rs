@@ -221,10 +221,18 @@ impl<'w> Batch<'w> {
             return Err(Error::bad_append(&append.run, "its first event is not RunCreated"));
         };
         let fold = RunFold::new();
-        let sql = "INSERT INTO runs (run_id, dag_id, version, epoch, state) VALUES (?1, ?2, 0, ?3, ?4)";
+        let sql = "INSERT INTO runs (run_id, dag_id, version, epoch, state, logical_date, definition) \
+                   VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6)";
         let mut insert = self.prepare(sql)?;
         insert
-            .execute(params![append.run.as_str(), header.dag_id.as_str(), to_column(append.epoch), fold.phase.as_str()])
+            .execute(params![
+                append.run.as_str(),
+                header.dag_id.as_str(),
+                to_column(append.epoch),
+                fold.phase.as_str(),
+                header.logical_date.map(Timestamp::as_microsecond),
+                header.version
+            ])
             .map_err(|cause| self.broken(cause))?;
         let id = self.connection.last_insert_rowid();
         self.heads.insert(append.run.clone(), Head { id, version: 0, epoch: append.epoch, fold, is_changed: true });

@@ -10,6 +10,7 @@
 
 mod batch;
 pub(crate) mod fault;
+mod lists;
 mod open;
 mod reader;
 mod writer;
@@ -19,11 +20,11 @@ pub(crate) use batch::{check_place, check_shape};
 use crate::lock::{FileIdentity, RunLock, RunLocks};
 use crate::reply::Reply;
 use crate::{
-    Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, InstanceRow, Recorded, RunFilter, RunRow, StatementRow,
-    Store, Version,
+    Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage, InstanceRow,
+    Recorded, RunFilter, RunRow, StatementRow, Store, Version,
 };
 use async_trait::async_trait;
-use backstop_core::RunId;
+use backstop_core::{DagId, RunId, TaskId};
 use reader::Readers;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -256,6 +257,21 @@ impl Store for SqliteStore {
     async fn instances(&self, run: &RunId) -> Result<Vec<InstanceRow>, Error> {
         let run = run.clone();
         self.readers.read(move |reader| reader.instances(&run)).await
+    }
+
+    async fn list_instances(&self, filter: &InstanceFilter) -> Result<InstancePage, Error> {
+        let filter = filter.clone();
+        self.readers.read(move |reader| reader.list_instances(&filter)).await
+    }
+
+    async fn grid(&self, filter: &RunFilter) -> Result<Vec<GridRow>, Error> {
+        let filter = filter.clone();
+        self.readers.read(move |reader| reader.grid(&filter)).await
+    }
+
+    async fn durations(&self, dag: &DagId, task: &TaskId, limit: u32) -> Result<Vec<Duration>, Error> {
+        let (dag, task) = (dag.clone(), task.clone());
+        self.readers.read(move |reader| reader.durations(&dag, &task, limit)).await
     }
 
     async fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error> {

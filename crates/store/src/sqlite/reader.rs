@@ -4,7 +4,7 @@ use super::batch::unsigned;
 use super::{Options, Place, fault, open};
 use crate::log::from_microsecond;
 use crate::view::FOUND_RUNS_MAX;
-use crate::{ACTS_MAX, Act, ActRow, Error, ErrorKind, InstanceRow, Recorded, RunFilter, RunRow, StatementRow, Version, stored};
+use crate::{ACTS_MAX, Act, ActRow, Error, ErrorKind, InstanceRow, Recorded, RunRow, StatementRow, Version, stored};
 use backstop_core::event::StatementRecord;
 use backstop_core::{DagId, Event, InstanceId, RunId, TaskId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -60,12 +60,13 @@ impl Readers {
 
 /// One connection, for one read.
 pub(super) struct Reader<'c> {
-    connection: &'c Connection,
-    place: &'c Place,
+    pub(super) connection: &'c Connection,
+    pub(super) place: &'c Place,
 }
 
-const RUN_COLUMNS: &str = "SELECT r.state, r.started_at, r.ended_at, r.version, r.epoch, e.body, r.run_id, r.callbacks_pending \
-                           FROM runs r JOIN events e ON e.run = r.id AND e.seq = 1";
+/// The join is in this order: the header of each run that is found is looked up.
+pub(super) const RUN_COLUMNS: &str = "SELECT r.state, r.started_at, r.ended_at, r.version, r.epoch, e.body, r.run_id, r.callbacks_pending \
+                           FROM runs r CROSS JOIN events e ON e.run = r.id AND e.seq = 1";
 
 impl Reader<'_> {
     pub(super) fn events(&self, run: &RunId, after_seq: u64, limit: usize) -> Result<Vec<Recorded>, Error> {
@@ -85,33 +86,12 @@ impl Reader<'_> {
         Ok(events)
     }
 
-    pub(super) fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>, Error> {
-        let before = match &filter.before {
-            None => i64::MAX,
-            Some(run) => self.run_key(run)?.ok_or_else(|| Error::no_such_run(run, &self.place.name))?,
-        };
-        // Written out for each case, so that each uses its index.
-        let mut sql = format!("{RUN_COLUMNS} WHERE r.id < ?1");
-        if filter.unfinished {
-            sql.push_str(" AND (r.ended_at IS NULL OR r.callbacks_pending > 0)");
-        }
-        if filter.dag.is_some() {
-            sql.push_str(" AND r.dag_id = ?3");
-        }
-        sql.push_str(" ORDER BY r.id DESC LIMIT ?2");
-        let limit = i64::try_from(filter.rows_max()).unwrap_or(i64::MAX);
-        match &filter.dag {
-            Some(dag) => self.run_rows(&sql, params![before, limit, dag.as_str()]),
-            None => self.run_rows(&sql, params![before, limit]),
-        }
-    }
-
     pub(super) fn run(&self, run: &RunId) -> Result<Option<RunRow>, Error> {
         let sql = format!("{RUN_COLUMNS} WHERE r.run_id = ?1");
         Ok(self.run_rows(&sql, params![run.as_str()])?.pop())
     }
 
-    fn run_rows(&self, sql: &str, params: &[&dyn rusqlite::ToSql]) -> Result<Vec<RunRow>, Error> {
+    pub(super) fn run_rows(&self, sql: &str, params: &[&dyn rusqlite::ToSql]) -> Result<Vec<RunRow>, Error> {
         let mut statement = self.connection.prepare_cached(sql).map_err(|cause| self.failed(cause))?;
         let mut rows = statement.query(params).map_err(|cause| self.failed(cause))?;
         let mut found = Vec::new();
@@ -144,23 +124,15 @@ impl Reader<'_> {
     }
 
     pub(super) fn find_runs(&self, prefix: &str) -> Result<Vec<RunId>, Error> {
-        let sql = "SELECT run_id FROM runs WHERE substr(run_id, 1, length(?1)) = ?1 ORDER BY id DESC LIMIT ?2";
+        // As far as the last character that there is: a range, so that the index is used.
+        let sql = "SELECT run_id FROM runs WHERE run_id >= ?1 AND run_id < ?1 || char(1114111) ORDER BY id DESC LIMIT ?2";
         self.rows(sql, params![prefix, FOUND_RUNS_MAX as i64], |row| Ok(RunId::new(row.get::<_, String>(0)?)))
     }
 
     pub(super) fn instances(&self, run: &RunId) -> Result<Vec<InstanceRow>, Error> {
         let sql = "SELECT task, map_index, state, try_number, started_at, ended_at, error FROM instances \
                    WHERE run = (SELECT id FROM runs WHERE run_id = ?1) ORDER BY first_seq, task, map_index";
-        self.rows(sql, params![run.as_str()], |row| {
-            Ok(InstanceRow {
-                instance: instance(row, 0)?,
-                state: row.get(2)?,
-                try_number: row.get(3)?,
-                started_at: row.get::<_, Option<i64>>(4)?.map(from_microsecond),
-                ended_at: row.get::<_, Option<i64>>(5)?.map(from_microsecond),
-                error: row.get(6)?,
-            })
-        })
+        self.rows(sql, params![run.as_str()], instance_row)
     }
 
     pub(super) fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error> {
@@ -214,14 +186,14 @@ impl Reader<'_> {
         })
     }
 
-    fn run_key(&self, run: &RunId) -> Result<Option<i64>, Error> {
+    pub(super) fn run_key(&self, run: &RunId) -> Result<Option<i64>, Error> {
         self.connection
             .prepare_cached("SELECT id FROM runs WHERE run_id = ?1")
             .and_then(|mut statement| statement.query_row([run.as_str()], |row| row.get(0)).optional())
             .map_err(|cause| self.failed(cause))
     }
 
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         sql: &str,
         params: &[&dyn rusqlite::ToSql],
@@ -238,9 +210,21 @@ impl Reader<'_> {
         stored::decode(body).map_err(|cause| fault::from_stored(&format!("event {seq} of run {run}"), &self.place.path, cause))
     }
 
-    fn failed(&self, cause: rusqlite::Error) -> Error {
+    pub(super) fn failed(&self, cause: rusqlite::Error) -> Error {
         fault::from_sqlite("read the store", &self.place.path, cause)
     }
+}
+
+/// Of `task, map_index, state, try_number, started_at, ended_at, error`.
+pub(super) fn instance_row(row: &Row<'_>) -> rusqlite::Result<InstanceRow> {
+    Ok(InstanceRow {
+        instance: instance(row, 0)?,
+        state: row.get(2)?,
+        try_number: row.get(3)?,
+        started_at: row.get::<_, Option<i64>>(4)?.map(from_microsecond),
+        ended_at: row.get::<_, Option<i64>>(5)?.map(from_microsecond),
+        error: row.get(6)?,
+    })
 }
 
 fn instance(row: &Row<'_>, column: usize) -> rusqlite::Result<InstanceId> {

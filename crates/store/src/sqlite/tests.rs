@@ -1,5 +1,6 @@
 //! The suite, and what only a file can do: be missing, foreign, locked, full, read-only, damaged or gone.
 
+mod plans;
 mod trouble;
 
 use super::*;

@@ -3,10 +3,10 @@
 use super::Broken;
 use super::world::World;
 use async_trait::async_trait;
-use backstop_core::RunId;
+use backstop_core::{DagId, RunId, TaskId};
 use backstop_store::{
-    Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, InstanceRow, MemoryStore, Recorded, RunFilter, RunLock,
-    RunRow, StatementRow, Store, Version,
+    Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage, InstanceRow,
+    MemoryStore, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store, Version,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +94,18 @@ impl Store for Disk {
 
     async fn instances(&self, run: &RunId) -> Result<Vec<InstanceRow>, Error> {
         self.kept.instances(run).await
+    }
+
+    async fn list_instances(&self, filter: &InstanceFilter) -> Result<InstancePage, Error> {
+        self.kept.list_instances(filter).await
+    }
+
+    async fn grid(&self, filter: &RunFilter) -> Result<Vec<GridRow>, Error> {
+        self.kept.grid(filter).await
+    }
+
+    async fn durations(&self, dag: &DagId, task: &TaskId, limit: u32) -> Result<Vec<Duration>, Error> {
+        self.kept.durations(dag, task, limit).await
     }
 
     async fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error> {

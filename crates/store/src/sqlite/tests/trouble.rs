@@ -94,7 +94,7 @@ fn a_newer_schema_is_too_new() {
     other.execute("INSERT INTO refinery_schema_history VALUES (99, 'later', '2030-01-01T00:00:00Z', '1')", []).unwrap();
     drop(other);
     insta::assert_snapshot!(shown(&open_error(&path), folder.path()), @r"
-    TooNew: open the store [FOLDER]/store.db: its schema is 99, and this Backstop knows schemas up to 3
+    TooNew: open the store [FOLDER]/store.db: its schema is 99, and this Backstop knows schemas up to 4
     hint: a newer Backstop wrote it: use that one, or name another store with --store
     ");
     assert_eq!(SqliteStore::open_read_only(&path).err().unwrap().kind, ErrorKind::TooNew);
@@ -133,7 +133,7 @@ async fn pending_callbacks_of_an_older_store_are_counted() {
     ];
     store_of_schema_1(&path, &runs);
     insta::assert_snapshot!(shown(&SqliteStore::open_read_only(&path).err().unwrap(), folder.path()), @r"
-    Open: open the store [FOLDER]/store.db: its schema is 1, and reading wants 3
+    Open: open the store [FOLDER]/store.db: its schema is 1, and reading wants 4
     hint: run any `backstop` command that writes, once: it brings the store up to date
     ");
     let store = open_in(&folder);
@@ -141,6 +141,30 @@ async fn pending_callbacks_of_an_older_store_are_counted() {
     assert_eq!(pending(store.runs(&RunFilter::default()).await.unwrap()), [1, 0, 0, 1]);
     let unfinished = RunFilter { unfinished: true, ..RunFilter::default() };
     assert_eq!(pending(store.runs(&unfinished).await.unwrap()), [1, 1]);
+}
+
+#[tokio::test]
+async fn dates_and_versions_of_an_older_store_are_read_from_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let created = |date: &str| {
+        let whole = include_str!("../../../golden/v1/run_created.json").trim();
+        whole.replace("\"logical_date\":\"2025-10-26T02:00:00Z\"", &format!("\"logical_date\":\"{date}\""))
+    };
+    let dates = ["2025-10-26T02:00:00Z", "2025-10-26T02:00:00.9999996Z", "1969-12-31T23:59:59.5Z", "2025-10-26T02:00:00.00012Z"];
+    let bodies: Vec<String> = dates.iter().map(|date| created(date)).collect();
+    let undated = include_str!("../../../golden/v1/run_created.minimal.json").trim();
+    let runs: Vec<Vec<&str>> = bodies.iter().map(String::as_str).chain([undated, "{damaged"]).map(|body| vec![body]).collect();
+    let runs: Vec<&[&str]> = runs.iter().map(Vec::as_slice).collect();
+    store_of_schema_1(&path, &runs);
+    drop(open_in(&folder));
+    let plain = rusqlite::Connection::open(&path).unwrap();
+    let mut rows = plain.prepare("SELECT logical_date, definition FROM runs ORDER BY id").unwrap();
+    let found: Vec<(Option<i64>, Option<String>)> =
+        rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect();
+    let expected = dates.map(|date| Some(date.parse::<jiff::Timestamp>().unwrap().as_microsecond()));
+    assert_eq!(found.iter().map(|(date, _)| *date).collect::<Vec<_>>(), [&expected[..], &[None, None]].concat());
+    assert!(found[..5].iter().all(|(_, version)| version.is_some()) && found[5].1.is_none(), "{found:?}");
 }
 
 /// Resuming asks for them at every start, in stores with years of runs.
