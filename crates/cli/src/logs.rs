@@ -6,6 +6,7 @@ use crate::{output, paths, runs, words};
 use backstop_core::{InstanceId, RunId, TaskId};
 use backstop_runtime::{LogReader, log_tries};
 use backstop_store::{InstanceRow, SqliteStore, Store};
+use jiff::Timestamp;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub(crate) fn logs(arguments: &LogsArgs, place: &Place) -> Result<Exit, Problem>
         let run = row.header.run_id.clone();
         let instances = store.instances(&run).await?;
         let instance = choose_instance(arguments, &instances)?;
-        let followed = Followed { store: &store, root: &kept.logs, run, instance };
+        let followed = Followed { store: &store, root: &kept.logs, run, since: row.header.queued_at, instance };
         if arguments.follow { followed.follow(arguments.try_number).await } else { followed.show(arguments.try_number).await }
     })?;
     Ok(Exit::Success)
@@ -55,17 +56,19 @@ struct Followed<'a> {
     store: &'a dyn Store,
     root: &'a Path,
     run: RunId,
+    /// When the run was asked for.
+    since: Timestamp,
     instance: InstanceId,
 }
 
 impl Followed<'_> {
     fn tail(&self, try_number: u32) -> Tail {
-        Tail(LogReader::new(self.root, &self.run, &self.instance, try_number))
+        Tail(LogReader::new(self.root, &self.run, self.since, &self.instance, try_number))
     }
 
     /// The tries that have a file.
     fn tries(&self) -> Vec<u32> {
-        log_tries(self.root, &self.run, &self.instance)
+        log_tries(self.root, &self.run, self.since, &self.instance)
     }
 
     fn absent(&self, try_number: Option<u32>) -> Problem {

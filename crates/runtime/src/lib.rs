@@ -26,7 +26,7 @@ pub mod steer;
 pub mod watch;
 
 pub use clock::{Clock, SystemClock, WallClock};
-pub use logs::{LogReader, LogWriter, log_tries};
+pub use logs::{LogReader, LogWriter, forget_hours, hours_folder, log_tries};
 pub use redact::Redactor;
 pub use run::{Control, Created, Error, Launch, Limits, Report, Request, begin, create, keep_version, resume, start};
 pub use sessions::{Connect, Sessions, connection_config};

@@ -1,12 +1,16 @@
 //! The log of each try, kept in files beside the store.
 //!
-//! A batch of thousands of small tasks would pay more for making a file each than for its work. So a try's lines go to the run's one
-//! file, `logs/RUN/run.log`, each behind the try's name; a try that says more than a little gets a file of its own,
-//! `logs/RUN/TASK.try-N.log`, with all its lines from the first on. [`LogReader`] reads either. Lines are written by one thread, so that a slow disk does
-//! not stop the engine; the channel is bounded, so that a task that floods its log waits for the disk instead of filling the memory.
+//! Thousands of small runs, or tasks, would pay more for making a file each than for their work. So the lines of a run that says little
+//! go to the one file of the hour, `logs/hours/2026-11-22T23.log`, each behind the run's id and the try's name; a run that says more goes on
+//! in its own, `logs/RUN/run.log`; a try that says more than a little gets a file, `logs/RUN/TASK.try-N.log`, with all its lines from the
+//! first on. [`LogReader`] reads them all. Lines are written by one thread, so that a slow disk does not stop the engine; the channel is
+//! bounded, so that a task that floods its log waits for the disk instead of filling the memory.
 
+mod hours;
 mod reader;
 mod writer;
+
+pub use hours::{forget_hours, hours_folder};
 
 pub use reader::{LogReader, log_tries};
 
@@ -58,19 +62,23 @@ const NAME_BYTES_MAX: usize = 180;
 /// Where the lines of one try are.
 #[derive(Debug)]
 struct TryFile {
+    run: RunId,
     /// Before each of its lines in the run's file.
     name: String,
     /// The run's file.
     shared: PathBuf,
     /// Its own file, once it has said more than a little.
     own: PathBuf,
+    /// Where the files of hours are.
+    root: PathBuf,
 }
 
 impl TryFile {
     fn new(root: &Path, run: &RunId, instance: &InstanceId, try_number: u32) -> Self {
         let folder = root.join(run.as_str());
         let name = format!("{}.try-{try_number}", file_stem(instance));
-        Self { shared: folder.join(RUN_FILE), own: folder.join(format!("{name}.log")), name }
+        let own = folder.join(format!("{name}.log"));
+        Self { run: run.clone(), shared: folder.join(RUN_FILE), own, name, root: root.to_owned() }
     }
 }
 
@@ -93,6 +101,7 @@ fn file_stem(instance: &InstanceId) -> String {
 enum Order {
     Line {
         of: Arc<TryFile>,
+        at: Timestamp,
         line: String,
     },
     Close {
@@ -100,6 +109,7 @@ enum Order {
     },
     /// The process lets go of a run, whose file this is: everything of it is written, and closed.
     EndRun {
+        run: RunId,
         shared: PathBuf,
         done: tokio::sync::oneshot::Sender<()>,
     },
@@ -129,7 +139,7 @@ impl Logs {
         let (Some((orders, thread)), Some(root)) = (&self.writer.orders, &self.writer.root) else { return };
         let (done, written) = tokio::sync::oneshot::channel();
         let shared = root.join(self.run.as_str()).join(RUN_FILE);
-        if orders.send(Order::EndRun { shared, done }).await.is_ok() {
+        if orders.send(Order::EndRun { run: self.run.clone(), shared, done }).await.is_ok() {
             thread.unpark();
             // The writer answers or ends; both mean that nothing more can be waited for.
             let _ = written.await;
@@ -151,7 +161,7 @@ impl TaskLog {
         if let (Some(of), Some(orders)) = (&self.of, &self.orders) {
             let line = self.format(at, level, text);
             // The writer's end is said by the journal, not by each line.
-            let _ = orders.send(Order::Line { of: of.clone(), line }).await;
+            let _ = orders.send(Order::Line { of: of.clone(), at, line }).await;
         }
     }
 
@@ -160,7 +170,7 @@ impl TaskLog {
         match (&self.of, &self.orders) {
             (Some(of), Some(orders)) => {
                 let line = self.format(at, level, text);
-                orders.try_send(Order::Line { of: of.clone(), line }).is_ok()
+                orders.try_send(Order::Line { of: of.clone(), at, line }).is_ok()
             }
             _ => true,
         }
@@ -192,3 +202,6 @@ fn cut_line(line: &str) -> (&str, bool) {
     let end = (0..=LINE_BYTES_MAX).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
     (&line[..end], true)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,18 @@
 //! Reads the log of a try back, wherever its lines are, also while it grows.
 
-use super::{TryFile, file_stem};
+use super::{TryFile, file_stem, hours};
 use backstop_core::{InstanceId, RunId};
-use std::collections::BTreeSet;
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes read in one go.
 const CHUNK: u64 = 256 * 1024;
 
-/// The tries of an instance that have a log, in order.
-pub fn log_tries(root: &Path, run: &RunId, instance: &InstanceId) -> Vec<u32> {
+/// The tries of an instance that have a log, in order. `since` is when the run was asked for: nothing older is looked through.
+pub fn log_tries(root: &Path, run: &RunId, since: Timestamp, instance: &InstanceId) -> Vec<u32> {
     let start = format!("{}.try-", file_stem(instance));
     let folder = root.join(run.as_str());
     let number = |name: &str| name.strip_prefix(&start)?.parse().ok();
@@ -22,6 +23,12 @@ pub fn log_tries(root: &Path, run: &RunId, instance: &InstanceId) -> Vec<u32> {
         let lines = BufReader::new(shared).lines().map_while(Result::ok);
         tries.extend(lines.filter_map(|line| number(line.split_once('\t')?.0)));
     }
+    let of_run = format!("{run}\t");
+    for hour in hours::since(root, since).unwrap_or_default() {
+        let Ok(file) = File::open(hour) else { continue };
+        let lines = BufReader::new(file).lines().map_while(Result::ok);
+        tries.extend(lines.filter_map(|line| number(line.strip_prefix(&of_run)?.split_once('\t')?.0)));
+    }
     tries.into_iter().collect()
 }
 
@@ -29,16 +36,17 @@ pub fn log_tries(root: &Path, run: &RunId, instance: &InstanceId) -> Vec<u32> {
 #[derive(Debug)]
 pub struct LogReader {
     of: TryFile,
+    since: Timestamp,
     /// Bytes of the try's lines given so far.
     given: u64,
-    /// How far the run's file is read.
-    shared_at: u64,
+    /// How far the files are read that others share.
+    read: BTreeMap<PathBuf, u64>,
 }
 
 impl LogReader {
-    /// A reader at the first line.
-    pub fn new(root: &Path, run: &RunId, instance: &InstanceId, try_number: u32) -> Self {
-        Self { of: TryFile::new(root, run, instance, try_number), given: 0, shared_at: 0 }
+    /// A reader at the first line. `since` is when the run was asked for: nothing older is looked through.
+    pub fn new(root: &Path, run: &RunId, since: Timestamp, instance: &InstanceId, try_number: u32) -> Self {
+        Self { of: TryFile::new(root, run, instance, try_number), since, given: 0, read: BTreeMap::new() }
     }
 
     /// Some of what is new, in whole lines; empty when there is nothing new (ask again later).
@@ -63,25 +71,39 @@ impl LogReader {
         self.given > 0
     }
 
+    /// First the hours, then the run's file: in that order they are written.
     fn read_shared(&mut self) -> io::Result<Vec<u8>> {
-        let mut shared = match File::open(&self.of.shared) {
-            Ok(shared) => shared,
+        let in_hour = format!("{}\t{}\t", self.of.run, self.of.name).into_bytes();
+        for hour in hours::since(&self.of.root, self.since)? {
+            let lines = self.read_lines(hour, &in_hour)?;
+            if !lines.is_empty() {
+                return Ok(lines);
+            }
+        }
+        let in_run = format!("{}\t", self.of.name).into_bytes();
+        self.read_lines(self.of.shared.clone(), &in_run)
+    }
+
+    /// The next lines of a file that begin so, without that beginning.
+    fn read_lines(&mut self, path: PathBuf, start: &[u8]) -> io::Result<Vec<u8>> {
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        shared.seek(SeekFrom::Start(self.shared_at))?;
-        let start = format!("{}\t", self.of.name).into_bytes();
+        let at = self.read.entry(path).or_default();
+        file.seek(SeekFrom::Start(*at))?;
         loop {
-            let chunk = whole_lines(&mut shared)?;
+            let chunk = whole_lines(&mut file)?;
             if chunk.is_empty() {
                 return Ok(chunk);
             }
-            self.shared_at += chunk.len() as u64;
+            *at += chunk.len() as u64;
             // What was read of an unfinished line is read again.
-            shared.seek(SeekFrom::Start(self.shared_at))?;
+            file.seek(SeekFrom::Start(*at))?;
             let mut lines = Vec::new();
             for line in chunk.split_inclusive(|byte| *byte == b'\n') {
-                if let Some(line) = line.strip_prefix(start.as_slice()) {
+                if let Some(line) = line.strip_prefix(start) {
                     lines.extend_from_slice(line);
                 }
             }

@@ -1,6 +1,9 @@
 //! The thread that writes logs.
 
+use super::hours::Hours;
 use super::{Order, TryFile};
+use backstop_core::RunId;
+use jiff::Timestamp;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
@@ -11,6 +14,8 @@ use tokio::sync::mpsc;
 
 /// A try that says more gets a file of its own.
 const SHARED_BYTES_MAX: usize = 16 * 1024;
+/// A run that says more gets a file of its own: what many runs share must stay quick to look through.
+const HOUR_BYTES_MAX: usize = 64 * 1024;
 /// Own files kept open at once.
 const FILES_OPEN_MAX: usize = 64;
 /// After a burst the writer rests so long and then takes all that has come: waking it for each line would cost more than the line.
@@ -18,15 +23,24 @@ const REST: Duration = Duration::from_millis(5);
 
 /// How far a try has come.
 enum Stage {
-    /// All it has said so far, which is in the run's file.
+    /// All it has said so far, which is in the file of the hour or of the run.
     Shared(String),
     /// It has its own file; closed when too many are open.
     Own(Option<BufWriter<File>>),
 }
 
+/// Where the lines of a run go that have no file of their own.
+enum RunStage {
+    /// To the file of the hour, and so many bytes so far.
+    Hour(usize),
+    /// To its own.
+    Own(BufWriter<File>),
+}
+
 #[derive(Default)]
 struct Files {
-    shared: HashMap<PathBuf, BufWriter<File>>,
+    hours: Hours,
+    runs: HashMap<RunId, RunStage>,
     tries: HashMap<PathBuf, Stage>,
     open: usize,
 }
@@ -38,10 +52,10 @@ pub(super) fn write_all(mut orders: mpsc::Receiver<Order>) {
     let mut complained = false;
     while let Some(order) = orders.blocking_recv() {
         let outcome = match order {
-            Order::Line { of, line } => files.line(&of, &line),
+            Order::Line { of, at, line } => files.line(&of, at, &line),
             Order::Close { of } => files.close(&of),
-            Order::EndRun { shared, done } => {
-                let ended = files.end_run(&shared);
+            Order::EndRun { run, shared, done } => {
+                let ended = files.end_run(&run, &shared);
                 // Nobody waits any more: fine.
                 let _ = done.send(());
                 ended
@@ -68,7 +82,7 @@ pub(super) fn write_all(mut orders: mpsc::Receiver<Order>) {
 }
 
 impl Files {
-    fn line(&mut self, of: &Arc<TryFile>, lines: &str) -> io::Result<()> {
+    fn line(&mut self, of: &Arc<TryFile>, at: Timestamp, lines: &str) -> io::Result<()> {
         if !self.tries.contains_key(&of.own) {
             // A sensor goes on with its try, and a resumed run with its folder: an own file stays in use.
             let stage = if of.own.exists() { Stage::Own(None) } else { Stage::Shared(String::new()) };
@@ -78,8 +92,7 @@ impl Files {
         match stage {
             Stage::Shared(said) if said.len() + lines.len() <= SHARED_BYTES_MAX => {
                 said.push_str(lines);
-                let shared = shared_file(&mut self.shared, &of.shared)?;
-                lines.lines().try_for_each(|line| writeln!(shared, "{}\t{line}", of.name))
+                run_lines(&mut self.runs, &mut self.hours, of, at, lines)
             }
             Stage::Shared(said) => {
                 let mut file = append_to(&of.own)?;
@@ -122,9 +135,13 @@ impl Files {
         })
     }
 
-    fn end_run(&mut self, shared: &Path) -> io::Result<()> {
+    fn end_run(&mut self, run: &RunId, shared: &Path) -> io::Result<()> {
         let folder = shared.parent();
-        let mut outcome = self.shared.remove(shared).map_or(Ok(()), |mut file| file.flush());
+        let mut outcome = match self.runs.remove(run) {
+            Some(RunStage::Own(mut file)) => file.flush(),
+            Some(RunStage::Hour(_)) => self.hours.flush(),
+            None => Ok(()),
+        };
         // Tries that did not say that they are over: their process lets go of them.
         for (_, stage) in self.tries.extract_if(|own, _| own.parent() == folder) {
             if let Stage::Own(Some(mut file)) = stage {
@@ -136,7 +153,11 @@ impl Files {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.shared.values_mut().try_for_each(|file| file.flush())?;
+        self.hours.flush()?;
+        self.runs.values_mut().try_for_each(|stage| match stage {
+            RunStage::Own(file) => file.flush(),
+            RunStage::Hour(_) => Ok(()),
+        })?;
         self.tries.values_mut().try_for_each(|stage| match stage {
             Stage::Own(Some(file)) => file.flush(),
             Stage::Own(None) | Stage::Shared(_) => Ok(()),
@@ -144,14 +165,30 @@ impl Files {
     }
 }
 
-fn shared_file<'a>(files: &'a mut HashMap<PathBuf, BufWriter<File>>, path: &Path) -> io::Result<&'a mut BufWriter<File>> {
-    if !files.contains_key(path) {
-        files.insert(path.to_owned(), append_to(path)?);
+fn run_lines(runs: &mut HashMap<RunId, RunStage>, hours: &mut Hours, of: &TryFile, at: Timestamp, lines: &str) -> io::Result<()> {
+    if !runs.contains_key(&of.run) {
+        // A run that an earlier process gave a file keeps to it.
+        let stage = if of.shared.exists() { RunStage::Own(append_to(&of.shared)?) } else { RunStage::Hour(0) };
+        runs.insert(of.run.clone(), stage);
     }
-    files.get_mut(path).ok_or_else(|| io::Error::other("the run's log is not open"))
+    let Some(stage) = runs.get_mut(&of.run) else { return Ok(()) };
+    if let RunStage::Hour(said) = stage {
+        if *said + lines.len() <= HOUR_BYTES_MAX {
+            *said += lines.len();
+            let hour = hours.at(&of.root, at)?;
+            // In one piece: other processes append to the same file, and must not come between two halves of a line.
+            let text: String = lines.lines().map(|line| format!("{}\t{}\t{line}\n", of.run, of.name)).collect();
+            return hour.write_all(text.as_bytes());
+        }
+        *stage = RunStage::Own(append_to(&of.shared)?);
+    }
+    match stage {
+        RunStage::Own(file) => lines.lines().try_for_each(|line| writeln!(file, "{}\t{line}", of.name)),
+        RunStage::Hour(_) => Ok(()),
+    }
 }
 
-fn append_to(path: &Path) -> io::Result<BufWriter<File>> {
+pub(super) fn append_to(path: &Path) -> io::Result<BufWriter<File>> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
