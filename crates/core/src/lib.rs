@@ -6,9 +6,10 @@
 //!
 //! Where to go next: [`dag`] for what runs, [`event`] and [`command`] for the vocabulary, [`state`] for the fold,
 //! [`decide`](mod@decide) for the rules, [`rule`] for the thirteen trigger rules, [`retry`] for back-off,
-//! [`timetable`] for when a DAG runs.
+//! [`timetable`] for when a DAG runs, [`backfill`] for making up for a range of its past.
 
 pub mod action;
+pub mod backfill;
 pub mod command;
 pub mod dag;
 pub mod decide;
@@ -27,7 +28,7 @@ pub use dag::{Dag, Task};
 pub use decide::{decide, handle};
 pub use event::Event;
 pub use id::{DagId, InstanceId, RunId, TaskId, TaskIx};
-pub use select::{Selection, select, select_failed};
+pub use select::{Selection, select, select_failed, select_named};
 pub use state::{InstancePhase, InstanceView, RunPhase, RunState, apply};
 pub use timetable::{Tick, Timetable};
 pub use why::{Why, why};

@@ -58,6 +58,33 @@ pub fn select(state: &RunState, selection: &Selection) -> Vec<InstanceId> {
     unknown.into_iter().chain(complete(state, keys)).collect()
 }
 
+/// The instances whose outcome a person sets, in the order of the source: those named, with what is above or below them where that is
+/// asked for, whether they have run or not. `only_failed` and `only_running` narrow it. An id that is not in the run is selected as it is, for the
+/// command to refuse.
+pub fn select_named(state: &RunState, selection: &Selection) -> Vec<InstanceId> {
+    let dag = state.dag();
+    let mut unknown = Vec::new();
+    let mut keys: BTreeSet<Key> = BTreeSet::new();
+    for id in &selection.tasks {
+        match (state.key(id), id.map_index) {
+            (Some(key), Some(_)) if state.find(key).is_some() => drop(keys.insert(key)),
+            (Some(key), None) => keys.extend(state.keys_of(key.task)),
+            (Some(_) | None, _) => unknown.push(id.clone()),
+        }
+    }
+    let tasks: BTreeSet<TaskIx> = keys.iter().map(|key| key.task).collect();
+    if selection.upstream {
+        keys.extend(reach(&tasks, |task| &dag.task(task).upstream).into_iter().flat_map(|task| state.keys_of(task)));
+    }
+    if selection.downstream {
+        keys.extend(reach(&tasks, |task| &dag.task(task).downstream).into_iter().flat_map(|task| state.keys_of(task)));
+    }
+    let narrows = selection.only_failed || selection.only_running;
+    let is_part = |key: &Key| state.find(*key).is_some_and(|instance| instance.phase != InstancePhase::Removed);
+    keys.retain(|key| if narrows { is_wanted(state, *key, selection) } else { is_part(key) });
+    unknown.into_iter().chain(keys.into_iter().map(|key| state.id(key))).collect()
+}
+
 /// What runs again when a run goes on from where it failed: what failed, what a cancel left out, and what did not run because of them.
 pub fn select_failed(state: &RunState) -> Vec<InstanceId> {
     let has_failed = |key: &Key| {

@@ -94,6 +94,11 @@ pub struct Tick {
 }
 
 impl Timetable {
+    /// True when it has times that come again and again.
+    pub fn recurs(&self) -> bool {
+        self.schedules.iter().any(|schedule| matches!(schedule, Schedule::Cron(_) | Schedule::Every(_)))
+    }
+
     /// The schedules by assets, by their place in [`Timetable::schedules`].
     pub fn assets(&self) -> impl Iterator<Item = (usize, &AssetExpr)> {
         self.schedules.iter().enumerate().filter_map(|(at, schedule)| match schedule {

@@ -47,6 +47,7 @@ fn document() -> OpenApi {
         .tags(Some([
             TagBuilder::new().name("dags").description(Some("What can be run")).build(),
             TagBuilder::new().name("runs").description(Some("What runs and ran, and steering it")).build(),
+            TagBuilder::new().name("backfills").description(Some("Runs for a range of dates that have passed")).build(),
             TagBuilder::new().name("service").description(Some("How the service is, and what happens")).build(),
         ]))
         .paths(routes.paths)

@@ -89,7 +89,7 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::NoDag { hint, .. } => Self::not_found(detail).hint(hint),
-            Error::NoRun(_) | Error::NoInstance { .. } => Self::not_found(detail),
+            Error::NoRun(_) | Error::NoInstance { .. } | Error::NoBackfill(_) => Self::not_found(detail),
             Error::Params { errors, .. } => {
                 let flaw = |error: backstop_runtime::service::ParamError| Flaw {
                     name: error.name,
@@ -100,7 +100,9 @@ impl From<Error> for Problem {
                     Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-parameters", "The parameters do not fit the DAG", detail);
                 Self { errors: errors.into_iter().map(flaw).collect(), ..problem }
             }
-            Error::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", "It cannot be done as things stand", detail),
+            Error::Conflict(_) | Error::NothingMeant => {
+                Self::new(StatusCode::CONFLICT, "conflict", "It cannot be done as things stand", detail)
+            }
             Error::Invalid(_) => Self::bad_request(detail),
             Error::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service is stopping", detail).hint("ask the next one")

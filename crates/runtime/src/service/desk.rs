@@ -1,7 +1,8 @@
 //! Which runs are driven, which wait, and why.
 //!
 //! A run is in the store before it is here, and stays there when it leaves: losing the desk loses nothing. Runs wait by DAG, oldest first;
-//! a free place goes to the DAG that has the fewest, so that one with a thousand runs does not keep the others waiting.
+//! a free place goes to the DAG that has the fewest, so that one with a thousand runs does not keep the others waiting. Runs of backfills
+//! wait in a lane of their own, so that a year of them does not keep tonight's run of the same DAG waiting.
 
 use super::live::LiveWatcher;
 use super::scheduler::Replan;
@@ -11,7 +12,7 @@ use crate::clock::Clock;
 use crate::control::Ask;
 use crate::run::{self, Control, Created, Launch, Limits, Report};
 use crate::sessions::Sessions;
-use backstop_core::event::RunHeader;
+use backstop_core::event::{RunHeader, RunType};
 use backstop_core::{DagId, InstanceId, RunId, RunPhase};
 use backstop_project::Bundle;
 use backstop_project::definition::{Definition, Project};
@@ -31,6 +32,19 @@ const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 /// How often runs are looked for that other processes left behind.
 const LOOK_FOR_LEFT_EVERY: Duration = Duration::from_secs(15);
 
+/// Where a run waits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Lane {
+    dag: DagId,
+    is_backfill: bool,
+}
+
+impl Lane {
+    fn of(header: &RunHeader) -> Self {
+        Self { dag: header.dag_id.clone(), is_backfill: header.run_type == RunType::Backfill }
+    }
+}
+
 /// A run that waits.
 struct Queued {
     header: Arc<RunHeader>,
@@ -42,7 +56,7 @@ struct Queued {
 
 /// A run that is driven.
 struct Active {
-    dag: DagId,
+    lane: Lane,
     control: Control,
     since: Timestamp,
 }
@@ -62,11 +76,11 @@ pub(super) struct Desk {
     /// Why the ticks of a DAG cannot be planned.
     pub(super) unplanned: BTreeMap<DagId, String>,
     pub(super) replan: Replan,
-    queued: BTreeMap<DagId, VecDeque<Queued>>,
+    queued: BTreeMap<Lane, VecDeque<Queued>>,
     /// The runs that are in `queued`: whether one is there must not cost a walk through all of them.
     is_queued: HashSet<RunId>,
     active: BTreeMap<RunId, Active>,
-    active_of: BTreeMap<DagId, usize>,
+    active_of: BTreeMap<Lane, usize>,
     hindered: BTreeMap<RunId, Hindered>,
     stuck: BTreeMap<RunId, (DagId, BTreeMap<InstanceId, String>)>,
     /// Runs that somebody steers: they are begun whatever the limits say, and whether their DAG is paused or not.
@@ -111,6 +125,15 @@ pub enum Waiting {
         /// Runs of the DAG in front of it.
         ahead: usize,
     },
+    /// Backfills of its DAG have as many runs going on as they may have.
+    RunsOfBackfill {
+        /// Going on.
+        active: usize,
+        /// Allowed.
+        limit: usize,
+        /// Runs of backfills of the DAG in front of it.
+        ahead: usize,
+    },
     /// The service drives as many runs as it may.
     Runs {
         /// Going on.
@@ -131,6 +154,11 @@ impl std::fmt::Display for Waiting {
             Self::RunsOfDag { active, limit, ahead } => write!(
                 f,
                 "its DAG has {active} runs going on, of {limit} allowed (max_active_runs), and {ahead} more wait in front of this one"
+            ),
+            Self::RunsOfBackfill { active, limit, ahead } => write!(
+                f,
+                "backfills of its DAG have {active} runs going on, of {limit} allowed (max_active_runs of the backfills), and {ahead} more \
+                 wait in front of this one"
             ),
             Self::Runs { active, limit } => write!(f, "the service drives {active} runs, of {limit} allowed"),
             Self::Next => f.write_str("it is about to be begun"),
@@ -169,11 +197,13 @@ impl Desk {
         }
     }
 
-    /// Runs of a DAG that wait, are driven, or are to be tried again. Those that wait for a person do not keep others from being made.
+    /// Runs of a DAG that wait, are driven, or are to be tried again. Those that wait for a person do not keep others from being made, nor do
+    /// those of backfills.
     pub(super) fn runs_of(&self, dag: &DagId) -> usize {
-        let queued = self.queued.get(dag).map_or(0, VecDeque::len);
-        let hindered = self.hindered.values().filter(|hindered| hindered.queued.header.dag_id == *dag).count();
-        queued + hindered + self.active_of.get(dag).copied().unwrap_or(0)
+        let lane = Lane { dag: dag.clone(), is_backfill: false };
+        let queued = self.queued.get(&lane).map_or(0, VecDeque::len);
+        let hindered = self.hindered.values().filter(|hindered| Lane::of(&hindered.queued.header) == lane).count();
+        queued + hindered + self.active_of.get(&lane).copied().unwrap_or(0)
     }
 
     fn knows(&self, run: &RunId) -> bool {
@@ -190,63 +220,62 @@ impl Desk {
         if !self.is_queued.remove(run) {
             return hindered;
         }
-        let place = self.queued.iter().find_map(|(dag, queue)| {
-            queue.iter().position(|queued| queued.header.run_id == *run).map(|place| (dag.clone(), place))
+        let place = self.queued.iter().find_map(|(lane, queue)| {
+            queue.iter().position(|queued| queued.header.run_id == *run).map(|place| (lane.clone(), place))
         });
-        let Some((dag, place)) = place else { return hindered };
-        let queue = self.queued.get_mut(&dag)?;
+        let Some((lane, place)) = place else { return hindered };
+        let queue = self.queued.get_mut(&lane)?;
         let queued = queue.remove(place);
         if queue.is_empty() {
-            self.queued.remove(&dag);
+            self.queued.remove(&lane);
         }
         queued
     }
 
     fn push(&mut self, queued: Queued) {
         self.is_queued.insert(queued.header.run_id.clone());
-        self.queued.entry(queued.header.dag_id.clone()).or_default().push_back(queued);
+        self.queued.entry(Lane::of(&queued.header)).or_default().push_back(queued);
+    }
+
+    fn enter(&mut self, header: &RunHeader, control: &Control, since: Timestamp) {
+        let lane = Lane::of(header);
+        *self.active_of.entry(lane.clone()).or_default() += 1;
+        self.active.insert(header.run_id.clone(), Active { lane, control: control.clone(), since });
     }
 
     /// Takes the run that goes next, if one may.
-    fn next(&mut self, limits: &ServiceLimits, of_dag: impl Fn(&DagId) -> usize, now: Timestamp) -> Option<(Queued, Control)> {
+    fn next(&mut self, limits: &ServiceLimits, of_lane: impl Fn(&Lane) -> usize, now: Timestamp) -> Option<(Queued, Control)> {
         if let Some(urgent) = self.urgent.pop() {
             return Some(urgent);
         }
         if self.active.len() >= limits.runs {
             return None;
         }
-        let active = |dag: &DagId| self.active_of.get(dag).copied().unwrap_or(0);
-        let may_go = |dag: &DagId| !self.paused.contains(dag) && active(dag) < of_dag(dag);
-        let dag = self.queued.keys().filter(|dag| may_go(dag)).min_by_key(|dag| active(dag))?.clone();
-        let queue = self.queued.get_mut(&dag)?;
+        let active = |lane: &Lane| self.active_of.get(lane).copied().unwrap_or(0);
+        let may_go = |lane: &Lane| !self.paused.contains(&lane.dag) && active(lane) < of_lane(lane);
+        let lane = self.queued.keys().filter(|lane| may_go(lane)).min_by_key(|lane| (active(lane), lane.is_backfill))?.clone();
+        let queue = self.queued.get_mut(&lane)?;
         let queued = queue.pop_front()?;
         if queue.is_empty() {
-            self.queued.remove(&dag);
+            self.queued.remove(&lane);
         }
         self.is_queued.remove(&queued.header.run_id);
         let control = Control::default();
-        *self.active_of.entry(dag.clone()).or_default() += 1;
-        self.active.insert(queued.header.run_id.clone(), Active { dag, control: control.clone(), since: now });
+        self.enter(&queued.header, &control, now);
         Some((queued, control))
     }
 
     fn let_go(&mut self, run: &RunId) {
         let Some(active) = self.active.remove(run) else { return };
-        if let Some(count) = self.active_of.get_mut(&active.dag) {
+        if let Some(count) = self.active_of.get_mut(&active.lane) {
             *count -= 1;
             if *count == 0 {
-                self.active_of.remove(&active.dag);
+                self.active_of.remove(&active.lane);
             }
         }
     }
 
-    fn standing(
-        &self,
-        run: &RunId,
-        limits: &ServiceLimits,
-        limit_of_dag: impl Fn(&DagId) -> usize,
-        is_stopping: bool,
-    ) -> Standing {
+    fn standing(&self, run: &RunId, limits: &ServiceLimits, of_lane: impl Fn(&Lane) -> usize, is_stopping: bool) -> Standing {
         if let Some(active) = self.active.get(run) {
             return Standing::Active { since: active.since };
         }
@@ -262,15 +291,17 @@ impl Desk {
         let found = self
             .queued
             .iter()
-            .find_map(|(dag, queue)| queue.iter().position(|queued| queued.header.run_id == *run).map(|ahead| (dag, ahead)));
-        let Some((dag, ahead)) = found else { return Standing::Unknown };
-        let of_dag = self.active_of.get(dag).copied().unwrap_or(0);
+            .find_map(|(lane, queue)| queue.iter().position(|queued| queued.header.run_id == *run).map(|ahead| (lane, ahead)));
+        let Some((lane, ahead)) = found else { return Standing::Unknown };
+        let (active, limit) = (self.active_of.get(lane).copied().unwrap_or(0), of_lane(lane));
         Standing::Queued(if is_stopping {
             Waiting::Stopping
-        } else if self.paused.contains(dag) {
+        } else if self.paused.contains(&lane.dag) {
             Waiting::Paused
-        } else if of_dag >= limit_of_dag(dag) {
-            Waiting::RunsOfDag { active: of_dag, limit: limit_of_dag(dag), ahead }
+        } else if active >= limit && lane.is_backfill {
+            Waiting::RunsOfBackfill { active, limit, ahead }
+        } else if active >= limit {
+            Waiting::RunsOfDag { active, limit, ahead }
         } else if self.active.len() >= limits.runs {
             Waiting::Runs { active: self.active.len(), limit: limits.runs }
         } else {
@@ -291,15 +322,21 @@ enum Driven {
 impl Service {
     /// How a run stands with the service.
     pub fn standing(&self, run: &RunId) -> Standing {
-        let limits = self.limits_of_dags();
+        let limits = self.limits_of_lanes();
         self.desk().standing(run, &self.limits, limits, self.is_stopping())
     }
 
-    /// How many runs a DAG may have going on.
-    fn limits_of_dags(&self) -> impl Fn(&DagId) -> usize + use<> {
+    /// How many runs a lane may have going on. Runs of a backfill that is over, which somebody opened again, have what the DAG allows.
+    fn limits_of_lanes(&self) -> impl Fn(&Lane) -> usize + use<> {
         let catalog = self.catalog();
         let default = self.limits.runs_of_a_dag;
-        move |dag| catalog.dag(dag.as_str()).map_or(default, |entry| entry.definition.max_active_runs.max(1) as usize)
+        let backfills = self.backfill_runs_of();
+        move |lane| {
+            let of_dag =
+                || catalog.dag(lane.dag.as_str()).map_or(default, |entry| entry.definition.max_active_runs.max(1) as usize);
+            let of_backfills = backfills.get(&lane.dag).filter(|_| lane.is_backfill).copied();
+            of_backfills.unwrap_or_else(of_dag)
+        }
     }
 
     /// Runs that wait, are driven, and so on.
@@ -333,9 +370,7 @@ impl Service {
         let control = Control::default();
         control.ask(ask);
         let queued = desk.take_off(&header.run_id).unwrap_or(Queued { header: header.clone(), created: None, failures: 0 });
-        let dag = header.dag_id.clone();
-        *desk.active_of.entry(dag.clone()).or_default() += 1;
-        desk.active.insert(header.run_id.clone(), Active { dag, control: control.clone(), since: self.clock.now() });
+        desk.enter(&header, &control, self.clock.now());
         desk.urgent.push((queued, control));
         drop(desk);
         self.pump.notify_one();
@@ -394,7 +429,7 @@ impl Service {
             } else {
                 self.try_again_what_is_due();
                 let now = self.clock.now();
-                let limits = self.limits_of_dags();
+                let limits = self.limits_of_lanes();
                 loop {
                     let next = self.desk().next(&self.limits, &limits, now);
                     let Some((queued, control)) = next else { break };
@@ -462,6 +497,9 @@ impl Service {
         drop(desk);
         self.pump.notify_one();
         self.replan.notify_one();
+        if header.run_type == RunType::Backfill {
+            self.fill_up.notify_one();
+        }
     }
 
     async fn drive_run(&self, queued: Queued, control: Control) -> Driven {

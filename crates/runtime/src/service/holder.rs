@@ -27,6 +27,29 @@ pub(super) async fn take(store: &dyn Store, address: &str, now: Timestamp) -> Re
     Ok(lock)
 }
 
+/// A service that has a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process; 0 where it is not known.
+    pub pid: u64,
+    /// Where it listens: an address and a port.
+    pub address: String,
+}
+
+/// The service that has a store now; `None` when there is none. Takes nothing, so that a store opened for reading will do.
+///
+/// # Errors
+/// When the store cannot read.
+pub async fn holder(store: &dyn Store) -> Result<Option<Holder>, Error> {
+    if !store.is_run_held(&RunId::new(LOCK))? {
+        return Ok(None);
+    }
+    let body = store.entries(KIND).await?.into_iter().next().map(|(_, body)| body);
+    let known: serde_json::Value = body.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
+    let address = known["address"].as_str().map(str::to_owned);
+    Ok(address.map(|address| Holder { pid: known["pid"].as_u64().unwrap_or(0), address }))
+}
+
 fn busy(holder: Option<&str>) -> Error {
     let holder: serde_json::Value = holder.and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
     let text = |key: &str| holder[key].as_str().unwrap_or("not known").to_owned();

@@ -6,19 +6,23 @@
 //!
 //! It must not know HTTP, nor who its users are: who asks is a name that comes with each request.
 
+pub mod backfill;
 pub mod catalog;
 mod desk;
 mod holder;
 pub mod live;
 mod operate;
 mod scheduler;
+mod several;
 mod steer;
 
 pub use catalog::{Catalog, DagEntry, Loader, Trouble};
 pub use desk::{Standing, Waiting};
+pub use holder::{Holder, holder};
 pub use live::{Live, LiveEvent};
 pub use operate::Operation;
-pub use steer::{Trigger, Triggered, Who};
+pub use several::{DoneToRun, Range, runs_between};
+pub use steer::{Trigger, Triggered, Who, pause_in_store, paused_in_store};
 
 use crate::clock::Clock;
 use crate::logs::LogWriter;
@@ -87,6 +91,9 @@ pub enum Error {
     /// No such run.
     #[error("there is no run `{0}`")]
     NoRun(RunId),
+    /// No such backfill.
+    #[error("there is no backfill `{0}`")]
+    NoBackfill(String),
     /// No such task instance.
     #[error("there is no task instance `{instance}` in run `{run}`")]
     NoInstance {
@@ -106,6 +113,9 @@ pub enum Error {
     /// The run cannot be steered so, as it stands.
     #[error("{0}")]
     Conflict(String),
+    /// The operation is about no task of the run.
+    #[error("no task of this run is meant: nothing would change")]
+    NothingMeant,
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -137,6 +147,12 @@ pub struct Service {
     kept: Mutex<HashSet<String>>,
     /// Held while it is found out whether a date has a run, and that run is made.
     dates: tokio::sync::Mutex<()>,
+    /// Backfills that are not over.
+    fillings: Mutex<backfill::Fillings>,
+    /// Held while a backfill is changed, durably.
+    filling: tokio::sync::Mutex<()>,
+    /// Told when a backfill may go further.
+    fill_up: Notify,
     /// Told when a run may be begun.
     pump: Notify,
     /// Told when ticks may be planned that could not be, or other ones.
@@ -154,6 +170,7 @@ impl Service {
     pub async fn new(options: Options) -> Result<Arc<Self>, Error> {
         let hold = holder::take(&*options.store, &options.address, options.clock.now()).await?;
         let kept = steer::kept(&*options.store).await?;
+        let fillings = backfill::unfinished(&*options.store).await?;
         let catalog = Catalog::load(&*options.loader, None, &options.connect);
         let service = Arc::new(Self {
             store: options.store,
@@ -169,6 +186,9 @@ impl Service {
             desk: Mutex::new(Desk::new(kept)),
             kept: Mutex::default(),
             dates: tokio::sync::Mutex::default(),
+            fillings: Mutex::new(fillings),
+            filling: tokio::sync::Mutex::default(),
+            fill_up: Notify::new(),
             pump: Notify::new(),
             replan: Notify::new(),
             stopping: watch::channel(false).0,
@@ -183,9 +203,11 @@ impl Service {
     pub async fn run(self: &Arc<Self>) {
         let watching = tokio::spawn(catalog::watch(self.clone()));
         let scheduling = tokio::spawn(self.clone().schedule());
+        let filling = tokio::spawn(self.clone().fill());
         self.drive().await;
         watching.abort();
         scheduling.abort();
+        filling.abort();
     }
 
     /// Stops: nothing more is begun, and `run` returns when what goes on has let go. Without `cancel` running statements are waited
@@ -238,6 +260,7 @@ impl Service {
         self.desk().replan.all = true;
         self.pump.notify_one();
         self.replan.notify_one();
+        self.fill_up.notify_one();
     }
 
     /// Gives pools the sizes that the projects say.

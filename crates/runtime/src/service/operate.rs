@@ -4,7 +4,7 @@ use super::{Error, Service, Standing, Who};
 use crate::control::Ask;
 use crate::steer::{self, Idle};
 use backstop_core::event::{Mark, Restart};
-use backstop_core::{Command, InstanceId, RunId, RunState, Selection, decide, select, select_failed, why};
+use backstop_core::{Command, InstanceId, RunId, RunState, Selection, decide, select, select_failed, select_named, why};
 use backstop_store::{ErrorKind, RunRow};
 
 /// What an operator wants.
@@ -14,8 +14,8 @@ pub enum Operation {
     Clear(Selection),
     /// Run again what failed, behind its last commit, and what could not run because of it.
     Retry,
-    /// Set an outcome. It is the operator's word, and says nothing of effects.
-    Mark(Vec<InstanceId>, Mark),
+    /// Set the outcome of these. It is the operator's word, and says nothing of effects.
+    Mark(Selection, Mark),
     /// End one instance: its statement dies on the server.
     Cancel(InstanceId),
 }
@@ -25,7 +25,7 @@ impl Operation {
         match self {
             Self::Clear(selection) => select(state, selection),
             Self::Retry => select_failed(state),
-            Self::Mark(instances, _) => instances.clone(),
+            Self::Mark(selection, _) => select_named(state, selection),
             Self::Cancel(instance) => vec![instance.clone()],
         }
     }
@@ -44,7 +44,7 @@ impl Operation {
     fn plan(&self, state: &RunState, by: &Who, now: jiff::Timestamp) -> Result<(Vec<InstanceId>, Command), Error> {
         let instances = self.on(state);
         if instances.is_empty() {
-            return Err(Error::Conflict("no task of this run is meant: nothing would run again".into()));
+            return Err(Error::NothingMeant);
         }
         let command = self.command(instances.clone(), by);
         decide(state, command.clone(), now).map_err(|refused| Error::Conflict(refused.to_string()))?;
@@ -111,7 +111,7 @@ impl Service {
         Ok(instances)
     }
 
-    async fn row(&self, run: &RunId) -> Result<RunRow, Error> {
+    pub(super) async fn row(&self, run: &RunId) -> Result<RunRow, Error> {
         self.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))
     }
 

@@ -4,6 +4,7 @@
 //! died before it could note that it had, or by two. What is kept is how far each DAG is planned (its cursor). A DAG with as many runs as
 //! it may have is planned no further, so that a million missed ticks cost what goes on, not a million runs.
 
+use super::backfill::newest_about;
 use super::steer::Kept;
 use super::{DagEntry, Error, Service};
 use crate::run::Request;
@@ -142,7 +143,12 @@ impl Service {
             run_type: RunType::Scheduled,
             asked_by: None,
         };
-        self.make(entry, request).await?;
+        // A backfill may have come to this date before, with catchup or over the latest of them.
+        let _one_at_a_time = self.dates.lock().await;
+        let newest = newest_about(&*self.store, &dag, tick.logical_date).await?;
+        if newest.is_none_or(|row| row.header.run_type != RunType::Backfill) {
+            self.make(entry, request).await?;
+        }
         self.desk().unplanned.remove(&dag);
         Ok(())
     }

@@ -1,15 +1,16 @@
 //! What people and programs ask of a service.
 
+use super::backfill::newest_about;
 use super::{DagEntry, Error, Service, Standing};
 use crate::control::{Answer, Ask};
 use crate::run::{self, Launch, Limits, Request, new_run_id};
 use backstop_core::event::{RunHeader, RunType};
 use backstop_core::{Command, DagId, InstanceId, RunId, RunState, TaskId};
 use backstop_project::params;
-use backstop_store::{Act, AppendError, Entry, RunFilter, Store};
+use backstop_store::{Act, AppendError, Entry, Store};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The kind of entries that keep what is known of DAGs beside their files.
@@ -53,9 +54,6 @@ pub struct Triggered {
     /// False when the same request had made it before.
     pub is_new: bool,
 }
-
-/// Runs about one date that are looked at, at once: most are the only one.
-const RUNS_AT_ONCE: u32 = 100;
 
 impl Service {
     /// A DAG by its id.
@@ -119,8 +117,9 @@ impl Service {
             return same(row.header, &request, trigger.logical_date).map(|header| Triggered { header, is_new: false });
         }
         if let Some(date) = date
-            && let Some(run) = self.about(entry.definition.dag.id(), date).await?
+            && let Some(row) = newest_about(&*self.store, entry.definition.dag.id(), date).await?
         {
+            let run = &row.header.run_id;
             let message =
                 format!("run {run} of DAG `{}` is about {date} already: retry or clear that one", entry.definition.dag.id());
             return Err(Error::Conflict(format!("{message}, or ask with `again` for another")));
@@ -130,29 +129,6 @@ impl Service {
             true => Ok(made),
             // Asked for twice at the same moment.
             false => same(made.header, &request, trigger.logical_date).map(|header| Triggered { header, is_new: false }),
-        }
-    }
-
-    /// A run of a DAG about a date, the newest.
-    async fn about(&self, dag: &DagId, date: Timestamp) -> Result<Option<RunId>, Error> {
-        let dates = Some(date);
-        let mut filter = RunFilter {
-            dag: Some(dag.clone()),
-            dates_from: dates,
-            dates_until: dates,
-            limit: RUNS_AT_ONCE,
-            ..RunFilter::default()
-        };
-        loop {
-            let page = self.store.runs(&filter).await?;
-            let found = page.iter().find(|row| row.header.logical_date == Some(date) && !row.header.dry_run);
-            if let Some(row) = found {
-                return Ok(Some(row.header.run_id.clone()));
-            }
-            if page.len() < RUNS_AT_ONCE as usize {
-                return Ok(None);
-            }
-            filter.before = page.last().map(|row| row.header.run_id.clone());
         }
     }
 
@@ -194,7 +170,7 @@ impl Service {
     }
 
     /// Keeps a definition's sources, unless it is known that they are.
-    async fn keep(&self, entry: &DagEntry) -> Result<(), Error> {
+    pub(super) async fn keep(&self, entry: &DagEntry) -> Result<(), Error> {
         let kept = || self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if kept().contains(&entry.definition.version) {
             return Ok(());
@@ -286,8 +262,7 @@ impl Service {
     pub async fn pause(&self, dag: &str, pause: bool, who: &Who) -> Result<(), Error> {
         let id = self.dag(dag)?.definition.dag.id().clone();
         let entry = Kept { paused: pause, cursor: self.desk().cursors.get(&id).copied() }.entry(&id);
-        let what = format!("{} DAG `{id}`", if pause { "paused" } else { "unpaused" });
-        self.store.put(vec![entry], Some(self.acted(who, what))).await?;
+        self.store.put(vec![entry], Some(self.acted(who, paused(&id, pause)))).await?;
         let mut desk = self.desk();
         if pause {
             desk.paused.insert(id.clone());
@@ -299,10 +274,11 @@ impl Service {
         self.live.tell_catalog_changed(self.clock.now());
         self.pump.notify_one();
         self.replan.notify_one();
+        self.fill_up.notify_one();
         Ok(())
     }
 
-    fn acted(&self, who: &Who, what: String) -> Act {
+    pub(super) fn acted(&self, who: &Who, what: String) -> Act {
         Act { at: self.clock.now(), who: who.who.clone(), why: who.why.clone(), what }
     }
 }
@@ -335,6 +311,38 @@ impl Kept {
     pub(super) fn entry(self, dag: &DagId) -> Entry {
         Entry { kind: DAG.into(), key: dag.to_string(), body: serde_json::to_string(&self).ok() }
     }
+}
+
+/// The DAGs that are paused, of a store that no service has.
+///
+/// # Errors
+/// The store.
+pub async fn paused_in_store(store: &dyn Store) -> Result<BTreeSet<DagId>, backstop_store::Error> {
+    let entries = store.entries(DAG).await?;
+    let is_paused = |body: &str| serde_json::from_str::<Kept>(body).is_ok_and(|kept| kept.paused);
+    Ok(entries.into_iter().filter(|(_, body)| is_paused(body)).map(|(dag, _)| DagId::new(dag)).collect())
+}
+
+/// Pauses a DAG in a store that no service has: the next one heeds it.
+///
+/// # Errors
+/// The store.
+pub async fn pause_in_store(
+    store: &dyn Store,
+    dag: &DagId,
+    pause: bool,
+    who: &Who,
+    now: Timestamp,
+) -> Result<(), backstop_store::Error> {
+    let entries = store.entries(DAG).await?;
+    let known = entries.into_iter().find(|(key, _)| key == dag.as_str()).map(|(_, body)| body);
+    let known: Kept = known.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
+    let act = Act { at: now, who: who.who.clone(), why: who.why.clone(), what: paused(dag, pause) };
+    store.put(vec![Kept { paused: pause, ..known }.entry(dag)], Some(act)).await
+}
+
+fn paused(dag: &DagId, pause: bool) -> String {
+    format!("{} DAG `{dag}`", if pause { "paused" } else { "unpaused" })
 }
 
 /// What is kept of each DAG.

@@ -108,7 +108,7 @@ pub(super) async fn trigger(
         data_interval,
         only_tasks: wanted.tasks.into_iter().map(TaskId::new).collect(),
         dry_run: wanted.dry_run,
-        run_id: wanted.run_id.map(run_id).transpose()?,
+        run_id: wanted.run_id.map(|id| super::name("run_id", id)).transpose()?.map(RunId::new),
         again: wanted.again,
     };
     let Triggered { header, is_new } = service.trigger(trigger, &By { who: wanted.who, why: wanted.why }.into()).await?;
@@ -117,15 +117,6 @@ pub(super) async fn trigger(
     let row = row.ok_or_else(|| Problem::not_found(format!("there is no run `{}`", header.run_id)))?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, [(header::LOCATION, location)], Json(wire::Run::new(&row, false))).into_response())
-}
-
-/// A run's name goes into paths and file names.
-fn run_id(text: String) -> Result<RunId, Problem> {
-    let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if (8..=64).contains(&text.len()) && text.chars().all(is_fine) && text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        return Ok(RunId::new(text));
-    }
-    Err(Problem::bad_request("`run_id` has 8 to 64 letters, digits, `-`, `_` or `.`, and begins with a letter or digit"))
 }
 
 /// What is wrong with the projects.

@@ -2,6 +2,7 @@
 //!
 //! Lists are objects with `items` and `next`; `next` is the cursor of the next page, null behind the last.
 
+mod backfills;
 mod dags;
 mod document;
 mod health;
@@ -34,6 +35,15 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(dags::list))
         .routes(routes!(dags::show, dags::change))
         .routes(routes!(dags::trigger))
+        .routes(routes!(operate::clear_runs))
+        .routes(routes!(operate::retry_runs))
+        .routes(routes!(operate::mark_runs))
+        .routes(routes!(backfills::ask))
+        .routes(routes!(backfills::list))
+        .routes(routes!(backfills::show))
+        .routes(routes!(backfills::pause))
+        .routes(routes!(backfills::resume))
+        .routes(routes!(backfills::cancel))
         .routes(routes!(dags::problems))
         .routes(routes!(lists::grid))
         .routes(routes!(lists::durations))
@@ -95,6 +105,17 @@ fn rows(limit: Option<u32>) -> Result<u32, Problem> {
         Some(limit @ 1..=PAGE_MAX) => Ok(limit),
         Some(limit) => Err(Problem::bad_request(format!("`limit` is {limit}, and must be from 1 to {PAGE_MAX}"))),
     }
+}
+
+/// A name that a request gives to something; it goes into paths and file names.
+fn name(field: &str, text: String) -> Result<String, Problem> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if (8..=64).contains(&text.len()) && text.chars().all(is_fine) && text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Ok(text);
+    }
+    Err(Problem::bad_request(format!(
+        "`{field}` has 8 to 64 letters, digits, `-`, `_` or `.`, and begins with a letter or digit"
+    )))
 }
 
 /// A body of JSON, where none is an empty object; a refusal is a problem document.

@@ -1,13 +1,14 @@
-//! What operators do to a run: clear, retry, mark, cancel one task; and why a task waits.
+//! What operators do to a run, or to several of a DAG: clear, retry, mark, cancel one task; and why a task waits.
 
 use super::Body;
 use crate::Problem;
-use crate::wire::steer::{Acted, InstanceWhy};
+use crate::wire::steer::{Acted, ActedOnRun, ActedOnRuns, InstanceWhy};
 use axum::Json;
 use axum::extract::{Path, State};
 use backstop_core::event::Mark;
 use backstop_core::{InstanceId, RunId, Selection, TaskId};
-use backstop_runtime::service::{Operation, Service, Who};
+use backstop_runtime::service::{Operation, Range, Service, Who};
+use jiff::Timestamp;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -21,6 +22,12 @@ pub(super) struct Clear {
     downstream: bool,
     only_failed: bool,
     only_running: bool,
+    /// Also in the runs of the DAG about earlier dates, and about later ones.
+    past: bool,
+    future: bool,
+    /// Of a DAG: the first and the last logical date.
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
     /// Only say what would run again.
     dry_run: bool,
     /// Who; `api` when nobody says.
@@ -28,6 +35,18 @@ pub(super) struct Clear {
     /// Why, for the run's log.
     #[schema(required, min_length = 1, pattern = r"\S")]
     why: String,
+}
+
+impl Clear {
+    fn selection(&self) -> Result<Selection, Problem> {
+        Ok(Selection {
+            tasks: instances(&self.tasks)?,
+            upstream: self.upstream,
+            downstream: self.downstream,
+            only_failed: self.only_failed,
+            only_running: self.only_running,
+        })
+    }
 }
 
 /// Clears task instances: they run once more, from their first segment.
@@ -41,19 +60,33 @@ pub(super) async fn clear(
     Path(run): Path<String>,
     Body(wanted): Body<Clear>,
 ) -> Result<Json<Acted>, Problem> {
-    let selection = Selection {
-        tasks: instances(&wanted.tasks)?,
-        upstream: wanted.upstream,
-        downstream: wanted.downstream,
-        only_failed: wanted.only_failed,
-        only_running: wanted.only_running,
-    };
-    operate(&service, run, Operation::Clear(selection), by(wanted.who, wanted.why), wanted.dry_run).await
+    let operation = Operation::Clear(wanted.selection()?);
+    let around = of_a_run(wanted.from.or(wanted.to), wanted.past, wanted.future)?;
+    operate(&service, run, around, operation, by(wanted.who, wanted.why), wanted.dry_run).await
+}
+
+/// Clears task instances of several runs of a DAG, by their logical dates.
+#[utoipa::path(post, path = "/dags/{dag}/clear", operation_id = "clear_runs", tag = "runs", params(("dag" = String, Path, description = "The DAG's name")), request_body = Clear,
+    responses(
+        (status = 200, body = ActedOnRuns),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn clear_runs(
+    State(service): State<Arc<Service>>,
+    Path(dag): Path<String>,
+    Body(wanted): Body<Clear>,
+) -> Result<Json<ActedOnRuns>, Problem> {
+    let operation = Operation::Clear(wanted.selection()?);
+    let range = of_a_dag(wanted.from, wanted.to, wanted.past || wanted.future)?;
+    operate_on_runs(&service, dag, range, operation, by(wanted.who, wanted.why), wanted.dry_run).await
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Retry {
+    /// Of a DAG: the first and the last logical date.
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
     /// Only say what would run again.
     dry_run: bool,
     /// Who; `api` when nobody says.
@@ -74,7 +107,23 @@ pub(super) async fn retry(
     Path(run): Path<String>,
     Body(wanted): Body<Retry>,
 ) -> Result<Json<Acted>, Problem> {
-    operate(&service, run, Operation::Retry, by(wanted.who, wanted.why), wanted.dry_run).await
+    let around = of_a_run(wanted.from.or(wanted.to), false, false)?;
+    operate(&service, run, around, Operation::Retry, by(wanted.who, wanted.why), wanted.dry_run).await
+}
+
+/// Runs again what failed in several runs of a DAG, by their logical dates, behind what committed.
+#[utoipa::path(post, path = "/dags/{dag}/retry", operation_id = "retry_runs", tag = "runs", params(("dag" = String, Path, description = "The DAG's name")), request_body = Retry,
+    responses(
+        (status = 200, body = ActedOnRuns),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn retry_runs(
+    State(service): State<Arc<Service>>,
+    Path(dag): Path<String>,
+    Body(wanted): Body<Retry>,
+) -> Result<Json<ActedOnRuns>, Problem> {
+    let range = of_a_dag(wanted.from, wanted.to, false)?;
+    operate_on_runs(&service, dag, range, Operation::Retry, by(wanted.who, wanted.why), wanted.dry_run).await
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
@@ -91,12 +140,36 @@ pub(super) struct MarkAs {
     tasks: Vec<String>,
     r#as: As,
     #[serde(default)]
+    upstream: bool,
+    #[serde(default)]
+    downstream: bool,
+    /// Also in the runs of the DAG about earlier dates, and about later ones.
+    #[serde(default)]
+    past: bool,
+    #[serde(default)]
+    future: bool,
+    /// Of a DAG: the first and the last logical date.
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+    #[serde(default)]
     dry_run: bool,
     /// Who; `api` when nobody says.
     who: Option<String>,
     /// Why, for the run's log.
     #[schema(min_length = 1, pattern = r"\S")]
     why: String,
+}
+
+impl MarkAs {
+    fn operation(&self) -> Result<Operation, Problem> {
+        let mark = match self.r#as {
+            As::Success => Mark::Success,
+            As::Failed => Mark::Failed,
+        };
+        let tasks = instances(&self.tasks)?;
+        let (upstream, downstream) = (self.upstream, self.downstream);
+        Ok(Operation::Mark(Selection { tasks, upstream, downstream, ..Selection::default() }, mark))
+    }
 }
 
 /// Says that instances succeeded or failed. It says nothing of effects.
@@ -110,12 +183,42 @@ pub(super) async fn mark(
     Path(run): Path<String>,
     Body(wanted): Body<MarkAs>,
 ) -> Result<Json<Acted>, Problem> {
-    let mark = match wanted.r#as {
-        As::Success => Mark::Success,
-        As::Failed => Mark::Failed,
-    };
-    let operation = Operation::Mark(instances(&wanted.tasks)?, mark);
-    operate(&service, run, operation, by(wanted.who, wanted.why), wanted.dry_run).await
+    let around = of_a_run(wanted.from.or(wanted.to), wanted.past, wanted.future)?;
+    operate(&service, run, around, wanted.operation()?, by(wanted.who, wanted.why), wanted.dry_run).await
+}
+
+/// Says that instances of several runs of a DAG succeeded or failed, by their logical dates.
+#[utoipa::path(post, path = "/dags/{dag}/mark", operation_id = "mark_runs", tag = "runs", params(("dag" = String, Path, description = "The DAG's name")), request_body = MarkAs,
+    responses(
+        (status = 200, body = ActedOnRuns),
+        (status = 409, body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn mark_runs(
+    State(service): State<Arc<Service>>,
+    Path(dag): Path<String>,
+    Body(wanted): Body<MarkAs>,
+) -> Result<Json<ActedOnRuns>, Problem> {
+    let range = of_a_dag(wanted.from, wanted.to, wanted.past || wanted.future)?;
+    operate_on_runs(&service, dag, range, wanted.operation()?, by(wanted.who, wanted.why), wanted.dry_run).await
+}
+
+/// Whether other runs of the DAG are meant, too: earlier ones, later ones.
+fn of_a_run(bound: Option<Timestamp>, past: bool, future: bool) -> Result<(bool, bool), Problem> {
+    match bound {
+        None => Ok((past, future)),
+        Some(_) => Err(Problem::bad_request("`from` and `to` are for several runs: ask /api/v1/dags/{dag}/clear, retry or mark")),
+    }
+}
+
+/// The runs of a DAG that are meant. All that there ever were have to be said so.
+fn of_a_dag(from: Option<Timestamp>, to: Option<Timestamp>, is_around: bool) -> Result<Range, Problem> {
+    if is_around {
+        return Err(Problem::bad_request("`past` and `future` are seen from a run: ask /api/v1/runs/{run}/clear or mark"));
+    }
+    if from.is_none() && to.is_none() {
+        return Err(Problem::bad_request("say which runs: `from`, `to`, or both, as logical dates"));
+    }
+    Ok(Range { from, to })
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -139,7 +242,7 @@ pub(super) async fn cancel(
     Path((run, task)): Path<(String, String)>,
     Body(wanted): Body<Cancel>,
 ) -> Result<Json<Acted>, Problem> {
-    operate(&service, run, Operation::Cancel(instance(&task)?), by(wanted.who, wanted.why), false).await
+    operate(&service, run, (false, false), Operation::Cancel(instance(&task)?), by(wanted.who, wanted.why), false).await
 }
 
 /// Why a task instance does not run, in a sentence.
@@ -156,11 +259,37 @@ pub(super) async fn why(
     Ok(Json(InstanceWhy { run_id: run, task: instance.task.to_string(), map_index: instance.map_index, why }))
 }
 
-async fn operate(service: &Service, run: String, operation: Operation, by: Who, dry_run: bool) -> Result<Json<Acted>, Problem> {
+async fn operate(
+    service: &Service,
+    run: String,
+    around: (bool, bool),
+    operation: Operation,
+    by: Who,
+    dry_run: bool,
+) -> Result<Json<Acted>, Problem> {
     let run = RunId::new(run);
+    if around != (false, false) {
+        let done = service.operate_around(&run, around, &operation, &by, dry_run).await?;
+        let runs: Vec<ActedOnRun> = done.iter().map(ActedOnRun::from).collect();
+        let own = runs.iter().find(|acted| acted.run_id == run.as_str());
+        let instances = own.map(|acted| acted.instances.clone()).unwrap_or_default();
+        return Ok(Json(Acted { run_id: run.to_string(), dry_run, instances, runs }));
+    }
     let instances = service.operate(&run, operation, &by, dry_run).await?;
     let instances = instances.iter().map(InstanceId::to_string).collect();
-    Ok(Json(Acted { run_id: run.to_string(), dry_run, instances }))
+    Ok(Json(Acted { run_id: run.to_string(), dry_run, instances, runs: Vec::new() }))
+}
+
+async fn operate_on_runs(
+    service: &Service,
+    dag: String,
+    range: Range,
+    operation: Operation,
+    by: Who,
+    dry_run: bool,
+) -> Result<Json<ActedOnRuns>, Problem> {
+    let done = service.operate_on_runs(&dag, range, &operation, &by, dry_run).await?;
+    Ok(Json(ActedOnRuns { dag, dry_run, runs: done.iter().map(ActedOnRun::from).collect() }))
 }
 
 fn by(who: Option<String>, why: String) -> Who {

@@ -1,5 +1,6 @@
 //! What is asked of runs, why they wait, and how the service is, as machines read it.
 
+use backstop_runtime::service::DoneToRun;
 use backstop_runtime::slots::{PoolUse, Shortage};
 use backstop_store::{ActRow, InstanceRow};
 use jiff::Timestamp;
@@ -14,6 +15,43 @@ pub(crate) struct Acted {
     pub(crate) dry_run: bool,
     /// Such as `load`, or `load[3]` of a mapped task.
     pub(crate) instances: Vec<String>,
+    /// This run and the others, where `past` or `future` was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) runs: Vec<ActedOnRun>,
+}
+
+/// Runs of a DAG that an action is about. Those without a task that is meant are left out.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ActedOnRuns {
+    pub(crate) dag: String,
+    /// Nothing was done: this is what would be.
+    pub(crate) dry_run: bool,
+    /// The earliest date first.
+    pub(crate) runs: Vec<ActedOnRun>,
+}
+
+/// What an action is about in one run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ActedOnRun {
+    pub(crate) run_id: String,
+    /// What it is about.
+    #[schema(required)]
+    logical_date: Option<Timestamp>,
+    /// Such as `load`, or `load[3]` of a mapped task.
+    pub(crate) instances: Vec<String>,
+    /// Why nothing was done to this run.
+    #[schema(required)]
+    refused: Option<String>,
+}
+
+impl From<&DoneToRun> for ActedOnRun {
+    fn from(done: &DoneToRun) -> Self {
+        let (instances, refused) = match &done.outcome {
+            Ok(instances) => (instances.iter().map(ToString::to_string).collect(), None),
+            Err(why) => (Vec::new(), Some(why.clone())),
+        };
+        Self { run_id: done.run.to_string(), logical_date: done.logical_date, instances, refused }
+    }
 }
 
 /// A task instance of a run.
