@@ -30,6 +30,16 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Run the service: it drives runs, and answers an HTTP API
     Up(UpArgs),
+    /// Ask the service for a run
+    Trigger(crate::trigger::TriggerArgs),
+    /// Look at DAGs, and pause them
+    #[command(subcommand)]
+    Dags(crate::dags::DagsCommand),
+    /// Run a DAG for a range of dates that have passed, through the service
+    Backfill(crate::backfill::BackfillArgs),
+    /// Look at backfills, pause and cancel them
+    #[command(subcommand)]
+    Backfills(crate::backfill::BackfillsCommand),
     /// Say everything that is wrong with a project, a DAG file, or a DAG
     Check(CheckArgs),
     /// Make a small project that runs at once
@@ -76,7 +86,7 @@ pub(crate) struct UpArgs {
     pub(crate) grace: u64,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct RunArgs {
     /// A DAG of the project, a DAG's .yaml file, or a .sql file
     #[arg(value_name = "DAG|FILE", required_unless_present = "resume")]
@@ -311,7 +321,7 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: clap_complete::Shell,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),

@@ -7,8 +7,10 @@
 
 mod account;
 mod args;
+mod backfill;
 mod check;
 mod connections;
+mod dags;
 mod explain;
 mod graph;
 mod init;
@@ -22,8 +24,10 @@ mod render;
 mod run;
 mod runs;
 mod schema;
+mod service;
 mod sources;
 mod steer;
+mod trigger;
 mod up;
 mod wire;
 mod words;
@@ -50,6 +54,10 @@ fn dispatch(cli: Cli) -> Result<Exit, Problem> {
     match cli.command {
         Command::Run(arguments) => run::run(arguments, &place),
         Command::Up(arguments) => up::up(&arguments, &place),
+        Command::Trigger(arguments) => trigger::trigger(&arguments, &place),
+        Command::Dags(command) => dags::dags(command, &place),
+        Command::Backfill(arguments) => backfill::backfill(&arguments, &place),
+        Command::Backfills(command) => backfill::backfills(command, &place),
         Command::Check(arguments) => check::check(&arguments, &place),
         Command::Init(arguments) => init::init(&arguments),
         Command::Runs(RunsOrSteer::Look(arguments)) => runs::runs(arguments, &place),

@@ -58,20 +58,42 @@ pub(crate) fn run(arguments: RunArgs, place: &Place) -> Result<Exit, Problem> {
     outcome
 }
 
+/// Takes a run over that nobody drives, and ends it: nothing of it is begun, and what its last process was doing is found out.
+pub(crate) fn cancel(run: &RunId, (who, why): (String, String), place: &Place) -> Result<Exit, Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::system("start the runtime", &error))?;
+    let arguments = RunArgs { resume: Some(run.to_string()), ..RunArgs::default() };
+    let outcome = runtime.block_on(async {
+        let Some(plan) = plan_resume(&arguments, run.as_str(), place).await? else { return Ok(Exit::Success) };
+        let drive = drive_of(&plan, &arguments, place);
+        let ended = drive.end(plan.what, who, why).await;
+        drop((plan.lock, plan.work));
+        ended
+    });
+    runtime.shutdown_background();
+    outcome
+}
+
 async fn drive_plan(plan: Plan, arguments: &RunArgs, place: &Place) -> Result<Exit, Problem> {
-    let drive = Drive {
-        project: plan.project,
-        definition: plan.definition,
-        store: plan.store,
-        kept: plan.kept,
-        again: begin::command(arguments, place),
-        json: arguments.json,
-        verbose: arguments.verbose,
-    };
+    let drive = drive_of(&plan, arguments, place);
     let exit = drive.drive(plan.what).await;
     drop(plan.lock);
     drop(plan.work);
     exit
+}
+
+fn drive_of(plan: &Plan, arguments: &RunArgs, place: &Place) -> Drive {
+    Drive {
+        project: plan.project.clone(),
+        definition: plan.definition.clone(),
+        store: plan.store.clone(),
+        kept: plan.kept.clone(),
+        again: begin::command(arguments, place),
+        json: arguments.json,
+        verbose: arguments.verbose,
+    }
 }
 
 fn open(kept: &Kept) -> Result<Arc<dyn Store>, Problem> {

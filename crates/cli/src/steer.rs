@@ -1,95 +1,283 @@
-//! `backstop runs clear`, `retry`, `mark` and `why`: what people do to a run that no process drives, and why a task of it waits.
+//! `backstop runs clear`, `retry`, `mark`: what people do to runs. Where a service has the store it is asked, and acts at once; where none has,
+//! the store itself is changed, and the run waits for a process. The words are the same.
 
 pub(crate) mod arguments;
+mod cancel;
+mod why;
 
 use crate::args::{self, Place};
 use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
-use crate::run::begin::who;
+use crate::paths::Kept;
+use crate::run::begin::{parse_date_in, parse_end_in};
 use crate::runs::{self, Latest, block_on, shape};
-use crate::{paths, words};
-use arguments::{ClearArgs, MarkArgs, RetryArgs, SteerCommand};
+use crate::service::{Entrance, Service, Signature, part, signed};
+use crate::{paths, sources, words};
+use arguments::{Around, ClearArgs, MarkArgs, SteerCommand, Which};
 use backstop_core::command::Rejected;
 use backstop_core::event::{Mark, Restart};
 use backstop_core::{
-    Command, Event, InstanceId, InstancePhase, InstanceView, RunState, Selection, TaskId, decide, select, select_failed, why,
+    Command, DagId, Event, InstanceId, InstancePhase, InstanceView, RunState, Selection, TaskId, decide, select, select_failed,
+    select_named,
 };
+use backstop_runtime::service::{Range, runs_between};
 use backstop_runtime::steer::{self, Idle};
 use backstop_runtime::{Clock as _, SystemClock};
 use backstop_store::{ErrorKind, RunLock, RunRow, SqliteStore, Store};
+use jiff::Timestamp;
+use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::path::Path;
 
-/// Steers a run.
+/// Lines that an account of several runs has; the others are counted.
+const LINES_MAX: usize = 500;
+
+/// Steers runs.
 pub(crate) fn steer(command: SteerCommand, place: &Place) -> Result<Exit, Problem> {
     let kept = paths::kept(place)?;
-    block_on(async {
-        match command {
-            SteerCommand::Clear(arguments) => clear(&arguments, &kept.store, &kept.flags).await,
-            SteerCommand::Retry(arguments) => retry(&arguments, &kept.store, &kept.flags).await,
-            SteerCommand::Mark(arguments) => mark(&arguments, &kept.store, &kept.flags).await,
-            SteerCommand::Why { run, task } => tell_why(&run, &task, &kept.store, &kept.flags).await,
+    match command {
+        SteerCommand::Clear(arguments) => {
+            let ClearArgs { which, around, dry_run, signature, entrance, .. } = &arguments;
+            let wish = Wish { which, around: *around, is_dry: *dry_run, signature, entrance };
+            block_on(operate(&Wanted::Clear(&arguments), &wish, &kept, place))?;
         }
-    })?;
+        SteerCommand::Retry(arguments) => {
+            let (which, signature, entrance) = (&arguments.which, &arguments.signature, &arguments.entrance);
+            let wish = Wish { which, around: Around::default(), is_dry: arguments.dry_run, signature, entrance };
+            block_on(operate(&Wanted::Retry, &wish, &kept, place))?;
+        }
+        SteerCommand::Mark(arguments) => {
+            let MarkArgs { which, around, dry_run, signature, entrance, .. } = &arguments;
+            let wish = Wish { which, around: *around, is_dry: *dry_run, signature, entrance };
+            block_on(operate(&Wanted::Mark(&arguments), &wish, &kept, place))?;
+        }
+        SteerCommand::Cancel(arguments) => return cancel::cancel(&arguments, &kept, place),
+        SteerCommand::Resolve(arguments) => block_on(cancel::resolve(&arguments, &kept))?,
+        SteerCommand::Why { run, task, entrance } => block_on(why::tell(&run, task.as_deref(), &entrance, &kept))?,
+    }
     Ok(Exit::Success)
 }
 
-async fn clear(arguments: &ClearArgs, path: &Path, flags: &str) -> Result<(), Problem> {
-    let mut held = Held::open(&arguments.run, path, flags, arguments.dry_run).await?;
-    let ClearArgs { upstream, downstream, only_failed, only_running, .. } = *arguments;
-    let state = held.idle.state();
-    let tasks = named(state, &arguments.tasks)?;
-    let instances = select(state, &Selection { tasks, upstream, downstream, only_failed, only_running });
-    let (who, why) = signed(arguments.who.as_ref(), arguments.reason.as_ref());
-    let command = Command::Clear { instances, restart: Restart::Beginning, who, why };
-    held.carry_out(command, arguments.dry_run).await
+/// What is wanted of each run.
+enum Wanted<'a> {
+    Clear(&'a ClearArgs),
+    Retry,
+    Mark(&'a MarkArgs),
 }
 
-async fn retry(arguments: &RetryArgs, path: &Path, flags: &str) -> Result<(), Problem> {
-    let mut held = Held::open(&arguments.run, path, flags, arguments.dry_run).await?;
-    let instances = select_failed(held.idle.state());
-    if instances.is_empty() {
-        let run = &held.row.header.run_id;
-        return Err(Problem::usage(format!("nothing of run {run} has failed: there is nothing to retry"))
-            .hint(format!("`backstop runs show {run}{flags}` tells how its tasks stand")));
+/// Of which runs, by whom.
+struct Wish<'a> {
+    which: &'a Which,
+    around: Around,
+    is_dry: bool,
+    signature: &'a Signature,
+    entrance: &'a Entrance,
+}
+
+impl Wish<'_> {
+    fn is_several(&self) -> bool {
+        self.which.is_range() || self.around.past || self.around.future
     }
-    let (who, why) = signed(arguments.who.as_ref(), arguments.reason.as_ref());
-    let command = Command::Clear { instances, restart: Restart::LastCommit, who, why };
-    held.carry_out(command, arguments.dry_run).await
-}
 
-async fn mark(arguments: &MarkArgs, path: &Path, flags: &str) -> Result<(), Problem> {
-    let mut held = Held::open(&arguments.run, path, flags, false).await?;
-    let state = held.idle.state();
-    let instances = all_instances(state, &named(state, &arguments.tasks)?);
-    let mark = if arguments.success { Mark::Success } else { Mark::Failed };
-    let (who, why) = signed(arguments.who.as_ref(), Some(&arguments.reason));
-    held.carry_out(Command::Mark { instances, mark, who, why }, false).await
-}
-
-async fn tell_why(run: &str, task: &str, path: &Path, flags: &str) -> Result<(), Problem> {
-    // Reading takes no lock: a run that goes on is read as far as its log is durable.
-    let held = Held::open(run, path, flags, true).await?;
-    let state = held.idle.state();
-    for instance in all_instances(state, &named(state, &[task.to_owned()])?) {
-        if let Some(why) = why(state, &instance) {
-            output::data(&format!("{instance}: {why}\n"))?;
+    fn signed(&self) -> Result<(String, String), Problem> {
+        match &self.signature.reason {
+            // A dry run is not recorded, so that it needs no reason.
+            None if self.is_dry => Ok((self.signature.who(), "dry run".to_owned())),
+            None => Err(Problem::usage("no reason is given").hint("say why with --reason TEXT: it is kept in the run's log")),
+            Some(reason) => Ok((self.signature.who(), reason.clone())),
         }
     }
-    if runs::is_abandoned(&held.store, &held.row).await? {
-        output::note(&format!("nobody runs {}: {}", held.row.header.run_id, held.resume()));
+}
+
+impl Wanted<'_> {
+    /// The instances of one run that are meant.
+    fn instances(&self, state: &RunState) -> Result<Vec<InstanceId>, Problem> {
+        Ok(match self {
+            Self::Clear(clear) => {
+                let ClearArgs { upstream, downstream, only_failed, only_running, .. } = **clear;
+                let tasks = named(state, &clear.tasks)?;
+                select(state, &Selection { tasks, upstream, downstream, only_failed, only_running })
+            }
+            Self::Retry => select_failed(state),
+            Self::Mark(mark) => {
+                let tasks = named(state, &mark.tasks)?;
+                let (upstream, downstream) = (mark.upstream, mark.downstream);
+                select_named(state, &Selection { tasks, upstream, downstream, ..Selection::default() })
+            }
+        })
+    }
+
+    fn command(&self, instances: Vec<InstanceId>, (who, why): (String, String)) -> Command {
+        match self {
+            Self::Clear(_) => Command::Clear { instances, restart: Restart::Beginning, who, why },
+            Self::Retry => Command::Clear { instances, restart: Restart::LastCommit, who, why },
+            Self::Mark(mark) => {
+                let mark = if mark.success { Mark::Success } else { Mark::Failed };
+                Command::Mark { instances, mark, who, why }
+            }
+        }
+    }
+
+    /// The same, as the service is asked.
+    fn request(&self, state: &RunState) -> Result<(&'static str, Value), Problem> {
+        let texts = |tasks: &[String]| -> Result<Vec<String>, Problem> {
+            Ok(named(state, tasks)?.iter().map(InstanceId::to_string).collect())
+        };
+        Ok(match self {
+            Self::Clear(clear) => {
+                let flags = (clear.upstream, clear.downstream, clear.only_failed, clear.only_running);
+                let (upstream, downstream, only_failed, only_running) = flags;
+                let tasks = texts(&clear.tasks)?;
+                let body = json!({ "tasks": tasks, "upstream": upstream, "downstream": downstream, "only_failed": only_failed, "only_running": only_running });
+                ("clear", body)
+            }
+            Self::Retry => ("retry", json!({})),
+            Self::Mark(mark) => {
+                let outcome = if mark.success { "success" } else { "failed" };
+                let tasks = texts(&mark.tasks)?;
+                ("mark", json!({ "tasks": tasks, "as": outcome, "upstream": mark.upstream, "downstream": mark.downstream }))
+            }
+        })
+    }
+}
+
+async fn operate(wanted: &Wanted<'_>, wish: &Wish<'_>, kept: &Kept, place: &Place) -> Result<(), Problem> {
+    let signature = wish.signed()?;
+    let looking = SqliteStore::open_read_only(&kept.store)?;
+    let service = Service::of(&looking, wish.entrance).await?;
+    let store = match wish.is_dry || service.is_some() {
+        true => looking,
+        false => SqliteStore::open(&kept.store, backstop_store::sqlite::Options::default())?,
+    };
+    let hand = Hand { store: &store, service: service.as_ref(), is_dry: wish.is_dry, flags: &kept.flags };
+    if wish.is_several() {
+        return several(wanted, wish, &hand, &signature, place).await;
+    }
+    let row = runs::find(&store, &wish.which.run, Latest::Any).await?;
+    let rows = hand.act(wanted, &row, &signature).await?;
+    let heading = ["TASK", "WAS", "TRIES", "NOW"].map(str::to_owned).to_vec();
+    output::data(&output::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), Painter::stdout()))?;
+    match (wish.is_dry, &service) {
+        (true, _) => output::note("nothing was changed: leave --dry-run out, and say why with --reason"),
+        (false, Some(service)) => output::note(&format!("recorded; the service at {} goes on with it", service.address())),
+        (false, None) => output::note(&format!("recorded; now: {}", resume_command(&row, &kept.flags))),
     }
     Ok(())
 }
 
-fn signed(name: Option<&String>, reason: Option<&String>) -> (String, String) {
-    // A dry run is not recorded, so that it needs no reason.
-    (name.cloned().unwrap_or_else(who), reason.cloned().unwrap_or_else(|| "dry run".to_owned()))
+/// The same to several runs, each for itself: what one refuses does not keep the others from it.
+async fn several(
+    wanted: &Wanted<'_>,
+    wish: &Wish<'_>,
+    hand: &Hand<'_>,
+    signature: &(String, String),
+    place: &Place,
+) -> Result<(), Problem> {
+    let rows = meant(wish, hand.store, place).await?;
+    let mut lines = vec![["RUN", "DATE", "TASK", "WAS", "TRIES", "NOW"].map(str::to_owned).to_vec()];
+    let (mut changed, mut refused, mut left_out) = (0_usize, Vec::new(), 0_usize);
+    for row in &rows {
+        let about = row.header.logical_date.map(words::time).unwrap_or_default();
+        match hand.act(wanted, row, signature).await {
+            Ok(instances) if instances.is_empty() => {}
+            Ok(instances) => {
+                changed += 1;
+                for instance in instances {
+                    if lines.len() <= LINES_MAX {
+                        lines.push([vec![row.header.run_id.to_string(), about.clone()], instance].concat());
+                    } else {
+                        left_out += 1;
+                    }
+                }
+            }
+            Err(problem) => refused.push(format!("run {} ({about}): {}", row.header.run_id, problem.message)),
+        }
+    }
+    output::data(&output::table(&lines, Painter::stdout()))?;
+    if left_out > 0 {
+        output::note(&format!("{} more are not listed", words::count(left_out, "task instance")));
+    }
+    refused.iter().take(LINES_MAX).for_each(|refusal| output::warn(refusal));
+    let runs = words::count(changed, "run");
+    match (wish.is_dry, hand.service) {
+        (true, _) => output::note(&format!("{runs}; nothing was changed: leave --dry-run out, and say why with --reason")),
+        (false, Some(service)) => output::note(&format!("recorded for {runs}; the service at {} goes on", service.address())),
+        (false, None) => output::note(&format!("recorded for {runs}; a service goes on with them: backstop up{}", hand.flags)),
+    }
+    match refused.len() {
+        0 => Ok(()),
+        count => Err(Problem::usage(format!("{} refused it", words::count(count, "run")))),
+    }
+}
+
+/// The runs that are meant, the earliest date first.
+async fn meant(wish: &Wish<'_>, store: &SqliteStore, place: &Place) -> Result<Vec<RunRow>, Problem> {
+    let between = async |dag: &DagId, range: Range| {
+        runs_between(store, dag, range).await.map_err(|error| Problem::usage(error.to_string()))
+    };
+    if !wish.which.is_range() {
+        let row = runs::find(store, &wish.which.run, Latest::Any).await?;
+        let run = row.header.run_id.clone();
+        let date = row.header.logical_date;
+        let date = date.ok_or_else(|| Problem::usage(format!("run {run} is about no date: it has neither past nor future")))?;
+        let range = Range { from: (!wish.around.past).then_some(date), to: (!wish.around.future).then_some(date) };
+        let mut rows = between(&row.header.dag_id, range).await?;
+        // Another run about the same date is neither past nor future.
+        rows.retain(|row| row.header.run_id == run || row.header.logical_date != Some(date));
+        return Ok(rows);
+    }
+    let definition = sources::choose(&wish.which.run, None, place)?.definition;
+    let from = wish.which.from.as_deref().map(|text| parse_date_in(text, &definition.timezone)).transpose()?;
+    let to = wish.which.to.as_deref().map(|text| parse_end_in(text, &definition.timezone, Timestamp::MAX)).transpose()?;
+    let rows = between(definition.dag.id(), Range { from, to }).await?;
+    if rows.is_empty() {
+        return Err(Problem::usage(format!("`{}` has no run about these dates", definition.dag.id()))
+            .hint("`backstop runs list --dag` shows the runs there are"));
+    }
+    Ok(rows)
+}
+
+/// How a run is changed.
+struct Hand<'a> {
+    store: &'a SqliteStore,
+    service: Option<&'a Service>,
+    is_dry: bool,
+    flags: &'a str,
+}
+
+impl Hand<'_> {
+    /// What was changed, or would be: an instance a line.
+    async fn act(&self, wanted: &Wanted<'_>, row: &RunRow, signature: &(String, String)) -> Result<Vec<Vec<String>>, Problem> {
+        let mut held = Held::of(self.store, row.clone(), self.flags, self.is_dry || self.service.is_some()).await?;
+        let instances = wanted.instances(held.idle.state())?;
+        if instances.is_empty() && matches!(wanted, Wanted::Retry) {
+            let run = &row.header.run_id;
+            return Err(Problem::usage(format!("nothing of run {run} has failed: there is nothing to retry"))
+                .hint(format!("`backstop runs show {run}{}` tells how its tasks stand", self.flags)));
+        }
+        let command = wanted.command(instances, signature.clone());
+        let before = held.idle.state().clone();
+        let Some(service) = self.service.filter(|_| !self.is_dry) else {
+            let events = held.carry_out(command, self.is_dry).await?;
+            return Ok(table(&before, &events));
+        };
+        let (word, mut body) = wanted.request(&before)?;
+        (body["who"], body["why"]) = (json!(signature.0), json!(signature.1));
+        let answer = service.post(&format!("/api/v1/runs/{}/{word}", part(row.header.run_id.as_str())), &body).await?;
+        // The service knows more of a run that goes on than the store does; then its word is all there is to tell.
+        match decide(&before, command, crate::run::begin::now()) {
+            Ok(events) => Ok(table(&before, &events)),
+            Err(_) => Ok(answer["instances"].as_array().into_iter().flatten().map(named_only).collect()),
+        }
+    }
+}
+
+fn named_only(instance: &Value) -> Vec<String> {
+    vec![instance.as_str().unwrap_or_default().to_owned(), "-".to_owned(), "-".to_owned(), "changed".to_owned()]
 }
 
 /// A run, with its lock unless it is only looked at.
 struct Held<'a> {
-    store: SqliteStore,
+    store: &'a SqliteStore,
     row: RunRow,
     idle: Idle,
     flags: &'a str,
@@ -97,48 +285,29 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    async fn open(wanted: &str, path: &Path, flags: &'a str, only_looks: bool) -> Result<Self, Problem> {
-        let store = if only_looks {
-            SqliteStore::open_read_only(path)?
-        } else {
-            SqliteStore::open(path, backstop_store::sqlite::Options::default())?
-        };
-        let row = runs::find(&store, wanted, Latest::Any).await?;
+    async fn of(store: &'a SqliteStore, row: RunRow, flags: &'a str, only_looks: bool) -> Result<Self, Problem> {
         let run = row.header.run_id.clone();
         let lock = match only_looks {
             true => None,
             false => Some(store.lock_run(&run).map_err(held_by_another)?),
         };
-        let dag = shape::read(&store, &row).await.ok_or_else(|| {
+        let dag = shape::read(store, &row).await.ok_or_else(|| {
             Problem::usage(format!("the files that run {run} began with are not kept, or not understood by this version"))
         })?;
-        let idle = Idle::read(&store, dag, &run).await.map_err(|error| refused(error, &row, flags))?;
+        let idle = Idle::read(store, dag, &run).await.map_err(|error| refused(error, &row, flags))?;
         Ok(Self { store, row, idle, flags, _lock: lock })
     }
 
-    fn resume(&self) -> String {
-        resume_command(&self.row, self.flags)
-    }
-
-    async fn carry_out(&mut self, command: Command, is_dry: bool) -> Result<(), Problem> {
+    async fn carry_out(&mut self, command: Command, is_dry: bool) -> Result<Vec<Event>, Problem> {
         // A clock that was set back must not put this before the run's last event.
         let version = self.idle.state().version();
         let last = self.store.events(&self.row.header.run_id, version.saturating_sub(1), 1).await?;
         let now = SystemClock::starting(last.first().map(|recorded| recorded.at)).now();
         let refusal = |error| refused(error, &self.row, self.flags);
-        let before = self.idle.state().clone();
-        let events = if is_dry {
-            decide(&before, command, now).map_err(|error| refusal(error.into()))?
-        } else {
-            self.idle.act(&self.store, command, now).await.map_err(refusal)?
-        };
-        output::data(&output::table(&table(&before, &events), Painter::stdout()))?;
         if is_dry {
-            output::note("nothing was changed: leave --dry-run out, and say why with --reason");
-        } else {
-            output::note(&format!("recorded; now: {}", self.resume()));
+            return decide(self.idle.state(), command, now).map_err(|error| refusal(error.into()));
         }
-        Ok(())
+        self.idle.act(self.store, command, now).await.map_err(refusal)
     }
 }
 
@@ -228,8 +397,7 @@ fn table(before: &RunState, events: &[Event]) -> Vec<Vec<String>> {
             _ => {}
         }
     }
-    let heading = ["TASK", "WAS", "TRIES", "NOW"].map(str::to_owned).to_vec();
-    std::iter::once(heading).chain(before.instances().filter_map(|(id, _)| changed.remove(&id))).collect()
+    before.instances().filter_map(|(id, _)| changed.remove(&id)).collect()
 }
 
 fn runs_again(view: &InstanceView<'_>, restart: Restart) -> String {

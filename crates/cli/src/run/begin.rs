@@ -50,14 +50,33 @@ pub(crate) fn parse_params(definition: &Definition, given: &[(String, String)]) 
 
 /// `2025-05-01` and `2025-05-01T02:00:00` are in the DAG's time zone; a time with an offset is what it says.
 pub(crate) fn parse_date(text: &str, definition: &Definition) -> Result<Timestamp, Problem> {
+    parse_date_in(text, &definition.timezone)
+}
+
+/// As [`parse_date`], in a time zone by its name.
+pub(crate) fn parse_date_in(text: &str, timezone: &str) -> Result<Timestamp, Problem> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
     }
-    let zone = TimeZone::get(&definition.timezone).unwrap_or(TimeZone::UTC);
+    let zone = TimeZone::get(timezone).unwrap_or(TimeZone::UTC);
     let civil: Option<civil::DateTime> = text.parse().ok();
     civil.and_then(|civil| civil.to_zoned(zone).ok()).map(|zoned| zoned.timestamp()).ok_or_else(|| {
         Problem::usage(format!("`{text}` is not a date")).hint("write 2025-05-01, or a time such as 2025-05-01T02:00:00Z")
     })
+}
+
+/// As the system's clock says.
+pub(crate) fn now() -> Timestamp {
+    SystemClock::starting(None).now()
+}
+
+/// The last moment that is meant by the end of a range: a day alone means all of it, of today what has passed.
+pub(crate) fn parse_end_in(text: &str, timezone: &str, now: Timestamp) -> Result<Timestamp, Problem> {
+    let Ok(day) = text.parse::<civil::Date>() else { return parse_date_in(text, timezone) };
+    let start = parse_date_in(text, timezone)?;
+    let next = day.tomorrow().ok().map(|next| parse_date_in(&next.to_string(), timezone)).transpose()?;
+    let end = next.and_then(|next| next.checked_sub(jiff::SignedDuration::from_micros(1)).ok()).unwrap_or(start);
+    Ok(if start <= now { end.min(to_microsecond(now)) } else { end })
 }
 
 /// The logical date of `render`: as of `run`.

@@ -6,7 +6,7 @@ use crate::output;
 use crate::paths::Kept;
 use crate::progress::{Progress, Tally};
 use backstop_core::state::RunPhase;
-use backstop_core::{RunId, TaskId};
+use backstop_core::{Command, RunId, TaskId};
 use backstop_project::definition::{Definition, Project};
 use backstop_runtime::run::Decision;
 use backstop_runtime::{Clock, Control, Launch, Limits, LogWriter, Report, Request, Sessions, SystemClock, Watcher};
@@ -53,6 +53,22 @@ pub(super) struct Drive {
 impl Drive {
     /// Drives to the end of the run, or of this process.
     pub(super) async fn drive(self, what: What) -> Result<Exit, Problem> {
+        self.drive_with(what, Control::default(), None).await
+    }
+
+    /// Drives a run only as far as its end needs: it is cancelled from the start.
+    pub(super) async fn end(self, what: What, who: String, why: String) -> Result<Exit, Problem> {
+        let control = Control::default();
+        control.cancel(format!("{who}: {why}"));
+        let note = Command::RecordOperator { who, why, what: "cancelled the run".to_owned() };
+        match self.drive_with(what, control, Some(note)).await? {
+            // That is what was asked for.
+            Exit::Interrupted => Ok(Exit::Success),
+            exit => Ok(exit),
+        }
+    }
+
+    async fn drive_with(self, what: What, control: Control, note: Option<Command>) -> Result<Exit, Problem> {
         let clock: Arc<dyn Clock> = match &what {
             What::Start(_) => Arc::new(SystemClock::starting(None)),
             What::Resume(row, _) => Arc::new(last_event_at(&*self.store, row).await?),
@@ -62,16 +78,30 @@ impl Drive {
         let progress = Progress::start(&self.definition.dag, &run, what.only_tasks(), self.json, self.verbose);
         let tally = Arc::new(Tally::before(progress.watcher()));
         let launch = self.launch(clock.clone(), tally.clone());
-        let control = Control::default();
         let signals = Signals::listen()?;
         let driven = {
             let control = control.clone();
-            async move {
+            let asking = control.clone();
+            // Asked before the run is taken up. It is refused by none, and a run that cannot be taken up hears nothing.
+            let noted = async move {
+                if let Some(note) = note {
+                    drop(asking.act(vec![note]).await)
+                }
+            };
+            let driven = async move {
                 match what {
                     What::Start(request) => backstop_runtime::start(launch, *request, control).await,
                     What::Resume(row, decisions) => {
                         backstop_runtime::resume(launch, &row.header.run_id, &decisions, control).await
                     }
+                }
+            };
+            async move {
+                tokio::pin!(noted, driven);
+                tokio::select! {
+                    biased;
+                    () = &mut noted => driven.await,
+                    ended = &mut driven => ended,
                 }
             }
         };

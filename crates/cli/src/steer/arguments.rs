@@ -1,8 +1,9 @@
 //! The command line of what people do to runs.
 
+use crate::service::{Entrance, Signature};
 use clap::{Args, Subcommand};
 
-/// Changes a run that nobody drives, or says why a task of it waits.
+/// Changes runs, through the service that drives them or where nobody does; or says why one is not further.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SteerCommand {
     /// Run tasks again from their first segment, also those that succeeded: their effects take place once more
@@ -11,19 +12,57 @@ pub(crate) enum SteerCommand {
     Retry(RetryArgs),
     /// Set the outcome of tasks; it says nothing of what took effect
     Mark(MarkArgs),
-    /// Say why a task is not running
+    /// End a run, or one task of it: running statements die on their servers
+    Cancel(CancelArgs),
+    /// Say what became of a task whose outcome nobody knows
+    Resolve(ResolveArgs),
+    /// Say why a run is not further, or why a task of it is not running
     Why {
         /// The run's id, the beginning of it, or `latest`
         run: String,
-        /// The task, such as `load` or `load[3]`
-        task: String,
+        /// The task, such as `load` or `load[3]` [default: the run, and each task that is not done]
+        task: Option<String>,
+        #[command(flatten)]
+        entrance: Entrance,
     },
+}
+
+/// Which runs.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The run's id, the beginning of it, or `latest`; with --from or --to: a DAG
+    #[arg(value_name = "RUN|DAG")]
+    pub(crate) run: String,
+    /// All runs of a DAG from this logical date on
+    #[arg(long, value_name = "DATE")]
+    pub(crate) from: Option<String>,
+    /// All runs of a DAG up to this logical date; a day alone is all of that day
+    #[arg(long, value_name = "DATE")]
+    pub(crate) to: Option<String>,
+}
+
+impl Which {
+    /// Whether runs are meant by their dates.
+    pub(crate) fn is_range(&self) -> bool {
+        self.from.is_some() || self.to.is_some()
+    }
+}
+
+/// Other runs of the same DAG.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct Around {
+    /// Also in the runs of the DAG about earlier dates
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub(crate) past: bool,
+    /// Also in the runs of the DAG about later dates
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    pub(crate) future: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ClearArgs {
-    /// The run's id, the beginning of it, or `latest`
-    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Tasks, groups, or instances such as `load[3]` [default: all]
     #[arg(value_name = "TASK")]
     pub(crate) tasks: Vec<String>,
@@ -33,6 +72,8 @@ pub(crate) struct ClearArgs {
     /// And all tasks behind them
     #[arg(long)]
     pub(crate) downstream: bool,
+    #[command(flatten)]
+    pub(crate) around: Around,
     /// Of these, only what is failed or upstream_failed
     #[arg(long)]
     pub(crate) only_failed: bool,
@@ -42,33 +83,29 @@ pub(crate) struct ClearArgs {
     /// List what would run again, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Why; kept in the run's log
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
-    pub(crate) reason: Option<String>,
-    /// Who [default: the user of the operating system]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) who: Option<String>,
+    #[command(flatten)]
+    pub(crate) signature: Signature,
+    #[command(flatten)]
+    pub(crate) entrance: Entrance,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RetryArgs {
-    /// The run's id, the beginning of it, or `latest`
-    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// List what would run again, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Why; kept in the run's log
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
-    pub(crate) reason: Option<String>,
-    /// Who [default: the user of the operating system]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) who: Option<String>,
+    #[command(flatten)]
+    pub(crate) signature: Signature,
+    #[command(flatten)]
+    pub(crate) entrance: Entrance,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct MarkArgs {
-    /// The run's id, the beginning of it, or `latest`
-    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) which: Which,
     /// Tasks, groups, or instances such as `load[3]`
     #[arg(value_name = "TASK", required = true)]
     pub(crate) tasks: Vec<String>,
@@ -78,10 +115,49 @@ pub(crate) struct MarkArgs {
     /// As failed
     #[arg(long)]
     pub(crate) failed: bool,
-    /// Why; kept in the run's log
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
-    /// Who [default: the user of the operating system]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) who: Option<String>,
+    /// And all tasks before them
+    #[arg(long)]
+    pub(crate) upstream: bool,
+    /// And all tasks behind them
+    #[arg(long)]
+    pub(crate) downstream: bool,
+    #[command(flatten)]
+    pub(crate) around: Around,
+    /// List what would change, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) signature: Signature,
+    #[command(flatten)]
+    pub(crate) entrance: Entrance,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// The run's id, the beginning of it, or `latest`
+    pub(crate) run: String,
+    /// Only this task, such as `load` or `load[3]` [default: the run]
+    pub(crate) task: Option<String>,
+    #[command(flatten)]
+    pub(crate) signature: Signature,
+    #[command(flatten)]
+    pub(crate) entrance: Entrance,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResolveArgs {
+    /// The run's id, the beginning of it, or `latest`
+    pub(crate) run: String,
+    /// The task, such as `load` or `load[3]`
+    pub(crate) task: String,
+    /// What it was doing took effect
+    #[arg(long, required_unless_present = "not_committed", conflicts_with = "not_committed")]
+    pub(crate) committed: bool,
+    /// It did not
+    #[arg(long)]
+    pub(crate) not_committed: bool,
+    #[command(flatten)]
+    pub(crate) signature: Signature,
+    #[command(flatten)]
+    pub(crate) entrance: Entrance,
 }

@@ -1,0 +1,125 @@
+//! `backstop dags`: what there is, and pausing: through the service where one has the store, else in the store itself.
+
+use crate::args::Place;
+use crate::explain::{Exit, Problem};
+use crate::output::{self, Painter};
+use crate::paths::{self, Kept};
+use crate::runs::block_on;
+use crate::service::{Entrance, Service, Signature, part, signed};
+use crate::sources::{self, Sources};
+use crate::words;
+use backstop_core::DagId;
+use backstop_project::definition::Project;
+use backstop_runtime::service::{Who, pause_in_store, paused_in_store};
+use backstop_store::{SqliteStore, Store};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DagsCommand {
+    /// List DAGs
+    List {
+        /// Write a JSON array
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        entrance: Entrance,
+    },
+    /// Begin nothing more of a DAG; what goes on goes on
+    Pause(PauseArgs),
+    /// Let a paused DAG go on
+    Unpause(PauseArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// The DAG
+    dag: String,
+    #[command(flatten)]
+    signature: Signature,
+    #[command(flatten)]
+    entrance: Entrance,
+}
+
+/// Looks at DAGs, or pauses one.
+pub(crate) fn dags(command: DagsCommand, place: &Place) -> Result<Exit, Problem> {
+    let kept = paths::kept(place)?;
+    block_on(async {
+        match command {
+            DagsCommand::List { json, entrance } => list(json, &entrance, &kept, place).await,
+            DagsCommand::Pause(arguments) => pause(&arguments, true, &kept, place).await,
+            DagsCommand::Unpause(arguments) => pause(&arguments, false, &kept, place).await,
+        }
+    })?;
+    Ok(Exit::Success)
+}
+
+async fn list(json: bool, entrance: &Entrance, kept: &Kept, place: &Place) -> Result<(), Problem> {
+    let dags = match Service::of_kept(kept, entrance).await? {
+        Some(service) => service.get("/api/v1/dags").await?["items"].take(),
+        None => from_files(kept, place).await?,
+    };
+    if json {
+        return output::data(&format!("{dags:#}\n"));
+    }
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let rows = dags.as_array().into_iter().flatten().map(|dag| {
+        let paused = if dag["paused"] == true { "paused" } else { "-" };
+        vec![text(&dag["dag"]), paused.to_owned(), text(&dag["schedule"]), text(&dag["next_run_at"]), text(&dag["file"])]
+    });
+    let heading = ["DAG", "PAUSED", "SCHEDULE", "NEXT RUN", "FILE"].map(str::to_owned).to_vec();
+    output::data(&output::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), Painter::stdout()))
+}
+
+fn project(place: &Place) -> Result<Project, Problem> {
+    let root = paths::project(place)?;
+    Ok(backstop_project::load(&Sources::of_folder(&root), &sources::environment()).project)
+}
+
+/// As the files are; nothing is scheduled without a service.
+async fn from_files(kept: &Kept, place: &Place) -> Result<Value, Problem> {
+    let project = project(place)?;
+    let paused = match kept.store.exists() {
+        true => paused_in_store(&SqliteStore::open_read_only(&kept.store)?).await?,
+        false => BTreeSet::new(),
+    };
+    let dags = project.dags.values().map(|definition| {
+        json!({
+            "dag": definition.dag.id().as_str(),
+            "description": definition.description,
+            "paused": paused.contains(definition.dag.id()),
+            "schedule": definition.schedule,
+            "timezone": definition.timezone,
+            "next_run_at": null,
+            "max_active_runs": definition.max_active_runs,
+            "file": definition.file.to_string(),
+            "version": definition.version,
+            "tasks": definition.dag.tasks().len(),
+        })
+    });
+    Ok(Value::Array(dags.collect()))
+}
+
+async fn pause(arguments: &PauseArgs, pause: bool, kept: &Kept, place: &Place) -> Result<(), Problem> {
+    let word = if pause { "paused" } else { "unpaused" };
+    if let Some(service) = Service::of_kept(kept, &arguments.entrance).await? {
+        let body = signed(json!({ "paused": pause }), &arguments.signature);
+        service.patch(&format!("/api/v1/dags/{}", part(&arguments.dag)), &body).await?;
+        output::note(&format!("{word} `{}`", arguments.dag));
+        return Ok(());
+    }
+    let project = project(place)?;
+    let id = DagId::new(arguments.dag.as_str());
+    if !project.dags.contains_key(&id) {
+        let mut problem = Problem::usage(format!("there is no DAG `{id}`"));
+        problem.hints = words::hints_for_name(id.as_str(), "DAGs", project.dags.keys().map(DagId::as_str));
+        return Err(problem);
+    }
+    let store = SqliteStore::open(&kept.store, backstop_store::sqlite::Options::default())?;
+    let who = Who { who: arguments.signature.who(), why: arguments.signature.why() };
+    pause_in_store(&store, &id, pause, &who, crate::run::begin::now()).await?;
+    store.flush().await?;
+    output::note(&format!("{word} `{id}`: no service has the store now; the next one heeds it"));
+    Ok(())
+}
