@@ -99,7 +99,7 @@ impl<'a> From<&'a ShownBackfill> for Backfill<'a> {
 #[serde(untagged)]
 #[expect(dead_code, reason = "it names the two shapes for the OpenAPI document")]
 pub(crate) enum Asked {
-    Known(Backfill<'static>),
+    Known(Box<Backfill<'static>>),
     Preview(Preview),
 }
 
