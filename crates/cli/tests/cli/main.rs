@@ -23,4 +23,5 @@ mod resume;
 mod secrets;
 mod server;
 mod steer;
+mod through;
 mod up;
