@@ -43,7 +43,13 @@ pub async fn runs_between(store: &dyn Store, dag: &DagId, range: Range) -> Resul
     if to < from {
         return Err(Error::Invalid(format!("the range ends ({to}) before it begins ({from})")));
     }
-    let mut filter = RunFilter { dag: Some(dag.clone()), dates_from: Some(from), dates_until: Some(to), limit: RUNS_AT_ONCE, ..RunFilter::default() };
+    let mut filter = RunFilter {
+        dag: Some(dag.clone()),
+        dates_from: Some(from),
+        dates_until: Some(to),
+        limit: RUNS_AT_ONCE,
+        ..RunFilter::default()
+    };
     let mut found = Vec::new();
     loop {
         let page = store.runs(&filter).await?;

@@ -197,7 +197,9 @@ pub(super) async fn why(State(service): State<Arc<Service>>, Path(run): Path<Str
             format!("a person must say what became of {}", which.join("; "))
         }
         Standing::Unknown if row.ended_at.is_some() => format!("it is over: {}", row.state),
-        Standing::Unknown => "another process drives it".into(),
+        Standing::Unknown if service.store().is_run_held(&run)? => "another process drives it".into(),
+        Standing::Unknown if row.header.dry_run => "it is a dry run whose process is gone: nobody goes on with it".into(),
+        Standing::Unknown => "its process is gone: this service takes it over within 15 seconds".into(),
     };
     let instances = service.store().instances(&run).await?;
     let waiting =

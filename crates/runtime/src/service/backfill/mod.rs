@@ -98,15 +98,15 @@ pub(super) async fn unfinished(store: &dyn Store) -> Result<Fillings, Error> {
 
 /// The newest run of a DAG about a date that is no dry run.
 pub(super) async fn newest_about(store: &dyn Store, dag: &DagId, date: Timestamp) -> Result<Option<RunRow>, Error> {
-    let date = Some(date);
+    let dates = Some(date);
     let filter = backstop_store::RunFilter {
         dag: Some(dag.clone()),
-        dates_from: date,
-        dates_until: date,
+        dates_from: dates,
+        dates_until: dates,
         limit: RUNS_OF_A_DATE_MAX,
         ..backstop_store::RunFilter::default()
     };
-    Ok(store.runs(&filter).await?.into_iter().find(|row| !row.header.dry_run))
+    Ok(store.runs(&filter).await?.into_iter().find(|row| row.header.logical_date == Some(date) && !row.header.dry_run))
 }
 
 /// What a backfill would do, from behind a date; nothing is kept, and nobody needs to drive.
