@@ -148,7 +148,8 @@ async fn operate(wanted: &Wanted<'_>, wish: &Wish<'_>, kept: &Kept, place: &Plac
         true => looking,
         false => SqliteStore::open(&kept.store, backstop_store::sqlite::Options::default())?,
     };
-    let hand = Hand { store: &store, service: service.as_ref(), is_dry: wish.is_dry, flags: &kept.flags };
+    let hand =
+        Hand { store: &store, service: service.as_ref(), is_dry: wish.is_dry, is_several: wish.is_several(), flags: &kept.flags };
     if wish.is_several() {
         return several(wanted, wish, &hand, &signature, place).await;
     }
@@ -241,6 +242,8 @@ struct Hand<'a> {
     store: &'a SqliteStore,
     service: Option<&'a Service>,
     is_dry: bool,
+    /// Of several runs those are passed over that nothing is meant of.
+    is_several: bool,
     flags: &'a str,
 }
 
@@ -249,6 +252,9 @@ impl Hand<'_> {
     async fn act(&self, wanted: &Wanted<'_>, row: &RunRow, signature: &(String, String)) -> Result<Vec<Vec<String>>, Problem> {
         let mut held = Held::of(self.store, row.clone(), self.flags, self.is_dry || self.service.is_some()).await?;
         let instances = wanted.instances(held.idle.state())?;
+        if instances.is_empty() && self.is_several {
+            return Ok(Vec::new());
+        }
         if instances.is_empty() && matches!(wanted, Wanted::Retry) {
             let run = &row.header.run_id;
             return Err(Problem::usage(format!("nothing of run {run} has failed: there is nothing to retry"))

@@ -471,7 +471,7 @@ fn the_same_work_is_not_asked_for_twice_unawares() {
     let paid = |amount: i64| project.ask(&format!("SELECT count(*) FROM paid WHERE amount = {amount}"));
     assert_eq!([7, 8, 9, 10, 1].map(paid), [1, 0, 1, 1, 1]);
     // A key that is not known is not passed over.
-    assert_eq!(up.ask("GET", "/api/v1/runs?state=failed", None).status, 400);
+    assert_eq!(up.ask("GET", "/api/v1/runs?stat=failed", None).status, 400);
     let metrics = up.ask("GET", "/metrics", None);
     assert!(metrics.body.as_str().unwrap().contains("backstop_runs_ended_total{state=\"success\"} 4"), "{}", metrics.body);
 }
