@@ -27,12 +27,13 @@ pub use log::{Append, Durable, Recorded};
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 pub use view::{
-    GRID_INSTANCES_MAX, GridRow, GridTask, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, LOOKED_AT_MAX,
-    RUNS_LOOKED_AT_MAX, RunFilter, RunRow, StatementRow, Version,
+    GRID_INSTANCES_MAX, GridRow, GridTask, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, LOOKED_AT_MAX, PrunableRun,
+    PruneRule, RUNS_LOOKED_AT_MAX, RunFilter, RunRow, StatementRow, VERSIONS_MAX, Version, VersionUse,
 };
 
 use async_trait::async_trait;
 use backstop_core::{DagId, RunId, TaskId};
+use jiff::Timestamp;
 use std::time::Duration;
 
 /// The seam. All implementations pass one conformance suite.
@@ -143,6 +144,32 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot read.
     async fn version(&self, digest: &str) -> Result<Option<Version>, Error>;
+
+    /// The versions of a DAG that are kept, the one used last first, at most [`VERSIONS_MAX`].
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn versions(&self, dag: &DagId) -> Result<Vec<VersionUse>, Error>;
+
+    /// Runs that may go by the rule, at most `limit`, of each DAG the oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn prunable(&self, rule: &PruneRule, limit: u32) -> Result<Vec<PrunableRun>, Error>;
+
+    /// Takes runs out of the store, for ever, and says which went: not those that are not over, ended at `never_after` or later, or are
+    /// the newest run of the store. What they leave behind is deleted by [`Self::sweep`]. Durable on return.
+    ///
+    /// # Errors
+    /// When the store cannot write.
+    async fn remove_runs(&self, runs: &[RunId], never_after: Timestamp) -> Result<Vec<RunId>, Error>;
+
+    /// Deletes at most so many rows of runs that were removed, and says how many; fewer than that means that none is left. One call holds
+    /// up other writers for as long as that takes, so `rows_max` should be some hundreds.
+    ///
+    /// # Errors
+    /// When the store cannot write.
+    async fn sweep(&self, rows_max: u32) -> Result<u32, Error>;
 
     /// Keeps, replaces or removes entries, and notes who did so, all or nothing. Durable on return.
     ///

@@ -15,11 +15,12 @@ use crate::sqlite::{check_place, check_shape};
 use crate::view::FOUND_RUNS_MAX;
 use crate::{
     ACTS_MAX, Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage,
-    InstanceRow, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store, Version, lock,
+    InstanceRow, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store, Version, VersionUse, lock,
 };
 use async_trait::async_trait;
 use backstop_core::event::RunHeader;
 use backstop_core::{DagId, Event, RunId, TaskId};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -85,6 +86,7 @@ enum Request {
     TakeOver(RunId, Reply<u64, Error>),
     KeepVersion(Version, Reply<(), Error>),
     Put(Vec<Entry>, Option<Act>, Reply<(), Error>),
+    Remove(Vec<RunId>, Timestamp, Reply<Vec<RunId>, Error>),
 }
 
 impl Default for MemoryStore {
@@ -175,9 +177,12 @@ impl MemoryStore {
                 Some(error) => Request::Refuse(error, reply),
                 None => Request::Append(append, reply),
             },
-            Request::Refuse(..) | Request::Flush(_) | Request::TakeOver(..) | Request::KeepVersion(..) | Request::Put(..) => {
-                request
-            }
+            Request::Refuse(..)
+            | Request::Flush(_)
+            | Request::TakeOver(..)
+            | Request::KeepVersion(..)
+            | Request::Put(..)
+            | Request::Remove(..) => request,
         };
         state.queue.push_back(Queued { request, _room: room });
         drop(state);
@@ -210,6 +215,7 @@ impl Kept {
                 self.versions.entry(version.digest.clone()).or_insert(version);
                 reply.send(Ok(()));
             }
+            Request::Remove(runs, never_after, reply) => reply.send(Ok(self.remove(runs, never_after))),
             Request::Put(entries, act, reply) => {
                 for Entry { kind, key, body } in entries {
                     match body {
@@ -379,6 +385,25 @@ impl Store for MemoryStore {
 
     async fn version(&self, digest: &str) -> Result<Option<Version>, Error> {
         self.read(|kept| kept.versions.get(digest).cloned())
+    }
+
+    async fn versions(&self, dag: &DagId) -> Result<Vec<VersionUse>, Error> {
+        self.read(|kept| kept.versions(dag))
+    }
+
+    async fn prunable(&self, rule: &PruneRule, limit: u32) -> Result<Vec<PrunableRun>, Error> {
+        self.read(|kept| kept.prunable(rule, limit))
+    }
+
+    async fn remove_runs(&self, runs: &[RunId], never_after: Timestamp) -> Result<Vec<RunId>, Error> {
+        let runs = runs.to_vec();
+        let answer = self.request(|reply| Request::Remove(runs, never_after, reply)).await;
+        self.answer(answer).await
+    }
+
+    async fn sweep(&self, _rows_max: u32) -> Result<u32, Error> {
+        // Nothing is left behind here.
+        self.read(|_| 0)
     }
 
     async fn put(&self, entries: Vec<Entry>, act: Option<Act>) -> Result<(), Error> {

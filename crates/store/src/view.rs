@@ -142,7 +142,7 @@ pub struct InstancePage {
 /// Instances that are looked at for one page of a list, at most.
 pub const LOOKED_AT_MAX: usize = 10_000;
 /// Runs that are looked at for one page of a list of instances, or for how long a task took, at most.
-pub const RUNS_LOOKED_AT_MAX: usize = 1000;
+pub const RUNS_LOOKED_AT_MAX: usize = 250;
 /// Task instances that a grid reads, at most, but for its first run.
 pub const GRID_INSTANCES_MAX: usize = 20_000;
 
@@ -195,8 +195,47 @@ pub(crate) fn fold_grid(tasks: &mut Vec<GridTask>, row: InstanceRow) {
     }
 }
 
+/// Which runs may go. Only runs that are over for good: whose callbacks have run as well. Of each DAG the newest run stays, and the last
+/// that succeeded: others look at them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PruneRule {
+    /// Runs that ended before this go.
+    pub ended_before: Option<Timestamp>,
+    /// Of each DAG, runs that are not among the newest so many go, however young.
+    pub runs_max: Option<u32>,
+    /// Of each DAG, the newest so many stay, however old; one at least.
+    pub runs_min: u32,
+    /// What ended at this time or later stays whatever the rest says: somebody may still look at it, or wait for it.
+    pub never_after: Timestamp,
+}
+
+/// A run that may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrunableRun {
+    /// Which.
+    pub run: RunId,
+    /// Its DAG.
+    pub dag: DagId,
+    /// When it ended.
+    pub ended_at: Timestamp,
+}
+
 /// How many runs `find_runs` gives at most.
 pub(crate) const FOUND_RUNS_MAX: usize = 10;
+
+/// When a version of a DAG was in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionUse {
+    /// SHA-256 of the sources, hex.
+    pub digest: String,
+    /// The first run that is pinned to it, and is still there.
+    pub first_run: Option<RunId>,
+    /// The last.
+    pub last_run: Option<RunId>,
+}
+
+/// Versions of a DAG that are listed, at most.
+pub const VERSIONS_MAX: u32 = 1000;
 
 /// A kept definition: the sources a run is pinned to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,14 @@
 
 use super::{Kept, Run};
 use crate::view::{GRID_INSTANCES_MAX, LOOKED_AT_MAX, RUNS_LOOKED_AT_MAX, fold_grid};
-use crate::{Error, GridRow, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, RunFilter, RunRow};
-use backstop_core::{DagId, TaskId};
+use crate::{
+    Error, GridRow, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, PrunableRun, PruneRule, RunFilter, RunRow,
+    VersionUse,
+};
+use backstop_core::state::RunPhase;
+use backstop_core::{DagId, RunId, TaskId};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl Kept {
@@ -93,6 +99,64 @@ impl Kept {
         };
         let found = runs.map(of_run).filter(|found| !found.is_empty());
         found.take(limit as usize).flatten().take(LOOKED_AT_MAX).collect()
+    }
+
+    pub(super) fn versions(&self, dag: &DagId) -> Vec<VersionUse> {
+        let pinned = |digest: &str| {
+            let digest = digest.to_owned();
+            self.runs.iter().enumerate().filter(move |(_, run)| run.header.dag_id == *dag && run.header.version == digest)
+        };
+        let id = |run: &Run| run.header.run_id.clone();
+        let mut found: Vec<(Option<usize>, VersionUse)> = self
+            .versions
+            .values()
+            .filter(|version| version.dag_id == *dag)
+            .map(|version| {
+                let (first, last) = (pinned(&version.digest).next(), pinned(&version.digest).next_back());
+                let told = VersionUse {
+                    digest: version.digest.clone(),
+                    first_run: first.map(|(_, run)| id(run)),
+                    last_run: last.map(|(_, run)| id(run)),
+                };
+                (last.map(|(place, _)| place), told)
+            })
+            .collect();
+        found.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.digest.cmp(&other.digest)));
+        found.into_iter().map(|(_, told)| told).take(crate::VERSIONS_MAX as usize).collect()
+    }
+
+    pub(super) fn prunable(&self, rule: &PruneRule, limit: u32) -> Vec<PrunableRun> {
+        let mut by_dag: BTreeMap<&DagId, Vec<&Run>> = BTreeMap::new();
+        self.runs.iter().for_each(|run| by_dag.entry(&run.header.dag_id).or_default().push(run));
+        let may_go = |dag: &DagId, runs: Vec<&Run>| -> Vec<PrunableRun> {
+            let last_good = runs.iter().rposition(|run| run.projection.run.phase == RunPhase::Succeeded);
+            let count = runs.len();
+            let ended = |run: &Run| run.projection.run.ended_at.filter(|_| run.projection.run.is_finished());
+            let old = runs.iter().enumerate().filter(|(place, _)| count - place > rule.runs_min.max(1) as usize);
+            old.filter(|(place, _)| Some(*place) != last_good)
+                .filter_map(|(place, run)| Some((place, run, ended(run)?)))
+                .filter(|(place, _, at)| {
+                    let is_old = rule.ended_before.is_some_and(|before| *at < before);
+                    let is_over = rule.runs_max.is_some_and(|max| count - place > max as usize);
+                    (is_old || is_over) && *at < rule.never_after
+                })
+                .map(|(_, run, ended_at)| PrunableRun { run: run.header.run_id.clone(), dag: dag.clone(), ended_at })
+                .collect()
+        };
+        by_dag.into_iter().flat_map(|(dag, runs)| may_go(dag, runs)).take(limit as usize).collect()
+    }
+
+    pub(super) fn remove(&mut self, wanted: Vec<RunId>, never_after: Timestamp) -> Vec<RunId> {
+        let newest = self.runs.last().map(|run| run.header.run_id.clone());
+        let may_go = |kept: &Self, run: &RunId| {
+            let fold = kept.run(run).map(|run| &run.projection.run);
+            fold.is_some_and(|fold| fold.is_finished() && fold.ended_at.is_some_and(|at| at < never_after))
+                && newest.as_ref() != Some(run)
+        };
+        let gone: Vec<RunId> = wanted.into_iter().filter(|run| may_go(self, run)).collect();
+        self.runs.retain(|run| !gone.contains(&run.header.run_id));
+        self.places = self.runs.iter().enumerate().map(|(place, run)| (run.header.run_id.clone(), place)).collect();
+        gone
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Options, Place, fault};
 use crate::log::{from_microsecond, to_microsecond};
 use crate::projection::{self, EventStatements, NO_STATE, Patch, RunFold};
-use crate::{Act, Append, AppendError, Entry, Error, ErrorKind, Version, stored};
+use crate::{Act, Append, AppendError, Entry, Error, ErrorKind, Recorded, Version, stored};
 use backstop_core::state::RunPhase;
 use backstop_core::{Event, InstanceId, RunId};
 use jiff::Timestamp;
@@ -34,7 +34,7 @@ pub(super) struct Batch<'w> {
 }
 
 /// A request that is refused is an inner `Err`, and leaves the batch as it was; an outer `Err` breaks the batch.
-type Outcome<T, E> = Result<Result<T, E>, Error>;
+pub(super) type Outcome<T, E> = Result<Result<T, E>, Error>;
 
 impl<'w> Batch<'w> {
     pub(super) fn new(connection: &'w Connection, place: &'w Place, options: &'w Options, buffer: &'w mut Vec<u8>) -> Self {
@@ -150,13 +150,44 @@ impl<'w> Batch<'w> {
     }
 
     /// Takes the write lock at once: what is read from here on cannot be changed by another process before the commit.
-    fn begin(&mut self) -> Result<(), Error> {
+    pub(super) fn begin(&mut self) -> Result<(), Error> {
         if !self.is_begun {
             self.place.check_still_there()?;
             self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|cause| self.broken(cause))?;
             self.is_begun = true;
         }
         Ok(())
+    }
+
+    /// A run that is removed is not known any more.
+    pub(super) fn forget(&mut self, run: &RunId) {
+        self.heads.remove(run);
+    }
+
+    /// Makes the projections of a run anew from its whole log. The transaction is the caller's.
+    pub(super) fn rebuild(mut self, run: &RunId, id: i64, events: &[Recorded]) -> Result<(), Error> {
+        for table in ["instances", "statements"] {
+            let sql = format!("DELETE FROM {table} WHERE run = ?1");
+            self.prepare(&sql)?.execute([id]).map_err(|cause| self.broken(cause))?;
+        }
+        if let Some(Event::RunCreated(header)) = events.first().map(|recorded| &recorded.event) {
+            let sql = "UPDATE runs SET dag_id = ?2, logical_date = ?3, definition = ?4 WHERE id = ?1";
+            let date = header.logical_date.map(Timestamp::as_microsecond);
+            let row = params![id, header.dag_id.as_str(), date, header.version];
+            self.prepare(sql)?.execute(row).map_err(|cause| self.broken(cause))?;
+        }
+        let epoch = self
+            .prepare("SELECT epoch FROM runs WHERE id = ?1")?
+            .query_row([id], |row| unsigned(row, 0))
+            .map_err(|cause| self.broken(cause))?;
+        let mut fold = RunFold::new();
+        for Recorded { seq, at, event } in events {
+            fold.apply(*at, event);
+            self.project(id, *seq, *at, event)?;
+        }
+        self.heads.insert(run.clone(), Head { id, version: events.len() as u64, epoch, fold, is_changed: true });
+        self.write_runs()?;
+        self.write_instances()
     }
 
     /// Everything that can refuse an append, before anything of it is written.
@@ -345,11 +376,11 @@ impl<'w> Batch<'w> {
         Ok(())
     }
 
-    fn prepare(&self, sql: &str) -> Result<CachedStatement<'w>, Error> {
+    pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'w>, Error> {
         self.connection.prepare_cached(sql).map_err(|cause| self.broken(cause))
     }
 
-    fn broken(&self, cause: rusqlite::Error) -> Error {
+    pub(super) fn broken(&self, cause: rusqlite::Error) -> Error {
         fault::from_sqlite("write to the store", &self.place.path, cause)
     }
 }

@@ -3,7 +3,7 @@
 
 use super::reader::{RUN_COLUMNS, Reader, instance_row};
 use crate::view::{GRID_INSTANCES_MAX, LOOKED_AT_MAX, RUNS_LOOKED_AT_MAX, fold_grid};
-use crate::{Error, GridRow, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, RunFilter, RunRow};
+use crate::{Error, GridRow, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, RunFilter, RunRow, VersionUse};
 use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, params, params_from_iter};
@@ -262,6 +262,19 @@ impl Reader<'_> {
             filling.page.next = Some(InstanceCursor { run, instance });
         }
         Ok(())
+    }
+
+    pub(super) fn versions(&self, dag: &DagId) -> Result<Vec<VersionUse>, Error> {
+        let sql = "SELECT digest, (SELECT run_id FROM runs WHERE id = first), (SELECT run_id FROM runs WHERE id = last) FROM ( \
+                   SELECT v.digest, \
+                   (SELECT min(id) FROM runs INDEXED BY runs_of_version WHERE dag_id = ?1 AND definition = v.digest) AS first, \
+                   (SELECT max(id) FROM runs INDEXED BY runs_of_version WHERE dag_id = ?1 AND definition = v.digest) AS last \
+                   FROM versions v INDEXED BY versions_of_dag WHERE v.dag_id = ?1) ORDER BY last DESC, digest LIMIT ?2";
+        let run =
+            |row: &rusqlite::Row<'_>, column| Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(column)?.map(RunId::new));
+        self.rows(sql, params![dag.as_str(), crate::VERSIONS_MAX], |row| {
+            Ok(VersionUse { digest: row.get(0)?, first_run: run(row, 1)?, last_run: run(row, 2)? })
+        })
     }
 
     pub(super) fn durations(&self, dag: &DagId, task: &TaskId, limit: u32) -> Result<Vec<Duration>, Error> {

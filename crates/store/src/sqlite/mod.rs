@@ -8,10 +8,13 @@
 //! Several processes may use one file at once. Each transaction takes the write lock first and reads the versions and epochs it checks
 //! within it. The file must be on a local disk: WAL needs shared memory and working locks.
 
+pub mod backup;
 mod batch;
+pub mod check;
 pub(crate) mod fault;
 mod lists;
 mod open;
+mod prune;
 mod reader;
 mod writer;
 
@@ -21,10 +24,11 @@ use crate::lock::{FileIdentity, RunLock, RunLocks};
 use crate::reply::Reply;
 use crate::{
     Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage, InstanceRow,
-    Recorded, RunFilter, RunRow, StatementRow, Store, Version,
+    PrunableRun, PruneRule, Recorded, RunFilter, RunRow, StatementRow, Store, Version, VersionUse,
 };
 use async_trait::async_trait;
 use backstop_core::{DagId, RunId, TaskId};
+use jiff::Timestamp;
 use reader::Readers;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -289,6 +293,29 @@ impl Store for SqliteStore {
     async fn version(&self, digest: &str) -> Result<Option<Version>, Error> {
         let digest = digest.to_owned();
         self.readers.read(move |reader| reader.version(&digest)).await
+    }
+
+    async fn versions(&self, dag: &DagId) -> Result<Vec<VersionUse>, Error> {
+        let dag = dag.clone();
+        self.readers.read(move |reader| reader.versions(&dag)).await
+    }
+
+    async fn prunable(&self, rule: &PruneRule, limit: u32) -> Result<Vec<PrunableRun>, Error> {
+        let rule = *rule;
+        self.readers.read(move |reader| reader.prunable(&rule, limit)).await
+    }
+
+    async fn remove_runs(&self, runs: &[RunId], never_after: Timestamp) -> Result<Vec<RunId>, Error> {
+        let runs = runs.to_vec();
+        let answer = self.request(|reply| Request::Remove(runs, never_after, reply)).await;
+        self.hurry();
+        self.answer(answer).await
+    }
+
+    async fn sweep(&self, rows_max: u32) -> Result<u32, Error> {
+        let answer = self.request(|reply| Request::Sweep(rows_max, reply)).await;
+        self.hurry();
+        self.answer(answer).await
     }
 
     async fn put(&self, entries: Vec<Entry>, act: Option<Act>) -> Result<(), Error> {

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 const APPLICATION_ID: i32 = 0x4253_544F;
 
 /// All migrations, oldest first. A published one never changes.
-const MIGRATIONS: [(&str, &str); 4] = [
+const MIGRATIONS: [(&str, &str); 5] = [
     ("V1__initial", include_str!("../../migrations/V1__initial.sql")),
     ("V2__pending_callbacks", include_str!("../../migrations/V2__pending_callbacks.sql")),
     ("V3__entries", include_str!("../../migrations/V3__entries.sql")),
     ("V4__lists", include_str!("../../migrations/V4__lists.sql")),
+    ("V5__removals", include_str!("../../migrations/V5__removals.sql")),
 ];
 
 /// The newest schema this build knows.
@@ -97,7 +98,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 }
 
 /// So that a new name survives a power failure as surely as what is acknowledged behind it; where folders cannot be synced, it does.
-fn sync_folder_of(path: &Path) {
+pub(super) fn sync_folder_of(path: &Path) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if let Ok(folder) = File::open(folder) {
         drop(folder.sync_all());
@@ -183,7 +184,9 @@ fn configure_writer(connection: &Connection, options: &Options) -> rusqlite::Res
     connection.pragma_update(None, "cache_size", -8192)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.set_prepared_statement_cache_capacity(32);
+    // A run that is removed goes before its rows do, see `prune`. Nobody but this crate writes here, and `check` finds rows without a run.
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.set_prepared_statement_cache_capacity(48);
     Ok(())
 }
 
@@ -273,7 +276,7 @@ fn lock_opening(path: &Path, locks: &Path) -> Result<File, Error> {
 }
 
 /// 0 when nothing was migrated yet.
-fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
     let history = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'refinery_schema_history'";
     if connection.query_row(history, [], |_| Ok(())).optional()?.is_none() {
         return Ok(0);

@@ -2,6 +2,7 @@
 
 mod plans;
 mod trouble;
+mod whole;
 
 use super::*;
 use crate::conformance::script::{append, created, run_started};

@@ -13,6 +13,7 @@ use super::{Options, Place};
 use crate::reply::Reply;
 use crate::{Act, Append, AppendError, Entry, Error, Version};
 use backstop_core::RunId;
+use jiff::Timestamp;
 use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,8 @@ pub(super) enum Request {
     TakeOver(RunId, Reply<u64, Error>),
     KeepVersion(Version, Reply<(), Error>),
     Put(Vec<Entry>, Option<Act>, Reply<(), Error>),
+    Remove(Vec<RunId>, Timestamp, Reply<Vec<RunId>, Error>),
+    Sweep(u32, Reply<u32, Error>),
     /// For the test of what happens when the thread dies.
     #[cfg(test)]
     Panic,
@@ -39,6 +42,8 @@ pub(super) enum Answer {
     Append(Reply<(), AppendError>, Result<(), AppendError>),
     Done(Reply<(), Error>, Result<(), Error>),
     TakenOver(Reply<u64, Error>, Result<u64, Error>),
+    Removed(Reply<Vec<RunId>, Error>, Result<Vec<RunId>, Error>),
+    Swept(Reply<u32, Error>, Result<u32, Error>),
 }
 
 impl Answer {
@@ -47,6 +52,8 @@ impl Answer {
             Self::Append(reply, result) => reply.send(result),
             Self::Done(reply, result) => reply.send(result),
             Self::TakenOver(reply, result) => reply.send(result),
+            Self::Removed(reply, result) => reply.send(result),
+            Self::Swept(reply, result) => reply.send(result),
         }
     }
 
@@ -55,6 +62,8 @@ impl Answer {
             Self::Append(reply, _) => reply.send(Err(fault.to_error().into())),
             Self::Done(reply, _) => reply.send(Err(fault.to_error())),
             Self::TakenOver(reply, _) => reply.send(Err(fault.to_error())),
+            Self::Removed(reply, _) => reply.send(Err(fault.to_error())),
+            Self::Swept(reply, _) => reply.send(Err(fault.to_error())),
         }
     }
 }
@@ -65,6 +74,8 @@ impl Request {
             Self::Append(_, reply) => reply.send(Err(fault.to_error().into())),
             Self::Flush(reply) | Self::KeepVersion(_, reply) | Self::Put(_, _, reply) => reply.send(Err(fault.to_error())),
             Self::TakeOver(_, reply) => reply.send(Err(fault.to_error())),
+            Self::Remove(_, _, reply) => reply.send(Err(fault.to_error())),
+            Self::Sweep(_, reply) => reply.send(Err(fault.to_error())),
             #[cfg(test)]
             Self::Panic | Self::LimitPages(_) => {}
         }
@@ -145,6 +156,12 @@ impl Writer {
                 }
                 Request::Put(entries, act, reply) => {
                     answered(batch.put(&entries, act.as_ref()), answers, |result| Answer::Done(reply, result))?;
+                }
+                Request::Remove(runs, never_after, reply) => {
+                    answered(batch.remove(&runs, never_after), answers, |result| Answer::Removed(reply, result))?;
+                }
+                Request::Sweep(rows_max, reply) => {
+                    answered(batch.sweep(rows_max), answers, |result| Answer::Swept(reply, result))?;
                 }
                 Request::Flush(reply) => answers.push(Answer::Done(reply, Ok(()))),
                 #[cfg(test)]

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use backstop_core::{DagId, RunId, TaskId};
 use backstop_store::{
     Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage, InstanceRow,
-    MemoryStore, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store, Version,
+    MemoryStore, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store, Version, VersionUse,
 };
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -119,6 +120,23 @@ impl Store for Disk {
 
     async fn version(&self, digest: &str) -> Result<Option<Version>, Error> {
         self.kept.version(digest).await
+    }
+
+    async fn versions(&self, dag: &DagId) -> Result<Vec<VersionUse>, Error> {
+        self.kept.versions(dag).await
+    }
+
+    async fn prunable(&self, rule: &PruneRule, limit: u32) -> Result<Vec<PrunableRun>, Error> {
+        self.kept.prunable(rule, limit).await
+    }
+
+    async fn remove_runs(&self, runs: &[RunId], never_after: Timestamp) -> Result<Vec<RunId>, Error> {
+        self.queued.notify_one();
+        self.kept.remove_runs(runs, never_after).await
+    }
+
+    async fn sweep(&self, rows_max: u32) -> Result<u32, Error> {
+        self.kept.sweep(rows_max).await
     }
 
     async fn put(&self, entries: Vec<Entry>, act: Option<Act>) -> Result<(), Error> {
