@@ -1,7 +1,7 @@
 # Two commands for newcomers: `make demo` and `make test`. See CONTRIBUTING.md for the rest.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench build fuzz simulate kill schema openapi help
+.PHONY: demo test lint bench build fuzz simulate kill schema openapi fuzz-api help
 
 # Outside the clone, so that the next clone reuses what is built.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/backstop/target
@@ -16,6 +16,8 @@ help:
 	@echo 'make bench     measure against psql and pgbench'
 	@echo 'make simulate  the long simulator run (BACKSTOP_SEEDS=100000)'
 	@echo 'make kill      the long kill -9 run (BACKSTOP_KILLS=500)'
+	@echo 'make fuzz-api  thousands of questions to the API, held against its OpenAPI document'
+	@echo 'make openapi   write docs/openapi.json anew'
 	@echo 'make fuzz      ten minutes of fuzzing of the script splitter'
 
 build:
@@ -47,6 +49,11 @@ kill:
 
 fuzz:
 	BACKSTOP_FUZZ_SECONDS=$${BACKSTOP_FUZZ_SECONDS:-600} cargo test --locked -p backstop-connect --test script_fuzz -- --nocapture
+
+# Asks a real service thousands of questions made from its OpenAPI document. BACKSTOP_FUZZ_SECONDS and BACKSTOP_FUZZ_SEED steer it.
+fuzz-api: build
+	@scripts/setup demo fuzz-api
+	@scripts/fuzz-api $(BACKSTOP) --seconds $${BACKSTOP_FUZZ_SECONDS:-300} --examples 200
 
 openapi:
 	BACKSTOP_UPDATE_OPENAPI=1 cargo test --locked -p backstop-server openapi

@@ -16,12 +16,19 @@ pub(crate) struct Cli {
 /// Where the project and its store are.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Place {
-    /// The project folder [default: the nearest folder above with a backstop.yaml]
-    #[arg(long, global = true, value_name = "DIR")]
-    pub(crate) project: Option<PathBuf>,
+    /// The project folder; `up` takes several [default: the nearest folder above with a backstop.yaml]
+    #[arg(long = "project", global = true, value_name = "DIR")]
+    pub(crate) projects: Vec<PathBuf>,
     /// The store's file [default: .backstop/store.db in the project folder]
     #[arg(long, global = true, value_name = "PATH", env = "BACKSTOP_STORE")]
     pub(crate) store: Option<PathBuf>,
+}
+
+impl Place {
+    /// The project that was named; of several, the first.
+    pub(crate) fn project(&self) -> Option<&PathBuf> {
+        self.projects.first()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,6 +59,12 @@ pub(crate) enum Command {
     /// Look at connections
     #[command(subcommand)]
     Connections(ConnectionsCommand),
+    /// Variables that stand before those of backstop.yaml
+    #[command(subcommand)]
+    Variables(VariablesCommand),
+    /// Pools that stand before those of backstop.yaml
+    #[command(subcommand)]
+    Pools(PoolsCommand),
     /// Look after the markers in target databases
     #[command(subcommand)]
     Markers(MarkersCommand),
@@ -75,9 +88,6 @@ pub(crate) struct UpArgs {
     /// A file with the token that every request must carry; BACKSTOP_TOKEN is another way to give one
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Another project folder besides that of --project; may be repeated
-    #[arg(long = "also", value_name = "DIR")]
-    pub(crate) also: Vec<PathBuf>,
     /// Tasks going on at once, over all runs
     #[arg(long, value_name = "NUMBER", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) parallelism: u32,
@@ -240,6 +250,79 @@ pub(crate) enum ConnectionsCommand {
         /// Write a JSON array
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// Who does it, and why.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SignedArgs {
+    /// Who does it [default: the user of the operating system]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) who: Option<String>,
+    /// Why; kept with who did it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VariablesCommand {
+    /// List the variables that were set; secret ones without their values
+    List {
+        /// Write a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set a variable: runs that begin from now on have it
+    Set {
+        /// Its name, as in {{ var.value.NAME }}
+        name: String,
+        /// Its value; `-`, or none, reads it from standard input, as a secret wants
+        value: Option<String>,
+        /// The value is JSON
+        #[arg(long)]
+        json: bool,
+        /// What it is for
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        #[command(flatten)]
+        signed: SignedArgs,
+    },
+    /// Take away a variable that was set
+    Delete {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        signed: SignedArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolsCommand {
+    /// List the pools that were set
+    List {
+        /// Write a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give a pool its slots
+    Set {
+        /// Its name
+        name: String,
+        /// How many; -1 is without limit
+        #[arg(allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=i64::from(i32::MAX)))]
+        slots: i64,
+        /// What it is for
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        #[command(flatten)]
+        signed: SignedArgs,
+    },
+    /// Take away a pool that was set
+    Delete {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        signed: SignedArgs,
     },
 }
 

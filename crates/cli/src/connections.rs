@@ -5,13 +5,11 @@ use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
 use crate::sources::{self, Sources};
 use crate::{markers, paths, runs, wire, words};
-use backstop_connect::session::Call;
-use backstop_connect::{Connector, Dialect, Observer, Session, Value};
+use backstop_connect::Connector;
 use backstop_project::definition::{Connection, Project};
-use backstop_runtime::{Redactor, connection_config};
+use backstop_runtime::{Redactor, Tested, connection_config};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Looks at connections.
 pub(crate) fn connections(command: ConnectionsCommand, place: &Place) -> Result<Exit, Problem> {
@@ -138,84 +136,21 @@ async fn test_one(id: &str, connection: &Connection, project: &Project) -> wire:
         causes: Vec::new(),
         hints: Vec::new(),
     };
-    match try_out(id, connection, project, &mut tested).await {
-        Ok(()) => tested.ok = true,
-        Err(error) => {
-            let problem = Problem::from(error);
-            tested.error = Some(problem.message);
-            tested.causes = problem.causes;
-            tested.hints = problem.hints;
-        }
+    let found = match connector(id, connection, project) {
+        Ok(connector) => backstop_runtime::test_connection(&connector, &markers::marker_table(connection)).await,
+        Err(error) => Tested { error: Some(error), ..Tested::default() },
+    };
+    tested.target = found.target;
+    tested.server_version = found.server_version;
+    tested.open_ms = found.open_ms;
+    tested.round_trip_ms = found.round_trip_ms;
+    tested.marker_table = found.has_marker_table.map(|is_there| if is_there { "ready" } else { "absent" });
+    tested.ok = found.error.is_none();
+    if let Some(error) = found.error {
+        let problem = Problem::from(error);
+        tested.error = Some(problem.message);
+        tested.causes = problem.causes;
+        tested.hints = problem.hints;
     }
     tested
-}
-
-async fn try_out(
-    id: &str,
-    connection: &Connection,
-    project: &Project,
-    tested: &mut wire::ConnectionTest,
-) -> Result<(), backstop_connect::Error> {
-    let connector = connector(id, connection, project)?;
-    tested.target = Some(connector.target());
-    let before = Instant::now();
-    let mut session = connector.open().await?;
-    tested.open_ms = Some(milliseconds(before));
-    // The first query may pay for what the session prepares; the second tells the way there and back.
-    first_value(&mut *session, "SELECT 1").await?;
-    let before = Instant::now();
-    first_value(&mut *session, "SELECT 1").await?;
-    tested.round_trip_ms = Some(milliseconds(before));
-    tested.server_version = first_value(&mut *session, version_query(connector.dialect())).await?;
-    if connector.capabilities().markers {
-        let is_there = session.marker_table_name(&markers::marker_table(connection)).await?.is_some();
-        tested.marker_table = Some(if is_there { "ready" } else { "absent" });
-    }
-    session.close().await;
-    Ok(())
-}
-
-fn milliseconds(since: Instant) -> f64 {
-    (since.elapsed().as_secs_f64() * 100_000.0).round() / 100.0
-}
-
-fn version_query(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::PostgreSql | Dialect::MySql => "SELECT version()",
-        Dialect::Sqlite => "SELECT 'SQLite ' || sqlite_version()",
-        Dialect::SqlServer => "SELECT @@VERSION",
-        Dialect::Oracle => "SELECT banner FROM v$version",
-        Dialect::Generic => "SELECT 1",
-    }
-}
-
-/// Keeps the first value of the first row.
-#[derive(Default)]
-struct First(Option<String>);
-
-impl Observer for First {
-    fn row(&mut self, _: usize, row: &[Value]) -> Result<(), String> {
-        if self.0.is_none() {
-            self.0 = row.first().map(in_words);
-        }
-        Ok(())
-    }
-}
-
-fn in_words(value: &Value) -> String {
-    match value {
-        Value::Null => "NULL".to_owned(),
-        Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
-        Value::UInt(value) => value.to_string(),
-        Value::Float(value) => value.to_string(),
-        Value::Decimal(text) | Value::Text(text) | Value::Json(text) => text.clone(),
-        Value::Bytes(bytes) => format!("{} bytes", bytes.len()),
-    }
-}
-
-async fn first_value(session: &mut dyn Session, sql: &str) -> Result<Option<String>, backstop_connect::Error> {
-    let mut first = First::default();
-    session.execute(&Call { sql, parameters: &[], copy_data: None }, 0, &mut first).await?;
-    Ok(first.0)
 }

@@ -25,6 +25,7 @@ mod run;
 mod runs;
 mod schema;
 mod service;
+mod settings;
 mod sources;
 mod steer;
 mod trigger;
@@ -51,6 +52,9 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<Exit, Problem> {
     let place = cli.place;
+    if place.projects.len() > 1 && !matches!(cli.command, Command::Up(_)) {
+        return Err(Problem::usage("this command is about one project: name one with --project"));
+    }
     match cli.command {
         Command::Run(arguments) => run::run(arguments, &place),
         Command::Up(arguments) => up::up(&arguments, &place),
@@ -64,6 +68,8 @@ fn dispatch(cli: Cli) -> Result<Exit, Problem> {
         Command::Runs(RunsOrSteer::Steer(arguments)) => steer::steer(arguments, &place),
         Command::Logs(arguments) => logs::logs(&arguments, &place),
         Command::Connections(arguments) => connections::connections(arguments, &place),
+        Command::Variables(command) => settings::variables(command, &place),
+        Command::Pools(command) => settings::pools(command, &place),
         Command::Markers(command) => markers::markers(command, &place),
         Command::Render(arguments) => render::render(&arguments, &place),
         Command::Graph(arguments) => graph::graph(&arguments, &place),

@@ -31,7 +31,7 @@ impl Kept {
             None => project.join(KEPT).join("store.db"),
         };
         let beside = store.parent().unwrap_or(project);
-        let is_named = place.project.is_some() || place.store.is_some();
+        let is_named = place.project().is_some() || place.store.is_some();
         let is_found = is_named || found_from_here().is_some_and(|found| found.join(KEPT).join("store.db") == store);
         let flags = if is_found { flags(place) } else { format!(" --store {}", shell_word(&store.to_string_lossy())) };
         Self { logs: beside.join("logs"), scratch: beside.join("tmp"), store, flags }
@@ -47,7 +47,7 @@ fn found_from_here() -> Option<PathBuf> {
 /// `--project` and `--store` as they were given.
 pub(crate) fn flags(place: &Place) -> String {
     let mut flags = String::new();
-    for (flag, path) in [("--project", &place.project), ("--store", &place.store)] {
+    for (flag, path) in [("--project", place.project()), ("--store", place.store.as_ref())] {
         if let Some(path) = path {
             flags.push_str(&format!(" {flag} {}", shell_word(&path.to_string_lossy())));
         }
@@ -64,7 +64,7 @@ pub(crate) fn shell_word(text: &str) -> String {
 
 /// The project folder of a command that needs one.
 pub(crate) fn project(place: &Place) -> Result<PathBuf, Problem> {
-    if let Some(folder) = &place.project {
+    if let Some(folder) = place.project() {
         return named_project(folder);
     }
     let here = current_folder()?;
@@ -97,10 +97,10 @@ pub(crate) fn named_project(folder: &Path) -> Result<PathBuf, Problem> {
 
 /// Where runs are kept, for a command that needs no project but its store.
 pub(crate) fn kept(place: &Place) -> Result<Kept, Problem> {
-    if place.store.is_some() && place.project.is_none() {
+    if place.store.is_some() && place.project().is_none() {
         return Ok(Kept::of(place, &current_folder()?));
     }
-    if place.project.is_none()
+    if place.project().is_none()
         && let Some(found) = found_from_here()
     {
         return Ok(Kept::of(place, &found));

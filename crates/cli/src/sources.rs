@@ -111,7 +111,7 @@ fn by_name(name: &str, place: &Place) -> Result<Chosen, Problem> {
 pub(crate) fn locate(file: &Path, place: &Place) -> Result<(PathBuf, String), Problem> {
     let absolute = std::fs::canonicalize(file).map_err(|error| Problem::system(format!("open {}", file.display()), &error))?;
     let beside = absolute.parent().unwrap_or(Path::new("/"));
-    let root = match &place.project {
+    let root = match place.project() {
         Some(folder) => paths::named_project(folder)?,
         None => paths::above(beside).unwrap_or_else(|| beside.to_owned()),
     };

@@ -1,17 +1,18 @@
 //! `backstop up`: the service.
 
+mod folders;
+
 use crate::args::{Place, UpArgs};
 use crate::explain::{Exit, Problem};
 use crate::paths::{self, Kept};
-use crate::sources::{self, Sources};
-use crate::{check, output, words};
-use backstop_project::{Environment, Loaded, Severity};
-use backstop_runtime::service::{Error, Loader, Options, Service, ServiceLimits};
+use crate::{output, sources, words};
+use backstop_project::Severity;
+use backstop_runtime::service::{Error, Options, Service, ServiceLimits};
 use backstop_runtime::{LogWriter, SlotLimits, WallClock};
-use backstop_server::Access;
+use backstop_server::{Access, Allowed};
 use backstop_store::{SqliteStore, Store};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::{Path, PathBuf};
+use folders::Folders;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -20,15 +21,16 @@ use tokio::sync::watch;
 
 /// Another way to give the token.
 const TOKEN: &str = "BACKSTOP_TOKEN";
-/// Files that are looked at for changes, at most; a project with more is told of changes by its first ones.
-const FILES_MAX: usize = 100_000;
 
 /// Serves until it is told to stop.
 pub(crate) fn up(arguments: &UpArgs, place: &Place) -> Result<Exit, Problem> {
     let access = access(arguments)?;
     let mut roots = vec![paths::project(place)?];
-    for folder in &arguments.also {
+    for folder in place.projects.iter().skip(1) {
         roots.push(paths::named_project(folder)?);
+    }
+    if let Some((first, _)) = roots.iter().enumerate().find(|(at, root)| roots[..*at].contains(root)) {
+        return Err(Problem::usage(format!("the project {} is named twice", roots[first].display())));
     }
     let kept = Kept::of(place, &roots[0]);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -50,7 +52,7 @@ async fn serve(arguments: &UpArgs, access: Access, roots: Vec<PathBuf>, kept: &K
     let slots = SlotLimits { parallelism: Some(arguments.parallelism), ..SlotLimits::default() };
     let service = Service::new(Options {
         store,
-        loader: Arc::new(Folders { roots, environment: sources::environment() }),
+        loader: Arc::new(Folders::new(roots, sources::environment())),
         clock: Arc::new(WallClock::starting()),
         connect: Arc::new(backstop_connect::connector),
         logs: LogWriter::start(Some(kept.logs.clone())),
@@ -62,7 +64,8 @@ async fn serve(arguments: &UpArgs, access: Access, roots: Vec<PathBuf>, kept: &K
     .map_err(refused)?;
     tell_what_is_there(&service, kept, &address.to_string());
     let (stopped, stop) = watch::channel(false);
-    let serving = tokio::spawn(backstop_server::serve(listener, backstop_server::router(service.clone(), access), async move {
+    let router = backstop_server::router(service.clone(), access);
+    let serving = tokio::spawn(backstop_server::serve(listener, router, Allowed::default(), async move {
         // The sender lives until the service has let go of its runs: a stream that is read for ever does not hold up the end.
         let mut stop = stop;
         let _ = stop.wait_for(|stopped| *stopped).await;
@@ -151,78 +154,5 @@ fn access(arguments: &UpArgs) -> Result<Access, Problem> {
         None if arguments.listen.ip().is_loopback() => Ok(Access::loopback()),
         None => Err(Problem::usage(format!("{} is not loopback: whoever reaches it could run SQL", arguments.listen))
             .hint(format!("give a token with --token-file FILE or {TOKEN}, or listen on 127.0.0.1"))),
-    }
-}
-
-/// Project folders.
-struct Folders {
-    roots: Vec<PathBuf>,
-    environment: Environment,
-}
-
-impl Loader for Folders {
-    fn load(&self) -> Vec<Loaded> {
-        let load = |root: &PathBuf| {
-            let sources = Sources::of_folder(root);
-            let mut loaded = backstop_project::load(&sources, &self.environment);
-            check::leave_out_wrong(&mut loaded, &sources);
-            loaded
-        };
-        self.roots.iter().map(load).collect()
-    }
-
-    fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        let mut left = FILES_MAX;
-        for root in &self.roots {
-            look(root, &mut hasher, &mut left);
-        }
-        hasher.finish()
-    }
-}
-
-/// Takes in the name, size and time of every file below; hidden folders (`.backstop`, `.git`) are not looked into.
-fn look(folder: &Path, hasher: &mut DefaultHasher, left: &mut usize) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    let mut entries: Vec<_> = entries.flatten().collect();
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        if *left == 0 {
-            return;
-        }
-        *left -= 1;
-        let Ok(metadata) = entry.metadata() else { continue };
-        if metadata.is_dir() {
-            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-                look(&entry.path(), hasher, left);
-            }
-        } else {
-            (entry.path(), metadata.len(), metadata.modified().ok()).hash(hasher);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dag_whose_sql_is_wrong_is_left_out_and_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| std::fs::write(folder.path().join(path), text).unwrap();
-        std::fs::create_dir(folder.path().join("dags")).unwrap();
-        write("backstop.yaml", "connections:\n  db: sqlite:///data.db\n");
-        write("dags/good.yaml", "dag: good\nconnection: db\ntasks:\n  one: {sql: SELECT 1}\n");
-        for name in ["bad", "worse"] {
-            write(&format!("dags/{name}.yaml"), &format!("dag: {name}\nconnection: db\ntasks:\n  one: {{sql: bad.sql}}\n"));
-        }
-        write("bad.sql", "SELECT 1;\nSELECT 'never closed;\n");
-        let folders = Folders { roots: vec![folder.path().to_owned()], environment: Environment::default() };
-        let loaded = folders.load();
-        let dags: Vec<&str> = loaded[0].project.dags.keys().map(backstop_core::DagId::as_str).collect();
-        assert_eq!(dags, ["good"]);
-        let told: Vec<(&str, &str)> = loaded[0].diagnostics.iter().map(|found| (found.code, &*found.message)).collect();
-        assert_eq!(told, [("B0701", "the string that begins here is never closed")]);
-        assert!(loaded[0].dag_files.contains_key("bad"), "an earlier version of it stays");
     }
 }

@@ -42,6 +42,8 @@ pub struct Project {
     pub variables: BTreeMap<String, serde_json::Value>,
     /// Values of `${NAME}` that are secret: those in passwords, and those whose NAME says so. [`Project::secrets`] has all there are.
     pub interpolated_secrets: crate::secrets::Secrets,
+    /// What stands before backstop.yaml; its variables are among `variables` already.
+    pub overrides: crate::overrides::Overrides,
     /// Valid DAGs by id. One with errors is absent.
     pub dags: BTreeMap<DagId, Arc<Definition>>,
 }
@@ -55,6 +57,7 @@ impl std::fmt::Debug for Project {
             // Their values may be secret.
             .field("variables", &self.variables.keys())
             .field("interpolated_secrets", &self.interpolated_secrets)
+            .field("overrides", &self.overrides)
             .field("dags", &self.dags)
             .finish()
     }

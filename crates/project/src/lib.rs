@@ -16,6 +16,7 @@ mod environment;
 pub mod files;
 pub mod format;
 mod load;
+mod overrides;
 pub mod params;
 mod place;
 mod read;
@@ -30,9 +31,10 @@ pub use definition::{Definition, Project};
 pub use diagnostic::{Diagnostic, Severity, Span, render};
 pub use environment::Environment;
 pub use files::{Bundle, Disk, Files};
-pub use load::{Loaded, load, load_definition, load_only};
+pub use load::{Loaded, load, load_definition, load_only, load_with};
+pub use overrides::Overrides;
 pub use place::place_of_key;
-pub use secrets::{MASKED_BYTES_MIN, Secrets};
+pub use secrets::{MASKED_BYTES_MIN, Secrets, is_secret_key};
 pub use template::{Renderer, TemplateError};
 
 #[cfg(test)]

@@ -4,10 +4,12 @@ use crate::definition::{Definition, Project};
 use crate::diagnostic::{Diagnostic, Severity, Span, code};
 use crate::environment::{self, Environment};
 use crate::files::{self, Bundle, Files, ReadError};
+use crate::overrides::Overrides;
 use crate::read::{self, Everyone, Other, Reading, Scope, assets_nobody_updates, circles, has_errors, project};
 use crate::template::check::Checker;
 use crate::yaml::{self, Node};
 use backstop_core::DagId;
+use backstop_core::dag::Pool;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,6 +35,11 @@ impl Loaded {
 /// wrong is reported at once. Where an error of backstop.yaml concerns all DAGs (its syntax, its keys, its pools and defaults), all are absent: a
 /// DAG never runs with other settings than those written.
 pub fn load(files: &dyn Files, environment: &Environment) -> Loaded {
+    load_with(files, environment, &Overrides::default())
+}
+
+/// As [`load`], with variables and pools that stand before those of backstop.yaml.
+pub fn load_with(files: &dyn Files, environment: &Environment, overrides: &Overrides) -> Loaded {
     let mut diagnostics = Vec::new();
     let listed = files.list("dags", &[".yaml", ".yml"]).unwrap_or_else(|error| {
         diagnostics.push(Diagnostic::elsewhere(code::UNREADABLE, format!("folder `dags` cannot be read: {error}")));
@@ -41,19 +48,19 @@ pub fn load(files: &dyn Files, environment: &Environment) -> Loaded {
     let paths: Vec<&str> = listed.iter().map(String::as_str).collect();
     // Of a part of the DAGs nobody can say which there are.
     let is_whole = diagnostics.is_empty();
-    let mut loaded = load_dags(files, environment, &paths, is_whole);
+    let mut loaded = load_dags(files, environment, overrides, &paths, is_whole);
     loaded.diagnostics.splice(..0, diagnostics);
     loaded
 }
 
 /// As [`load`], with these DAG files (paths from the project folder) instead of those below `dags/`. Other DAGs that they name are not looked for.
 pub fn load_only(files: &dyn Files, environment: &Environment, dag_files: &[&str]) -> Loaded {
-    load_dags(files, environment, dag_files, false)
+    load_dags(files, environment, &Overrides::default(), dag_files, false)
 }
 
-fn load_dags(files: &dyn Files, environment: &Environment, dag_files: &[&str], is_whole: bool) -> Loaded {
+fn load_dags(files: &dyn Files, environment: &Environment, overrides: &Overrides, dag_files: &[&str], is_whole: bool) -> Loaded {
     let mut checker = Checker::default();
-    let mut shared = load_shared(files, environment, &mut checker);
+    let mut shared = load_shared(files, environment, overrides, &mut checker);
     let mut dags: BTreeMap<DagId, Arc<Definition>> = BTreeMap::new();
     let mut places: BTreeMap<DagId, Span> = BTreeMap::new();
     let mut defined_in: BTreeMap<DagId, Vec<Arc<str>>> = BTreeMap::new();
@@ -127,13 +134,13 @@ fn look_at_others(
 /// Everything that is wrong with it, such as a connection that is no longer there.
 pub fn load_definition(bundle: &Bundle, dag: &DagId, live: &Project) -> Result<Arc<Definition>, Vec<Diagnostic>> {
     let mut checker = Checker::default();
-    let mut shared = load_shared(bundle, &Environment::new(), &mut checker);
+    let mut shared = load_shared(bundle, &Environment::new(), &live.overrides, &mut checker);
     shared.scope.connections = live.connections.keys().map(|id| (id.clone(), true)).collect();
     shared.scope.variables = live.variables.keys().cloned().collect();
     // Notifiers and defaults name connections, which are only known now.
     shared.diagnostics.clear();
     let root = shared.root.clone();
-    let flawed = share(bundle, root.as_ref(), &mut shared.scope, &mut checker, &mut shared.diagnostics);
+    let flawed = share(bundle, root.as_ref(), &live.overrides, &mut shared.scope, &mut checker, &mut shared.diagnostics);
     let paths = bundle.list("", &[".yaml", ".yml"]).unwrap_or_default();
     for path in paths.iter().filter(|path| *path != project::FILE) {
         let Some(text) = read_yaml(bundle, path, &mut shared.diagnostics) else { continue };
@@ -162,7 +169,7 @@ struct Shared {
     diagnostics: Vec<Diagnostic>,
 }
 
-fn load_shared(files: &dyn Files, environment: &Environment, checker: &mut Checker) -> Shared {
+fn load_shared(files: &dyn Files, environment: &Environment, overrides: &Overrides, checker: &mut Checker) -> Shared {
     let mut diagnostics = Vec::new();
     let file: Arc<str> = project::FILE.into();
     // A project without backstop.yaml is one of defaults.
@@ -184,10 +191,11 @@ fn load_shared(files: &dyn Files, environment: &Environment, checker: &mut Check
     let interpolated_secrets = std::mem::take(&mut reading.secrets);
     environment::add_connections(environment, &mut read.connections, &mut read.broken, &mut diagnostics);
     environment::add_variables(environment, &mut read.variables);
+    read.variables.extend(overrides.variables.clone());
     scope.connections = read.connections.keys().map(|id| (id.clone(), true)).collect();
     scope.connections.extend(read.broken.into_iter().map(|id| (id, false)));
     scope.variables = read.variables.keys().cloned().collect();
-    let flawed = share(files, root.as_ref(), &mut scope, checker, &mut diagnostics) || flawed || read.flawed;
+    let flawed = share(files, root.as_ref(), overrides, &mut scope, checker, &mut diagnostics) || flawed || read.flawed;
     let folder = files.root().file_name().and_then(|name| name.to_str()).unwrap_or("project");
     let project = Project {
         name: read.name.unwrap_or_else(|| folder.to_owned()),
@@ -195,6 +203,7 @@ fn load_shared(files: &dyn Files, environment: &Environment, checker: &mut Check
         connections: read.connections,
         variables: read.variables,
         interpolated_secrets,
+        overrides: overrides.clone(),
         dags: BTreeMap::new(),
     };
     Shared { project, scope, kept_yaml, root, flawed, diagnostics }
@@ -205,6 +214,7 @@ fn load_shared(files: &dyn Files, environment: &Environment, checker: &mut Check
 fn share(
     files: &dyn Files,
     root: Option<&Arc<Node>>,
+    overrides: &Overrides,
     scope: &mut Scope,
     checker: &mut Checker,
     diagnostics: &mut Vec<Diagnostic>,
@@ -213,7 +223,13 @@ fn share(
     // A notifier serves DAGs with all kinds of parameters.
     checker.forget_params();
     let mut reading = Reading::new(files, file.clone(), scope, checker);
-    let pools = read::read_pools(&mut reading, root);
+    let mut pools = read::read_pools(&mut reading, root);
+    for (name, slots) in &overrides.pools {
+        match pools.iter_mut().find(|pool| pool.name == *name) {
+            Some(pool) => pool.slots = *slots,
+            None => pools.push(Pool { name: name.clone(), slots: *slots }),
+        }
+    }
     let mut flawed = !reading.diagnostics.is_empty();
     diagnostics.extend(reading.diagnostics);
     scope.pools = pools;

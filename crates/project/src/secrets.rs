@@ -88,7 +88,7 @@ pub(crate) fn is_short(secret: Option<&str>) -> bool {
 }
 
 /// True for a key whose value is secret, by its name; Airflow masks by about the same words.
-pub(crate) fn is_secret_key(key: &str) -> bool {
+pub fn is_secret_key(key: &str) -> bool {
     const WORDS: &[&str] = &[
         "password",
         "passwd",

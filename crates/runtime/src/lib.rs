@@ -9,6 +9,7 @@
 
 mod attempt;
 pub mod clock;
+mod connection_test;
 mod control;
 mod engine;
 mod failure;
@@ -26,7 +27,8 @@ pub mod steer;
 pub mod watch;
 
 pub use clock::{Clock, SystemClock, WallClock};
-pub use logs::{LogReader, LogWriter, forget_hours, hours_folder, log_tries};
+pub use connection_test::{Tested, test_connection};
+pub use logs::{LogPosition, LogReader, LogWriter, forget_hours, hours_folder, log_tries};
 pub use redact::Redactor;
 pub use run::{Control, Created, Error, Launch, Limits, Report, Request, begin, create, keep_version, resume, start};
 pub use sessions::{Connect, Sessions, connection_config};

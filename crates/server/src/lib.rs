@@ -4,22 +4,25 @@
 //! An answer tells only what is durable. Every refusal is a problem document (RFC 9457) that says what to do next.
 //!
 //! Where to go next: [`api`] for what can be asked, [`guard`] for who may ask, [`problem`] for refusals, [`openapi`] for the description that
-//! programs read, [`wire`] for the shapes.
+//! programs read, [`wire`] for the shapes, [`serve()`] for
+//! the listener.
 
 pub mod api;
+mod etag;
 pub mod guard;
 pub mod openapi;
 pub mod problem;
+mod serve;
 pub mod wire;
 
 pub use guard::Access;
 pub use problem::Problem;
+pub use serve::{Allowed, serve};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use backstop_runtime::service::Service;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 
 /// The largest body of a request.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -27,17 +30,6 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Everything under one roof: `/health`, `/metrics` and `/api/v1`.
 pub fn router(service: Arc<Service>, access: Access) -> Router {
     let api = api::router(service).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    let api = api.layer(axum::middleware::from_fn(etag::tag));
     api.layer(axum::middleware::from_fn_with_state(Arc::new(access), guard::check))
-}
-
-/// Serves until `stop` resolves, and then until the answers that are under way are given.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
 }

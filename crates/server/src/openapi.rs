@@ -48,6 +48,7 @@ fn document() -> OpenApi {
             TagBuilder::new().name("dags").description(Some("What can be run")).build(),
             TagBuilder::new().name("runs").description(Some("What runs and ran, and steering it")).build(),
             TagBuilder::new().name("backfills").description(Some("Runs for a range of dates that have passed")).build(),
+            TagBuilder::new().name("settings").description(Some("Variables, pools and connections")).build(),
             TagBuilder::new().name("service").description(Some("How the service is, and what happens")).build(),
         ]))
         .paths(routes.paths)
@@ -66,6 +67,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
     ("WrongOrigin", "403", "A page of another site asks"),
     ("NotFound", "404", "There is no such thing"),
     ("MethodNotAllowed", "405", "This path is not asked by this method"),
+    ("RequestTimeout", "408", "The body did not come within 30 seconds"),
     ("Conflict", "409", "It does not fit as things stand: the run is over, or driven by another process, ..."),
     ("TooLarge", "413", "The body is larger than 1 MiB"),
     ("NoJson", "415", "The body has no JSON content type"),
@@ -77,7 +79,7 @@ const REFUSALS: &[(&str, &str, &str)] = &[
 fn add_refusals(paths: &mut Paths) {
     for (path, item) in &mut paths.paths {
         let takes_path = path.contains('{');
-        for (operation, has_body) in [
+        for (operation, changes) in [
             (&mut item.get, false),
             (&mut item.delete, true),
             (&mut item.patch, true),
@@ -85,7 +87,7 @@ fn add_refusals(paths: &mut Paths) {
             (&mut item.put, true),
         ] {
             if let Some(operation) = operation {
-                add_to(operation, path, takes_path, has_body);
+                add_to(operation, path, takes_path, changes);
             }
         }
     }
@@ -93,6 +95,7 @@ fn add_refusals(paths: &mut Paths) {
 
 /// What a request may be refused for whatever it asks: by who asks, by its path, its query and its body.
 fn add_to(operation: &mut Operation, path: &str, takes_path: bool, changes: bool) {
+    let has_body = operation.request_body.is_some();
     let takes_query = operation.parameters.as_ref().is_some_and(|all| !all.is_empty());
     let mut add = |name: &str| {
         if let Some((name, status, _)) = REFUSALS.iter().find(|(known, ..)| *known == name) {
@@ -112,7 +115,10 @@ fn add_to(operation: &mut Operation, path: &str, takes_path: bool, changes: bool
         add("BadRequest");
     }
     if changes {
-        ["WrongOrigin", "TooLarge", "NoJson", "Unprocessable"].into_iter().for_each(add);
+        add("WrongOrigin");
+    }
+    if has_body {
+        ["RequestTimeout", "TooLarge", "NoJson", "Unprocessable"].into_iter().for_each(add);
     }
 }
 

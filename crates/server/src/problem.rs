@@ -89,7 +89,11 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::NoDag { hint, .. } => Self::not_found(detail).hint(hint),
-            Error::NoRun(_) | Error::NoInstance { .. } | Error::NoBackfill(_) => Self::not_found(detail),
+            Error::NoVersion { .. }
+            | Error::NoRun(_)
+            | Error::NoInstance { .. }
+            | Error::NoConnection(_)
+            | Error::NoBackfill(_) => Self::not_found(detail),
             Error::Params { errors, .. } => {
                 let flaw = |error: backstop_runtime::service::ParamError| Flaw {
                     name: error.name,
@@ -117,7 +121,7 @@ impl From<Error> for Problem {
     }
 }
 
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -12,7 +12,7 @@ mod writer;
 
 pub use hours::{forget_hours, hours_folder};
 
-pub use reader::{LogReader, log_tries};
+pub use reader::{LogPosition, LogReader, log_tries};
 
 use crate::redact::Redactor;
 use backstop_core::{InstanceId, RunId};
@@ -45,6 +45,13 @@ impl LogWriter {
             thread.ok().map(|thread| (sender, thread.thread().clone()))
         });
         Self { root, orders }
+    }
+}
+
+impl LogWriter {
+    /// Where the logs are; `None` when none are kept.
+    pub fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
     }
 }
 

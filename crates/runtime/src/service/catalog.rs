@@ -8,21 +8,26 @@ use super::Service;
 use crate::sessions::{Connect, Sessions};
 use backstop_core::DagId;
 use backstop_project::definition::{Definition, Project};
-use backstop_project::{Diagnostic, Loaded, Severity};
+use backstop_project::{Diagnostic, Loaded, Overrides, Severity};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// How often files are looked at. A look costs one `stat` a file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A look that takes long is taken less often: this many times as long is waited for the next one, so that looking costs no more than half a
+/// percent of a core however many files there are.
+const REST_PER_LOOK: u32 = 200;
+/// Between two looks at most.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 
 /// Loads projects. A seam, so that tests need no files, and the binary decides which environment variables there are.
 pub trait Loader: Send + Sync {
     /// Loads each project, in the order they were given.
-    fn load(&self) -> Vec<Loaded>;
+    fn load(&self, overrides: &Overrides) -> Vec<Loaded>;
 
-    /// Something that changes whenever a file of the projects changes. Cheap.
+    /// Something that changes whenever a file changes that the projects are made of, and with no other. Cheap.
     fn fingerprint(&self) -> u64;
 }
 
@@ -59,9 +64,9 @@ pub struct Catalog {
 
 impl Catalog {
     /// Loads everything. `before` is what was in use.
-    pub(super) fn load(loader: &dyn Loader, before: Option<&Catalog>, connect: &Connect) -> Self {
+    pub(super) fn load(loader: &dyn Loader, before: Option<&Catalog>, connect: &Connect, overrides: &Overrides) -> Self {
         let mut catalog = Self { dags: BTreeMap::new(), projects: Vec::new(), troubles: Vec::new(), doubles: Vec::new() };
-        for loaded in loader.load() {
+        for loaded in loader.load(overrides) {
             catalog.add(loaded, before, connect);
         }
         catalog
@@ -159,32 +164,45 @@ impl Catalog {
         pools
     }
 
+    /// The projects, in the order they were given.
+    pub(super) fn projects(&self) -> &[(Arc<Project>, Arc<Sessions>)] {
+        &self.projects
+    }
+
     /// The project of a run whose DAG is gone: its connections are looked for there.
     pub(super) fn any_project(&self) -> Option<&(Arc<Project>, Arc<Sessions>)> {
         self.projects.first()
     }
 }
 
-/// Looks at the files now and then.
+/// Looks at the files now and then, and at what people set.
 pub(super) async fn watch(service: Arc<Service>) {
-    let mut seen = service.loader.fingerprint();
     let mut stopping = service.stopping.subscribe();
+    let mut rest = LOOK_EVERY;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(rest) => {}
             _ = stopping.wait_for(|stopping| *stopping) => return,
         }
+        // Another process may have set something. A store that cannot be read now is asked again at the next look.
+        let _ = service.refresh().await;
         let service = service.clone();
         // Reading many files takes a while, and nobody shall wait for it.
-        let looked = tokio::task::spawn_blocking(move || {
-            let now = service.loader.fingerprint();
-            if now != seen {
-                service.reload();
-            }
-            now
-        });
-        if let Ok(now) = looked.await {
-            seen = now;
+        let looked = tokio::task::spawn_blocking(move || service.look_at_files()).await;
+        rest = looked.map_or(LOOK_EVERY, |took| (took * REST_PER_LOOK).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY));
+    }
+}
+
+impl Service {
+    /// Loads the projects again when their files changed. Returns how long the look took, without the loading.
+    fn look_at_files(&self) -> Duration {
+        let began = std::time::Instant::now();
+        let now = self.loader.fingerprint();
+        let took = began.elapsed();
+        let before = std::mem::replace(&mut *self.files_seen.lock().unwrap_or_else(PoisonError::into_inner), now);
+        if before != now {
+            self.reload();
         }
+        took
     }
 }

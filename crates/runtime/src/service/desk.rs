@@ -576,7 +576,10 @@ impl Service {
     }
 
     /// True when nothing more will happen to the run by itself.
-    pub(super) async fn is_over(&self, run: &RunId) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    /// No such run; the store.
+    pub async fn is_over(&self, run: &RunId) -> Result<bool, Error> {
         let row = self.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))?;
         Ok([RunPhase::Succeeded, RunPhase::Failed, RunPhase::Cancelled].iter().any(|phase| phase.as_str() == row.state))
     }

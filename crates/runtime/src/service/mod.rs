@@ -8,15 +8,18 @@
 
 pub mod backfill;
 pub mod catalog;
+mod connections;
 mod desk;
 mod holder;
 pub mod live;
 mod operate;
 mod scheduler;
+pub mod settings;
 mod several;
 mod steer;
 
 pub use catalog::{Catalog, DagEntry, Loader, Trouble};
+pub use connections::ConnectionShown;
 pub use desk::{Standing, Waiting};
 pub use holder::{Holder, holder};
 pub use live::{Live, LiveEvent};
@@ -88,6 +91,14 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// No such version of a DAG is kept.
+    #[error("no version {version} of DAG `{dag}` is kept")]
+    NoVersion {
+        /// As it was asked for.
+        dag: String,
+        /// As it was asked for.
+        version: String,
+    },
     /// No such run.
     #[error("there is no run `{0}`")]
     NoRun(RunId),
@@ -102,6 +113,9 @@ pub enum Error {
         /// As it was asked for.
         instance: InstanceId,
     },
+    /// No such connection.
+    #[error("there is no connection `{0}`")]
+    NoConnection(String),
     /// Parameters that do not fit the DAG.
     #[error("the parameters do not fit DAG `{dag}`")]
     Params {
@@ -139,6 +153,14 @@ pub struct Service {
     logs: LogWriter,
     scratch: PathBuf,
     limits: ServiceLimits,
+    /// What people set: variables and pools.
+    settings: RwLock<Arc<settings::Kept>>,
+    /// Held while something is set.
+    setting: tokio::sync::Mutex<()>,
+    /// What the files looked like before they were loaded.
+    files_seen: Mutex<u64>,
+    /// Held while the projects are loaded again.
+    reloading: Mutex<()>,
     slots: Arc<Slots>,
     live: Arc<Live>,
     catalog: RwLock<Arc<Catalog>>,
@@ -171,7 +193,10 @@ impl Service {
         let hold = holder::take(&*options.store, &options.address, options.clock.now()).await?;
         let kept = steer::kept(&*options.store).await?;
         let fillings = backfill::unfinished(&*options.store).await?;
-        let catalog = Catalog::load(&*options.loader, None, &options.connect);
+        let settings = settings::Kept::read(&*options.store).await?;
+        // Before they are loaded: what changes meanwhile is loaded again.
+        let files_seen = options.loader.fingerprint();
+        let catalog = Catalog::load(&*options.loader, None, &options.connect, &settings.overrides());
         let service = Arc::new(Self {
             store: options.store,
             loader: options.loader,
@@ -181,6 +206,10 @@ impl Service {
             scratch: options.scratch,
             slots: Arc::new(Slots::new(options.limits.slots.clone())),
             limits: options.limits,
+            settings: RwLock::new(Arc::new(settings)),
+            setting: tokio::sync::Mutex::default(),
+            files_seen: Mutex::new(files_seen),
+            reloading: Mutex::default(),
             live: Arc::new(Live::default()),
             catalog: RwLock::new(Arc::new(catalog)),
             desk: Mutex::new(Desk::new(kept)),
@@ -242,6 +271,11 @@ impl Service {
         &self.slots
     }
 
+    /// Where task logs are; `None` when none are kept.
+    pub fn log_root(&self) -> Option<&std::path::Path> {
+        self.logs.root()
+    }
+
     /// Time.
     pub fn now(&self) -> jiff::Timestamp {
         self.clock.now()
@@ -249,8 +283,10 @@ impl Service {
 
     /// Loads the projects again. A DAG whose file is broken keeps its last good version.
     pub fn reload(&self) {
+        // One after the other: else what was loaded first might replace what was loaded last.
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.catalog();
-        let after = Catalog::load(&*self.loader, Some(&before), &self.connect);
+        let after = Catalog::load(&*self.loader, Some(&before), &self.connect, &self.kept_settings().overrides());
         let has_changed = !after.is_like(&before);
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
         self.size_pools();
@@ -265,7 +301,8 @@ impl Service {
 
     /// Gives pools the sizes that the projects say.
     fn size_pools(&self) {
-        let pools = self.catalog().pools();
+        let mut pools = self.catalog().pools();
+        pools.extend(self.kept_settings().overrides().pools);
         self.slots.set_limits(SlotLimits { pools, ..self.limits.slots.clone() });
     }
 

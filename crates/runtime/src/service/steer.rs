@@ -6,7 +6,7 @@ use crate::control::{Answer, Ask};
 use crate::run::{self, Launch, Limits, Request, new_run_id};
 use backstop_core::event::{RunHeader, RunType};
 use backstop_core::{Command, DagId, InstanceId, RunId, RunState, TaskId};
-use backstop_project::params;
+use backstop_project::{Bundle, params};
 use backstop_store::{Act, AppendError, Entry, Store};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -71,6 +71,26 @@ impl Service {
             };
             Error::NoDag { dag: id.to_owned(), hint }
         })
+    }
+
+    /// The files that a DAG is made of, now or in a version that is kept: the version, the file that defines it, all files.
+    ///
+    /// # Errors
+    /// No such DAG, or no such version of it; the store.
+    pub async fn source(&self, dag: &str, version: Option<&str>) -> Result<(String, Option<String>, Bundle), Error> {
+        let of_entry = |entry: DagEntry| {
+            let definition = entry.definition;
+            (definition.version.clone(), Some(definition.file.to_string()), definition.bundle.clone())
+        };
+        let Some(version) = version else { return self.dag(dag).map(of_entry) };
+        let entry = self.dag(dag).ok();
+        if let Some(entry) = entry.clone().filter(|entry| entry.definition.version == version) {
+            return Ok(of_entry(entry));
+        }
+        let kept = self.store.version(version).await?.filter(|kept| kept.dag_id.as_str() == dag);
+        let kept = kept.ok_or_else(|| Error::NoVersion { dag: dag.to_owned(), version: version.to_owned() })?;
+        let bundle = Bundle::from_bytes(&kept.bundle).map_err(|error| Error::Invalid(error.to_string()))?;
+        Ok((kept.digest, entry.map(|entry| entry.definition.file.to_string()), bundle))
     }
 
     /// Makes a run. It is durable when this returns, and is begun as soon as the limits allow.

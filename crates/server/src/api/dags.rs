@@ -1,19 +1,20 @@
 //! DAGs: what there is, what is wrong, pausing, triggering.
 
-use super::{Body, By, Page};
+use super::{Body, By, Page, Query};
 use crate::wire::dag::{Dag, DagDetail, Finding};
-use crate::{Problem, wire};
+use crate::wire::settings::{DagSource, SourceFile};
+use crate::{Problem, etag, wire};
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{RunId, TaskId};
-use backstop_runtime::service::{Service, Trigger, Triggered};
+use backstop_runtime::service::{DagEntry, Service, Trigger, Triggered};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// The DAGs that are loaded, by name.
 #[utoipa::path(get, path = "/dags", operation_id = "list_dags", tag = "dags", responses((status = 200, body = Page<Dag>)))]
@@ -26,12 +27,43 @@ pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<Page<Dag>>
 
 /// One DAG, with its parameters and its tasks.
 #[utoipa::path(get, path = "/dags/{dag}", operation_id = "get_dag", tag = "dags", params(("dag" = String, Path, description = "The DAG's name")),
-    responses((status = 200, body = DagDetail, headers(("ETag" = String, description = "Of its version and whether it is paused")))))]
+    responses((status = 200, body = DagDetail)))]
 pub(super) async fn show(State(service): State<Arc<Service>>, Path(dag): Path<String>) -> Result<impl IntoResponse, Problem> {
     let entry = service.dag(&dag)?;
     let paused = service.paused().contains(entry.definition.dag.id());
-    let tag = format!("W/\"{}-{paused}\"", entry.definition.version);
+    let tag = tag(&entry, paused);
     Ok(([(header::ETAG, tag)], Json(DagDetail::new(&service, &entry, paused))))
+}
+
+fn tag(entry: &DagEntry, is_paused: bool) -> String {
+    format!("W/\"{}-{is_paused}-{}\"", entry.definition.version, entry.is_stale)
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct OfVersion {
+    /// Which version, as a run has it; the one in force by default.
+    version: Option<String>,
+}
+
+/// The files that a DAG is made of.
+///
+/// Also of a version that runs began with. Connections are without their secrets.
+#[utoipa::path(get, path = "/dags/{dag}/source", operation_id = "get_dag_source", tag = "dags",
+    params(("dag" = String, Path, description = "The DAG's name"), OfVersion), responses((status = 200, body = DagSource)))]
+pub(super) async fn source(
+    State(service): State<Arc<Service>>,
+    Path(dag): Path<String>,
+    Query(of): Query<OfVersion>,
+) -> Result<Json<DagSource>, Problem> {
+    let (version, own, bundle) = service.source(&dag, of.version.as_deref()).await?;
+    let mut files: Vec<SourceFile> = bundle
+        .files
+        .iter()
+        .map(|(file, bytes)| SourceFile { file: file.clone(), text: String::from_utf8_lossy(bytes).into_owned() })
+        .collect();
+    files.sort_by_key(|source| own.as_deref() != Some(&*source.file));
+    Ok(Json(DagSource { dag, version, files }))
 }
 
 /// What is to change of a DAG.
@@ -46,13 +78,21 @@ pub(super) struct Change {
 }
 
 /// Pauses a DAG, or lets it go on. What is going on goes on; what waits does not begin.
-#[utoipa::path(patch, path = "/dags/{dag}", operation_id = "change_dag", tag = "dags", params(("dag" = String, Path, description = "The DAG's name")),
-    request_body = Change, responses((status = 200, body = Dag)))]
+#[utoipa::path(patch, path = "/dags/{dag}", operation_id = "change_dag", tag = "dags", params(("dag" = String, Path, description = "The DAG's name"),
+        ("If-Match" = Option<String>, Header, description = "The ETag of the DAG as it was read; it is changed only when it is still so")),
+    request_body = Change, responses((status = 200, body = Dag), (status = 412, description = "If-Match names another state of it", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn change(
     State(service): State<Arc<Service>>,
     Path(dag): Path<String>,
+    headers: HeaderMap,
     Body(change): Body<Change>,
 ) -> Result<Json<Dag>, Problem> {
+    let entry = service.dag(&dag)?;
+    if !etag::may_change(&headers, &tag(&entry, service.paused().contains(entry.definition.dag.id()))) {
+        let detail = format!("DAG `{dag}` is not as it was when it was read");
+        let problem = Problem::new(StatusCode::PRECONDITION_FAILED, "changed", "It has changed meanwhile", detail);
+        return Err(problem.hint("read it again, and ask again with its new ETag"));
+    }
     service.pause(&dag, change.paused, &By { who: change.who, why: change.why }.into()).await?;
     let entry = service.dag(&dag)?;
     Ok(Json(Dag::new(&service, &entry, change.paused)))

@@ -2,7 +2,7 @@
 
 use super::{Page, Query, rows};
 use crate::Problem;
-use crate::wire::steer::{Act, Health, Pool, Status};
+use crate::wire::steer::{Act, Health, Status};
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
@@ -77,12 +77,6 @@ pub(super) async fn metrics(State(service): State<Arc<Service>>) -> impl IntoRes
 
 fn escaped(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-/// The pools, their slots, and how many are in use.
-#[utoipa::path(get, path = "/pools", operation_id = "list_pools", tag = "service", responses((status = 200, body = Page<Pool>)))]
-pub(super) async fn pools(State(service): State<Arc<Service>>) -> Json<Page<Pool>> {
-    Json(Page { items: service.slots().pools().into_iter().map(Pool::from).collect(), next: None })
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]

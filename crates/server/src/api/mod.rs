@@ -3,23 +3,28 @@
 //! Lists are objects with `items` and `next`; `next` is the cursor of the next page, null behind the last.
 
 mod backfills;
+mod connections;
 mod dags;
 mod document;
 mod health;
 mod lists;
+mod logs;
 mod operate;
 mod runs;
+mod settings;
 mod stream;
 
 use crate::Problem;
+use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::{Json, Router};
 use backstop_runtime::service::{Service, Who};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -28,6 +33,8 @@ use utoipa_axum::routes;
 const PAGE: u32 = 50;
 /// Rows of a page at most.
 const PAGE_MAX: u32 = 1000;
+/// For the whole body of a request to come.
+const BODY_AT_MOST: Duration = Duration::from_secs(30);
 
 /// All routes, each with its description.
 pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
@@ -61,7 +68,15 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(operate::mark))
         .routes(routes!(operate::cancel))
         .routes(routes!(operate::why))
-        .routes(routes!(health::pools))
+        .routes(routes!(logs::page))
+        .routes(routes!(logs::whole))
+        .routes(routes!(dags::source))
+        .routes(routes!(connections::list))
+        .routes(routes!(connections::test))
+        .routes(routes!(settings::variables))
+        .routes(routes!(settings::variable, settings::set_variable, settings::delete_variable))
+        .routes(routes!(settings::pools))
+        .routes(routes!(settings::pool, settings::set_pool, settings::delete_pool))
         .routes(routes!(health::audit))
         .routes(routes!(stream::stream))
         .routes(routes!(document::document));
@@ -79,7 +94,6 @@ async fn nothing() -> Problem {
 }
 
 async fn not_so() -> Problem {
-    use axum::http::StatusCode;
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method-not-allowed",
@@ -132,14 +146,33 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             let read = serde_json::from_str("{}");
             return read.map(Self).map_err(|error| Problem::bad_request(format!("a body of JSON is needed: {error}")));
         }
-        let Json(body) = Json::from_request(request, state).await?;
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if essence != "application/json" {
+            return Err(bad_body(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body wants `Content-Type: application/json`"));
+        }
+        let bytes = tokio::time::timeout(BODY_AT_MOST, Bytes::from_request(request, state)).await;
+        let bytes = bytes.map_err(|_| {
+            let detail = format!("the body did not come within {} seconds", BODY_AT_MOST.as_secs());
+            bad_body(StatusCode::REQUEST_TIMEOUT, detail)
+        })?;
+        let bytes = bytes.map_err(|rejection| bad_body(rejection.status(), rejection.body_text()))?;
+        // Serde would take a list for an object, field by field.
+        if bytes.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+            return Err(bad_body(StatusCode::UNPROCESSABLE_ENTITY, "the body is a list; an object is wanted"));
+        }
+        let Json(body) = Json::from_bytes(&bytes)?;
         Ok(Self(body))
     }
 }
 
+fn bad_body(status: StatusCode, detail: impl Into<String>) -> Problem {
+    Problem::new(status, "bad-body", "The body makes no sense", detail)
+}
+
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        Problem::new(rejection.status(), "bad-body", "The body makes no sense", rejection.body_text())
+        bad_body(rejection.status(), rejection.body_text())
     }
 }
 

@@ -301,7 +301,7 @@ fn instances(texts: &[String]) -> Result<Vec<InstanceId>, Problem> {
 }
 
 /// `load`, or `load[3]`.
-fn instance(text: &str) -> Result<InstanceId, Problem> {
+pub(super) fn instance(text: &str) -> Result<InstanceId, Problem> {
     let Some((task, index)) = text.strip_suffix(']').and_then(|text| text.split_once('[')) else {
         return Ok(InstanceId::single(TaskId::new(text)));
     };

@@ -5,7 +5,7 @@ use crate::wire::steer::{RunWhy, TaskInstance, Waiting};
 use crate::{Problem, wire};
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{DagId, InstanceId, RunId, RunPhase, TaskId};
 use backstop_runtime::service::{Service, Standing};
@@ -90,27 +90,19 @@ pub(super) async fn list(State(service): State<Arc<Service>>, Query(wanted): Que
     Ok(Json(Page { items, next }).into_response())
 }
 
-async fn find(service: &Service, run: String) -> Result<RunRow, Problem> {
+pub(super) async fn find(service: &Service, run: String) -> Result<RunRow, Problem> {
     let run = RunId::new(run);
     service.store().run(&run).await?.ok_or_else(|| Problem::not_found(format!("there is no run `{run}`")))
 }
 
 /// One run.
-#[utoipa::path(get, path = "/runs/{run}", operation_id = "get_run", tag = "runs", params(("run" = String, Path, description = "The run's id"), ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer")),
+#[utoipa::path(get, path = "/runs/{run}", operation_id = "get_run", tag = "runs", params(("run" = String, Path, description = "The run's id")),
     responses(
-        (status = 200, body = wire::Run<'static>, headers(("ETag" = String, description = "Changes with everything that happens to the run"))),
-        (status = 304, description = "Nothing has happened since"),
+        (status = 200, body = wire::Run<'static>),
     ))]
-pub(super) async fn show(
-    State(service): State<Arc<Service>>,
-    Path(run): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub(super) async fn show(State(service): State<Arc<Service>>, Path(run): Path<String>) -> Result<Response, Problem> {
     let row = find(&service, run).await?;
     let tag = format!("W/\"{}-{}\"", row.epoch, row.version);
-    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
-    }
     Ok(([(header::ETAG, tag)], Json(wire::Run::new(&row, false))).into_response())
 }
 

@@ -1,7 +1,7 @@
 //! The live stream: server-sent events, numbered, so that who was away for a moment loses nothing.
 
-use crate::wire;
-use crate::wire::stream::{Gap, OfDags, OfRun};
+use crate::wire::stream::{Gap, OfDags, OfRun, StreamEvent};
+use crate::{Problem, wire};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -22,17 +22,23 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// something was missed: read the lists again. The data of each is JSON.
 #[utoipa::path(get, path = "/stream", operation_id = "stream", tag = "service",
     params(("Last-Event-ID" = Option<u64>, Header, description = "The number of the last event that was read")),
-    responses((status = 200, body = String, content_type = "text/event-stream",
+    responses((status = 200, body = StreamEvent, content_type = "text/event-stream",
         description = "Without end; the data of each event has the schema of its name: `run` StreamRun, `dags` StreamDags, `gap` StreamGap")))]
 pub(super) async fn stream(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let after = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let after = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
+    let after = match after {
+        Some(None) => return Err(Problem::bad_request("`Last-Event-ID` is no number: take it from the `id` of an event")),
+        Some(after) => after,
+        None => None,
+    };
     let subscription = service.live().subscribe(after);
-    let lost = subscription.has_gap.then(gap);
-    let missed = subscription.missed.into_iter().map(|event| to_sse(&event));
-    let first = stream::iter(lost.into_iter().chain(missed).map(Ok).collect::<Vec<_>>());
+    // What was missed is made into text only as it is read: a reader that does not read costs nothing but its place.
+    let lost = subscription.has_gap.then(|| Ok(gap()));
+    let missed = subscription.missed.into_iter().map(|event| Ok(to_sse(&event)));
+    let first = stream::iter(lost.into_iter().chain(missed));
     let coming = stream::unfold(Some(subscription.coming), |coming| async move {
         let mut coming = coming?;
         match coming.recv().await {
@@ -42,7 +48,7 @@ pub(super) async fn stream(
             Err(RecvError::Closed) => None,
         }
     });
-    Sse::new(stream::StreamExt::chain(first, coming)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    Ok(Sse::new(stream::StreamExt::chain(first, coming)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 fn gap() -> Event {

@@ -9,10 +9,26 @@ pub(super) fn tidy(document: &mut Value) {
         forget_defaults_of_required(value);
     });
     refer_to_rows(document);
+    need_no_body(document);
+    document["paths"].as_object_mut().into_iter().flatten().for_each(|(_, item)| tell_tags(item));
     let operations = document["paths"].as_object_mut().into_iter().flatten();
     for operation in operations.flat_map(|(_, item)| item.as_object_mut().into_iter().flatten().map(|(_, operation)| operation)) {
         tidy_parameters(operation);
         describe_answers(operation);
+    }
+}
+
+/// Where no field must be given, neither must the body.
+fn need_no_body(document: &mut Value) {
+    let schemas = document.pointer("/components/schemas").cloned().unwrap_or_default();
+    let items = document["paths"].as_object_mut().into_iter().flatten();
+    for operation in items.flat_map(|(_, item)| item.as_object_mut().into_iter().flatten().map(|(_, operation)| operation)) {
+        let Some(body) = operation.get_mut("requestBody") else { continue };
+        let name = body.pointer("/content/application~1json/schema/$ref").and_then(Value::as_str);
+        let schema = name.and_then(|name| name.rsplit('/').next()).and_then(|name| schemas.get(name));
+        if schema.is_some_and(|schema| schema.get("required").is_none()) {
+            body["required"] = false.into();
+        }
     }
 }
 
@@ -71,6 +87,29 @@ fn tidy_parameters(operation: &mut Value) {
         {
             *kinds = kind.clone();
         }
+    }
+}
+
+/// JSON that is asked for has a tag, and is not told twice (`etag`).
+fn tell_tags(item: &mut Value) {
+    let Some(operation) = item.get_mut("get") else { return };
+    let Some(answer) =
+        operation.pointer_mut("/responses/200").filter(|answer| answer.pointer("/content/application~1json").is_some())
+    else {
+        return;
+    };
+    answer["headers"]["ETag"] = json!({ "description": "Changes whenever the answer does", "schema": { "type": "string" } });
+    operation["responses"]["304"] = json!({ "description": "It is as it was when the answer had that ETag" });
+    let given = json!({
+        "name": "If-None-Match",
+        "in": "header",
+        "description": "The ETag of an earlier answer",
+        "required": false,
+        "schema": { "type": "string" },
+    });
+    match operation.get_mut("parameters").and_then(Value::as_array_mut) {
+        Some(parameters) => parameters.push(given),
+        None => operation["parameters"] = json!([given]),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is asked of runs, why they wait, and how the service is, as machines read it.
 
 use backstop_runtime::service::DoneToRun;
+use backstop_runtime::service::settings::Kept;
 use backstop_runtime::slots::{PoolUse, Shortage};
 use backstop_store::{ActRow, InstanceRow};
 use jiff::Timestamp;
@@ -179,11 +180,24 @@ pub(crate) struct Pool {
     used: u32,
     /// Instances that wait for it.
     waiting: usize,
+    /// In the words of who set it.
+    #[schema(required)]
+    description: Option<String>,
+    /// It was set here, before what backstop.yaml says.
+    set: bool,
 }
 
-impl From<PoolUse> for Pool {
-    fn from(pool: PoolUse) -> Self {
-        Self { pool: pool.name, slots: pool.slots, used: pool.used, waiting: pool.waiting }
+impl Pool {
+    pub(crate) fn new(pool: PoolUse, kept: &Kept) -> Self {
+        let set = kept.pools.get(&pool.name);
+        Self {
+            slots: pool.slots,
+            used: pool.used,
+            waiting: pool.waiting,
+            description: set.and_then(|set| set.description.clone()),
+            set: set.is_some(),
+            pool: pool.name,
+        }
     }
 }
 

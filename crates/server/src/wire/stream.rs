@@ -25,6 +25,28 @@ pub(crate) struct OfDags {}
 #[schema(as = StreamGap)]
 pub(crate) struct Gap {}
 
+/// What the stream sends, event by event.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes the events for the OpenAPI document; the framework writes them")]
+pub(crate) struct StreamEvent {
+    /// Its number; of a `gap`, none.
+    id: Option<String>,
+    event: StreamEventName,
+    /// JSON: of `run` StreamRun, of `dags` StreamDags, of `gap` StreamGap.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
+/// Which event of the stream it is.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "as `StreamEvent`")]
+enum StreamEventName {
+    Run,
+    Dags,
+    Gap,
+}
+
 /// The schemas of all of them, which no answer refers to.
 pub(crate) fn schemas() -> Vec<(String, RefOr<Schema>)> {
     let mut schemas = vec![

@@ -450,6 +450,7 @@ fn project(sessions_max: u32) -> Project {
         connections: SERVERS.iter().map(|name| ((*name).to_owned(), connection(name))).collect(),
         variables: BTreeMap::new(),
         interpolated_secrets: backstop_project::Secrets::default(),
+        overrides: backstop_project::Overrides::default(),
         dags: BTreeMap::new(),
     }
 }
