@@ -29,7 +29,7 @@ demo: build
 	@scripts/demo $(BACKSTOP)
 
 test:
-	@scripts/setup build test
+	@scripts/setup build test fuzz-api
 	@scripts/test
 
 lint:

@@ -53,6 +53,7 @@ fn a_huge_log_costs_no_memory() {
     up.wait_for_state(&run, "success");
     const BYTES: usize = 256 * 1024 * 1024;
     let path = project.path().join(format!(".backstop/logs/{run}/talk.try-1.log"));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut log = std::fs::File::create(path).unwrap();
     let lines = "a line of a log that goes on and on and on, sixty-four bytes of\n".repeat(16 * 1024);
     (0..BYTES / lines.len()).for_each(|_| log.write_all(lines.as_bytes()).unwrap());
