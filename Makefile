@@ -1,7 +1,7 @@
 # Two commands for newcomers: `make demo` and `make test`. See CONTRIBUTING.md for the rest.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench build fuzz simulate kill schema openapi fuzz-api help
+.PHONY: demo test lint bench build fuzz simulate kill schema openapi fuzz-api help soak
 
 # Outside the clone, so that the next clone reuses what is built.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/backstop/target
@@ -18,6 +18,7 @@ help:
 	@echo 'make kill      the long kill -9 run (BACKSTOP_KILLS=500)'
 	@echo 'make fuzz-api  thousands of questions to the API, held against its OpenAPI document'
 	@echo 'make openapi   write docs/openapi.json anew'
+	@echo 'make soak      the service under kill -9 with 200 runs going on (BACKSTOP_KILLS=1000)'
 	@echo 'make fuzz      ten minutes of fuzzing of the script splitter'
 
 build:
@@ -46,6 +47,10 @@ simulate:
 kill:
 	@scripts/setup build test
 	BACKSTOP_KILLS=$${BACKSTOP_KILLS:-500} cargo test --locked -p backstop-cli --test kill -- --nocapture
+
+soak:
+	@scripts/setup build test
+	BACKSTOP_KILLS=$${BACKSTOP_KILLS:-1000} cargo test --locked -p backstop-cli --test soak -- --nocapture --test-threads 1
 
 fuzz:
 	BACKSTOP_FUZZ_SECONDS=$${BACKSTOP_FUZZ_SECONDS:-600} cargo test --locked -p backstop-connect --test script_fuzz -- --nocapture

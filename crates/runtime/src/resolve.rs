@@ -106,12 +106,13 @@ impl Doubt {
         let mut stopper = self.stopper.clone();
         let mut last = String::new();
         for round in 0..ROUNDS_MAX {
-            let prepared = match self.shared.sessions.dialect(connection).await {
-                Ok((dialect, _)) => prepare(&self.shared, sql, &context, dialect).await,
+            let dialect = match self.shared.sessions.dialect(connection).await {
+                Ok((dialect, _)) => dialect,
                 Err(error) => return Verdict::Unanswered(error.to_string()),
             };
+            let prepared = prepare(&self.shared, sql, &context, dialect).await;
             if let Ok(prepared) = &prepared
-                && let Err(failure) = check_prefix(&self.committed, prepared, &sql.script)
+                && let Err(failure) = check_prefix(&self.shared, sql, &context, dialect, &self.committed, prepared).await
             {
                 let hint = failure.hint.map(|hint| format!("; {hint}")).unwrap_or_default();
                 return Verdict::Unanswered(format!("{}{hint}", failure.message));

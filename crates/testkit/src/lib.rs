@@ -1,5 +1,6 @@
-//! Development only: real-server fixtures, fake databases, the fake clock, the simulator.
+//! Development only: real-server fixtures, a proxy that breaks links, fake databases, the fake clock, the simulator.
 
+pub mod proxy;
 pub mod servers;
 #[cfg(feature = "simulator")]
 pub mod simulator;

@@ -120,6 +120,21 @@ fn a_retry_goes_well_after_its_callback_mended_the_data() {
 }
 
 #[test]
+fn a_value_that_tells_the_try_does_not_make_a_retry_another_script() {
+    let project = Project::with_tasks(
+        "  two:\n    retries: 1\n    retry_delay: 1s\n    parameters: {try_number: \"{{ ti.try_number }}\"}\n    sql: |\n      BEGIN;\n      \
+         INSERT INTO audit VALUES ('first', :try_number);\n      COMMIT;\n      BEGIN;\n      \
+         INSERT INTO audit VALUES ('second', :try_number);\n      INSERT INTO later VALUES (:try_number);\n      COMMIT;\n",
+    );
+    project.sql("CREATE TABLE audit (what text, try_number int); CREATE TABLE later (n int CHECK (n > 1))");
+    let outcome = project.backstop(&["run", "d"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(project.ask("SELECT try_number FROM audit WHERE what = 'first'"), 1);
+    assert_eq!(project.ask("SELECT try_number FROM audit WHERE what = 'second'"), 2);
+    assert_eq!(project.ask("SELECT count(*) FROM audit"), 2);
+}
+
+#[test]
 fn a_callback_runs_after_the_final_failure_and_its_own_failure_is_told() {
     let project = Project::with_tasks(
         "  load:\n    sql: SELECT * FROM missing\n    on_failure:\n    - {shell: 'echo failed > told.txt'}\n    - {shell: 'exit 3'}\n",

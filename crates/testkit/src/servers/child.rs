@@ -10,10 +10,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a server may take to say that it is ready.
 const START_WAIT: Duration = Duration::from_secs(90);
+
+/// How long killed processes may take to be gone.
+const CUT_WAIT: Duration = Duration::from_secs(10);
 
 /// Reads `pid N` and `done` lines; when the pipe closes without `done`, the process is gone, so the server goes too.
 const WATCHDOG: &str = r#"
@@ -165,14 +168,27 @@ impl Server {
         let _ = self.child.wait();
     }
 
-    /// Kills it and all its children with SIGKILL, as a power cut would.
+    /// Kills it and all its children with SIGKILL, as a power cut would, and waits until they are gone.
     pub(super) fn cut(&mut self) {
+        // Stopped first, so that it has no child that is not in the list.
+        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGSTOP);
         let children = children_of(self.child.id());
         self.end(Signal::SIGKILL);
-        for child in children {
-            let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+        for child in &children {
+            let _ = kill(Pid::from_raw(*child), Signal::SIGKILL);
+        }
+        // A successor refuses to start while one of them has the shared memory. They are nobody's children now, so nobody tells.
+        let until = Instant::now() + CUT_WAIT;
+        while children.iter().any(|child| is_alive(*child)) && Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
+}
+
+/// False for a process that is gone, or only waits to be reaped.
+fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
 /// The process ids of a process's children, from /proc.

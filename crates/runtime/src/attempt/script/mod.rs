@@ -152,7 +152,7 @@ impl Runner<'_> {
             Ok(prepared) => prepared,
             Err(failure) => return Outcome::Failed(failure),
         };
-        if let Err(failure) = check_prefix(self.committed, &prepared, &sql.script) {
+        if let Err(failure) = check_prefix(self.shared, sql, self.context, dialect, self.committed, &prepared).await {
             // Not failed: the run asks, and goes on once the script is restored.
             return Outcome::Unknown(failure);
         }

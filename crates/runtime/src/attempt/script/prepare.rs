@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// Scripts larger than this are split on a thread of their own, so that the engine's is not held.
 const SPLIT_INLINE_BYTES_MAX: usize = 256 * 1024;
+/// Tries before this one, the latest, whose values are compared with what committed.
+const TRIES_COMPARED_MAX: u32 = 100;
 
 /// A script that is ready to be sent.
 pub(crate) struct Prepared {
@@ -131,29 +133,46 @@ fn bind_named(
     Ok((bound.sql, bound.names, values))
 }
 
-/// What committed under earlier tries must be what the script says now.
-pub(crate) fn check_prefix(committed: &[Arc<SegmentCommit>], prepared: &Prepared, script: &Template) -> Result<(), Failure> {
-    for commit in committed {
-        let number = commit.segment as usize;
-        if prepared.digests.get(number) == Some(&commit.digest) {
-            continue;
+/// What committed under earlier tries must be what the script says now. Values may differ where they tell which try it is
+/// (`ti.try_number`): then what committed must be what the script said in one of the tries before.
+pub(crate) async fn check_prefix(
+    shared: &Shared,
+    sql: &Sql,
+    context: &Context,
+    dialect: Dialect,
+    committed: &[Arc<SegmentCommit>],
+    prepared: &Prepared,
+) -> Result<(), Failure> {
+    let is_as_told = |commit: &SegmentCommit, prepared: &Prepared| {
+        prepared.digests.get(commit.segment as usize).is_some_and(|digest| *digest == commit.digest)
+    };
+    let mut other: Vec<&Arc<SegmentCommit>> = committed.iter().filter(|commit| !is_as_told(commit, prepared)).collect();
+    let Some(first) = other.first().map(|commit| commit.segment as usize) else { return Ok(()) };
+    let oldest = context.try_number.saturating_sub(TRIES_COMPARED_MAX).max(1);
+    for try_number in (oldest..context.try_number).rev() {
+        let before = Context { try_number, ..context.clone() };
+        if let Ok(before) = prepare(shared, sql, &before, dialect).await {
+            other.retain(|commit| !is_as_told(commit, &before));
         }
-        let place = prepared.segments.get(number).map(|segment| {
-            let first = &prepared.statements[segment.statements.start.min(prepared.statements.len() - 1)];
-            places::in_source(script, &prepared.text, first.line, first.column, Some(first.number))
-        });
-        return Err(failure(
-            FailureClass::Interrupted,
-            format!("the script has changed since its segment {} was committed", number + 1),
-        )
+        if other.is_empty() {
+            return Ok(());
+        }
+    }
+    Err(changed(first, committed.len(), prepared, &sql.script))
+}
+
+fn changed(number: usize, committed: usize, prepared: &Prepared, script: &Template) -> Failure {
+    let place = prepared.segments.get(number).map(|segment| {
+        let first = &prepared.statements[segment.statements.start.min(prepared.statements.len() - 1)];
+        places::in_source(script, &prepared.text, first.line, first.column, Some(first.number))
+    });
+    failure(FailureClass::Interrupted, format!("the script has changed since its segment {} was committed", number + 1))
         .place(place)
-        .effect(format!("{} segments are committed and stay; nothing else was sent", committed.len()))
+        .effect(format!("{committed} segments are committed and stay; nothing else was sent"))
         .hint(
             "restore the committed part of the script (segments behind it may change) and resume the run; or undo by hand what was \
              committed, resume with `--resolve`, and start a new run",
-        ));
-    }
-    Ok(())
+        )
 }
 
 /// Places of a segment's statements, those with a count as often as it says.
