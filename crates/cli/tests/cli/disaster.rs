@@ -11,12 +11,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// A file system of its own, small. `None` where this user may not mount.
-struct Mount {
+pub(crate) struct Mount {
     folder: TempDir,
 }
 
 impl Mount {
-    fn new(size: &str) -> Option<Self> {
+    pub(crate) fn new(size: &str) -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let options = format!("size={size}");
         let done = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(folder.path()).output();
@@ -27,7 +27,7 @@ impl Mount {
         None
     }
 
-    fn store(&self) -> String {
+    pub(crate) fn store(&self) -> String {
         self.folder.path().join("kept/store.db").display().to_string()
     }
 
@@ -38,7 +38,7 @@ impl Mount {
     }
 
     /// Leaves no byte of it; the file to remove to have room again.
-    fn fill(&self) -> PathBuf {
+    pub(crate) fn fill(&self) -> PathBuf {
         let path = self.folder.path().join("filler");
         let mut filler = fs::File::create(&path).unwrap();
         while filler.write_all(&[0; 4096]).is_ok() {}

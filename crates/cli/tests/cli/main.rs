@@ -11,6 +11,7 @@ mod checks;
 mod crash;
 mod disaster;
 mod dry_run;
+mod endure;
 mod follow;
 mod inspect;
 mod interrupt;

@@ -35,7 +35,7 @@ use crate::slots::{SlotLimits, Slots};
 use backstop_core::{DagId, InstanceId, RunId};
 pub use backstop_project::params::ParamError;
 pub use backstop_project::{Diagnostic, Severity};
-use backstop_store::{RunLock, Store};
+use backstop_store::{Entry, RunLock, Store};
 use desk::Desk;
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -254,6 +254,15 @@ impl Service {
     /// The DAGs as they are now.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes to the store, durably, to see that it can be written.
+    ///
+    /// # Errors
+    /// What hinders it: a full disk, say.
+    pub async fn write_to_store(&self) -> Result<(), Error> {
+        let body = Some(self.clock.now().to_string());
+        Ok(self.store.put(vec![Entry { kind: "health".into(), key: "written_at".into(), body }], None).await?)
     }
 
     /// Where runs are kept.

@@ -21,8 +21,8 @@ pub(super) async fn health(State(service): State<Arc<Service>>) -> Result<Json<H
     if service.is_stopping() {
         return Err(backstop_runtime::service::Error::Stopping.into());
     }
-    // What cannot write is not healthy: this goes through the store's writer to the disk.
-    service.store().flush().await?;
+    // What cannot write is not healthy, and only a write tells.
+    service.write_to_store().await?;
     Ok(Json(Health { status: Status::Ok, version: env!("CARGO_PKG_VERSION") }))
 }
 
