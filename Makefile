@@ -50,7 +50,7 @@ kill:
 
 soak:
 	@scripts/setup build test
-	BACKSTOP_KILLS=$${BACKSTOP_KILLS:-1000} cargo test --locked -p backstop-cli --test soak -- --nocapture --test-threads 1
+	BACKSTOP_KILLS=$${BACKSTOP_KILLS:-1000} BACKSTOP_FAULTS=$${BACKSTOP_FAULTS:-300} cargo test --locked -p backstop-cli --test soak -- --nocapture --test-threads 1
 
 fuzz:
 	BACKSTOP_FUZZ_SECONDS=$${BACKSTOP_FUZZ_SECONDS:-600} cargo test --locked -p backstop-connect --test script_fuzz -- --nocapture

@@ -185,6 +185,7 @@ impl Service {
                 Some(row) => Err(Error::Conflict(format!("run {run} is of DAG `{}` already", row.header.dag_id))),
                 None => Err(Error::Conflict(format!("run {run} could not be made"))),
             },
+            Err(run::Error::Store(error) | run::Error::Append(AppendError::Store(error))) => Err(Error::Store(error)),
             Err(error) => Err(error.into()),
         }
     }
