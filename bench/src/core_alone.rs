@@ -64,6 +64,7 @@ fn one(name: &str, chain: bool) -> Option<Row> {
         params: "{}".into(),
         only_tasks: Vec::new(),
         dry_run: false,
+        cause: None,
     };
     let start = Instant::now();
     apply(&mut state, &Event::RunCreated(Arc::new(header)));

@@ -112,6 +112,10 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
             };
             of(&"run", Mark::Warn, format!("{what}: {reason}"))
         }
+        Event::AssetsUpdated { instance, try_number: _, assets } => {
+            of(instance, Mark::Plain, format!("updated {}", join(assets)))
+        }
+        Event::DeadlineAtRisk { .. } | Event::DeadlineMissed { .. } => of(&"run", Mark::Warn, deadline(event)),
         Event::RunReopened => of(&"run", Mark::Plain, "reopened: it goes on".to_owned()),
         Event::InstancesCleared { instances, restart } => {
             let from = match restart {
@@ -196,6 +200,20 @@ pub(crate) fn in_short(failure: &Failure) -> String {
     format!("{at}{}", words::short(&failure.message, FAILURE_CHARACTERS))
 }
 
+/// What is told of a deadline; empty for all other events.
+pub(crate) fn deadline(event: &Event) -> String {
+    match event {
+        Event::DeadlineAtRisk { deadline: _, due_at, done_at } => {
+            let (due, done) = (words::time(*due_at), words::time(*done_at));
+            format!("its deadline is {due}, and half of its past runs took until {done}: it will probably be missed")
+        }
+        Event::DeadlineMissed { deadline: _, due_at } => {
+            format!("its deadline is missed: it had to be done at {}", words::time(*due_at))
+        }
+        _ => String::new(),
+    }
+}
+
 /// `callback on_failure`, and its place where it is not the first.
 pub(crate) fn callback_name(callback: &CallbackId) -> String {
     format!("callback {}", occasion(callback))
@@ -207,6 +225,8 @@ pub(crate) fn occasion(callback: &CallbackId) -> String {
         Occasion::Failure => "on_failure",
         Occasion::Retry => "on_retry",
         Occasion::Success => "on_success",
+        Occasion::Deadline => "on_deadline",
+        Occasion::Stuck => "on_stuck",
     };
     if callback.place == 0 { occasion.to_owned() } else { format!("{occasion}[{}]", callback.place) }
 }

@@ -10,8 +10,8 @@ use crate::explain::{Exit, Problem};
 use crate::paths::Kept;
 use crate::sources::{self, Chosen};
 use crate::{check, output, paths, runs, words};
-use backstop_core::{DagId, RunId};
-use backstop_project::definition::{Definition, Project};
+use backstop_core::{DagId, RunId, TaskId};
+use backstop_project::definition::{Definition, Kind, Project};
 use backstop_project::{Bundle, Diagnostic, Severity};
 use backstop_runtime::SystemClock;
 use backstop_runtime::run::Request;
@@ -108,6 +108,7 @@ async fn plan_run(arguments: &RunArgs, place: &Place) -> Result<Option<Plan>, Pr
     let Chosen { project, definition, .. } = chosen;
     let clock = SystemClock::starting(None);
     let request = begin::request(&definition, arguments, &clock)?;
+    refuse_other_dags(&definition, &request.only_tasks, request.dry_run)?;
     let kept = Kept::of(place, &project.root);
     let store = open(&kept)?;
     let again = begin::command(arguments, place);
@@ -123,6 +124,23 @@ async fn plan_run(arguments: &RunArgs, place: &Place) -> Result<Option<Plan>, Pr
             Ok(Some(Plan { project, definition, store, kept, what: What::Resume(row, Vec::new()), lock, work }))
         }
     }
+}
+
+/// A run of another DAG needs somebody who drives it. Refused before anything has taken effect.
+fn refuse_other_dags(definition: &Definition, only_tasks: &[TaskId], dry_run: bool) -> Result<(), Problem> {
+    let is_wanted = |id: &TaskId| !dry_run && (only_tasks.is_empty() || only_tasks.contains(id));
+    let tasks = definition.dag.tasks().iter().zip(&definition.bodies);
+    let first = tasks.filter(|(task, _)| is_wanted(&task.id)).find_map(|(task, body)| match &body.kind {
+        Kind::Dag(trigger) => Some((&task.id, &trigger.dag)),
+        _ => None,
+    });
+    let Some((task, other)) = first else { return Ok(()) };
+    let dag = definition.dag.id();
+    Err(Problem::usage(format!(
+        "task `{task}` starts a run of DAG `{other}`, and `backstop run` drives one run alone: nothing was begun"
+    ))
+    .hint(format!("let the service do it: `backstop up`, then POST /api/v1/dags/{dag}/runs"))
+    .hint("or run the other tasks alone, with --task"))
 }
 
 /// Refuses what `backstop check` refuses, before the part ahead of the mistake has taken effect.
@@ -161,6 +179,7 @@ async fn plan_resume(arguments: &RunArgs, wanted: &str, place: &Place) -> Result
     let lock = store.lock_run(&row.header.run_id)?;
     let current = chosen.map(|chosen| chosen.definition).or_else(|| project.dags.get(&row.header.dag_id).cloned());
     let definition = pinned(&*store, &project, &row, current.filter(|_| arguments.current_files)).await?;
+    refuse_other_dags(&definition, &row.header.only_tasks, row.header.dry_run)?;
     let decisions = begin::decisions(arguments)?;
     output_resume(&row);
     Ok(Some(Plan { project, definition, store, kept, what: What::Resume(row, decisions), lock, work: None }))

@@ -95,6 +95,20 @@ pub enum Command {
     },
     /// Time has passed: fire what is due.
     FireTimers,
+    /// What a deferred instance waits for may be there: it looks again at once.
+    Wake {
+        /// Which.
+        instance: InstanceId,
+    },
+    /// A deadline is missed, or will be. What was told already is not told again.
+    TellDeadline {
+        /// From 0, in the order of the DAG's deadlines.
+        deadline: u32,
+        /// When the run must be done.
+        due_at: jiff::Timestamp,
+        /// When it is expected to be; `None` when the deadline has passed.
+        done_at: Option<jiff::Timestamp>,
+    },
     /// End the run.
     Cancel {
         /// Why.

@@ -48,6 +48,8 @@ pub struct TaskSettings {
     pub hooks: Hooks,
     /// The group the task belongs to, by place in [`DagSpec::groups`].
     pub group: Option<u32>,
+    /// Assets that a success updates, by name.
+    pub updates: std::sync::Arc<[std::sync::Arc<str>]>,
 }
 
 impl Default for TaskSettings {
@@ -65,6 +67,7 @@ impl Default for TaskSettings {
             delivery: Delivery::ExactlyOnce,
             hooks: Hooks::default(),
             group: None,
+            updates: std::sync::Arc::default(),
         }
     }
 }
@@ -114,6 +117,10 @@ pub struct Hooks {
     pub on_retry: u32,
     /// Run after a success.
     pub on_success: u32,
+    /// Run when a deadline is missed, or will be. Of the run as a whole.
+    pub on_deadline: u32,
+    /// Run when the run waits for a person. Of the run as a whole.
+    pub on_stuck: u32,
 }
 
 /// A named set of slots.

@@ -31,6 +31,8 @@ pub fn decide(state: &RunState, command: Command, now: Timestamp) -> Result<Vec<
         Command::LoseTrack { instance, try_number, failure } => attempt::lose_track(state, instance, try_number, failure),
         Command::Resolve { instance, try_number, evidence } => attempt::resolve(state, instance, try_number, evidence, now),
         Command::FireTimers => Ok(run::fire_timers(state, now)),
+        Command::Wake { instance } => attempt::wake(state, instance),
+        Command::TellDeadline { deadline, due_at, done_at } => run::tell_deadline(state, deadline, due_at, done_at),
         Command::Cancel { reason } => run::cancel(state, reason),
         Command::FinishCallback { callback, failure } => run::finish_callback(state, callback, failure),
         Command::RecordOperator { who, why, what } => Ok(vec![Event::OperatorActed { who, why, what }]),

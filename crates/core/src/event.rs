@@ -193,6 +193,31 @@ pub enum Event {
         /// What becomes of the instance once the outcome of its attempt is known.
         then: Afterwards,
     },
+    /// A task that updates assets has succeeded. Follows its `AttemptSucceeded`, in the same append.
+    AssetsUpdated {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// By name.
+        assets: Vec<Arc<str>>,
+    },
+    /// At the usual speed the run will miss a deadline. Once a deadline.
+    DeadlineAtRisk {
+        /// From 0, in the order of the DAG's deadlines.
+        deadline: u32,
+        /// When the run must be done.
+        due_at: Timestamp,
+        /// When it is expected to be, as half of its past runs were.
+        done_at: Timestamp,
+    },
+    /// The run is not done, and a deadline has passed. Once a deadline.
+    DeadlineMissed {
+        /// From 0, in the order of the DAG's deadlines.
+        deadline: u32,
+        /// When the run had to be done.
+        due_at: Timestamp,
+    },
     /// Terminal: every effective leaf succeeded or was skipped.
     RunSucceeded,
     /// Terminal: an effective leaf failed, or the run went over its `dagrun_timeout`.
@@ -263,6 +288,42 @@ pub struct RunHeader {
     pub only_tasks: Vec<TaskId>,
     /// The run rolls back what it can and commits nothing.
     pub dry_run: bool,
+    /// What made it, where that was another run.
+    pub cause: Option<Cause>,
+}
+
+/// What made a run, where that was neither a person nor the time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A `dag` task of another run.
+    Task {
+        /// That run.
+        run: RunId,
+        /// The task instance.
+        instance: InstanceId,
+        /// How many runs led here, one by the other; 1 when a person or the time made that run.
+        depth: u32,
+    },
+    /// Updates of assets.
+    Assets {
+        /// Those that it stands for, the oldest first.
+        updates: Vec<AssetUpdate>,
+        /// The place of the last update that it stands for, in the order in which the store was told of them.
+        until: u64,
+    },
+}
+
+/// An asset that a task updated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssetUpdate {
+    /// Its name.
+    pub asset: Arc<str>,
+    /// The run that updated it.
+    pub run: RunId,
+    /// The task instance.
+    pub instance: InstanceId,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Airflow's run types.
@@ -422,7 +483,8 @@ pub enum SkipCause {
 pub struct CallbackId {
     /// The instance it is about; `None` for the run as a whole.
     pub instance: Option<InstanceId>,
-    /// The try it is about; for the run as a whole, how often it was reopened before.
+    /// The try it is about; for the run as a whole, how often it was reopened before; for deadlines, how many were told of before; for a run
+    /// that is stuck, how often it was so before.
     pub try_number: u32,
     /// On what occasion.
     pub occasion: Occasion,
@@ -439,4 +501,8 @@ pub enum Occasion {
     Retry,
     /// Success.
     Success,
+    /// A deadline that is missed, or will be. Of the run as a whole.
+    Deadline,
+    /// The run waits for a person to say what became of an attempt. Of the run as a whole.
+    Stuck,
 }

@@ -57,6 +57,12 @@ pub struct RunState {
     stops: BTreeMap<Key, Stop>,
     timers: BTreeSet<(Timestamp, Key)>,
     callbacks: BTreeSet<CallbackId>,
+    /// Deadlines that were told of, and whether as missed.
+    deadlines_told: BTreeSet<(u32, bool)>,
+    /// How often the run was stuck.
+    times_stuck: u32,
+    /// The attempts because of which it was, with their tries.
+    stuck_over: BTreeSet<(Key, u32)>,
     /// Work-list: tasks whose rule says `Run`.
     to_schedule: BTreeSet<TaskIx>,
     /// Work-list: tasks whose rule says `Skip` or `UpstreamFailed`, by depth, so that marks above come first.
@@ -177,6 +183,8 @@ pub struct InstanceView<'a> {
     pub failures: u32,
     /// The epoch of the process that began the last attempt; 0 before the first.
     pub epoch: u64,
+    /// Its try number when it was last cleared.
+    pub tries_before: u32,
     /// When its first look began, over deferrals and interruptions. A failure that counts begins a new wait.
     pub waiting_since: Option<Timestamp>,
     /// Every committed segment, over all tries, in order: the first is number 0.
@@ -196,6 +204,7 @@ impl<'a> From<&'a Instance> for InstanceView<'a> {
             try_number: instance.try_number,
             failures: instance.failures,
             epoch: instance.epoch,
+            tries_before: instance.tries_before,
             waiting_since: instance.waiting_since,
             segments: &instance.segments,
             result: instance.result.as_ref(),
@@ -236,6 +245,9 @@ impl RunState {
             stops: BTreeMap::new(),
             timers: BTreeSet::new(),
             callbacks: BTreeSet::new(),
+            deadlines_told: BTreeSet::new(),
+            times_stuck: 0,
+            stuck_over: BTreeSet::new(),
             to_schedule: BTreeSet::new(),
             to_mark: BTreeSet::new(),
             dag,
@@ -340,6 +352,30 @@ impl RunState {
     /// Callbacks that have not been told to have run.
     pub fn pending_callbacks(&self) -> impl Iterator<Item = &CallbackId> {
         self.callbacks.iter()
+    }
+
+    /// Whether a deadline was told of: as missed, or as one that will be.
+    pub fn is_told(&self, deadline: u32, as_missed: bool) -> bool {
+        self.deadlines_told.contains(&(deadline, as_missed))
+    }
+
+    /// How many deadlines were told of, as missed or as ones that will be.
+    pub(crate) fn deadlines_told(&self) -> u32 {
+        self.deadlines_told.len() as u32
+    }
+
+    /// How often the run was stuck.
+    pub(crate) fn times_stuck(&self) -> u32 {
+        self.times_stuck
+    }
+
+    /// Whether it would be stuck because of an attempt because of which it was not before.
+    pub(crate) fn is_newly_stuck(&self) -> bool {
+        self.doubts().any(|doubt| !self.stuck_over.contains(&doubt))
+    }
+
+    fn doubts(&self) -> impl Iterator<Item = (Key, u32)> {
+        self.in_doubt.iter().map(|&key| (key, self.find(key).map_or(0, |instance| instance.try_number)))
     }
 
     /// Slots of a pool that running attempts hold.
@@ -519,6 +555,6 @@ mod tests {
     #[test]
     fn a_task_is_small() {
         assert!(size_of::<TaskState>() <= 208, "{}", size_of::<TaskState>());
-        assert!(size_of::<crate::dag::Task>() <= 232, "{}", size_of::<crate::dag::Task>());
+        assert!(size_of::<crate::dag::Task>() <= 256, "{}", size_of::<crate::dag::Task>());
     }
 }

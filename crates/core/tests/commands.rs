@@ -49,6 +49,8 @@ fn all_commands(run: &Run) -> Vec<(&'static str, Command)> {
         },
         Command::CancelInstance { instance, reason: "too slow".to_owned(), who: "ada".to_owned() },
         Command::FireTimers,
+        Command::Wake { instance: id("t") },
+        Command::TellDeadline { deadline: 0, due_at: at(500), done_at: None },
         Command::Cancel { reason: "stop".to_owned() },
         Command::FinishCallback { callback, failure: None },
         Command::RecordOperator { who: "ada".to_owned(), why: "because".to_owned(), what: "looked".to_owned() },
@@ -75,6 +77,8 @@ fn name(command: &Command) -> &'static str {
         Command::Mark { .. } => "Mark",
         Command::CancelInstance { .. } => "CancelInstance",
         Command::FireTimers => "FireTimers",
+        Command::Wake { .. } => "Wake",
+        Command::TellDeadline { .. } => "TellDeadline",
         Command::Cancel { .. } => "Cancel",
         Command::FinishCallback { .. } => "FinishCallback",
         Command::RecordOperator { .. } => "RecordOperator",
@@ -84,12 +88,12 @@ fn name(command: &Command) -> &'static str {
 }
 
 /// How many variants [`name`] names.
-const COMMANDS: usize = 20;
+const COMMANDS: usize = 22;
 
 /// `up -> t -> down`, with one retry for `t`, a task of its own that keeps the run open, and a callback for every occasion.
 fn dag(is_mapped: bool) -> DagSpec {
     let retry = RetryPolicy { retries: 1, retry_delay: Duration::from_secs(60), ..RetryPolicy::default() };
-    let hooks = Hooks { on_failure: 1, on_retry: 1, on_success: 1 };
+    let hooks = Hooks { on_failure: 1, on_retry: 1, on_success: 1, ..Hooks::default() };
     let settings = TaskSettings { mapped: is_mapped, retry, hooks, ..TaskSettings::default() };
     let mut spec = spec(vec![plain("up", &[]), task("t", &["up"], settings), plain("down", &["t"]), plain("other", &[])]);
     spec.hooks = hooks;

@@ -233,7 +233,7 @@ fn a_mapped_task_cleared_whole_finds_its_items_anew_with_tries_that_go_on() {
 #[test]
 fn callbacks_of_a_run_that_ends_again_are_others() {
     let mut dag = chain();
-    dag.hooks = Hooks { on_failure: 1, on_retry: 0, on_success: 1 };
+    dag.hooks = Hooks { on_failure: 1, on_success: 1, ..Hooks::default() };
     let mut run = Run::started(dag);
     run.begin("make");
     run.fail("make", FailureClass::Permanent);

@@ -41,7 +41,7 @@ fn person(took_effect: bool) -> Evidence {
 
 #[test]
 fn a_retry_waits_and_fires_no_failure_callback() {
-    let hooks = Hooks { on_failure: 1, on_retry: 2, on_success: 0 };
+    let hooks = Hooks { on_failure: 1, on_retry: 2, ..Hooks::default() };
     let mut run = Run::started(spec(vec![task("load", &[], TaskSettings { hooks, ..retries(1) })]));
     run.begin("load");
     run.now = 100;
@@ -396,7 +396,7 @@ fn max_active_tasks_bounds_all_pools_together() {
 
 #[test]
 fn a_success_is_told_to_the_tasks_and_the_runs_callbacks() {
-    let hooks = Hooks { on_failure: 0, on_retry: 0, on_success: 1 };
+    let hooks = Hooks { on_success: 1, ..Hooks::default() };
     let mut shape = spec(vec![task("load", &[], TaskSettings { hooks, ..TaskSettings::default() })]);
     shape.hooks = hooks;
     let mut run = Run::started(shape);

@@ -222,6 +222,10 @@ pub struct Callbacks {
     pub on_retry: Vec<Callback>,
     /// After a success.
     pub on_success: Vec<Callback>,
+    /// When a deadline is missed, or will be. Of the run as a whole.
+    pub on_deadline: Vec<Callback>,
+    /// When the run waits for a person. Of the run as a whole.
+    pub on_stuck: Vec<Callback>,
 }
 
 /// One callback: a task kind that runs on an occasion.

@@ -1,9 +1,11 @@
 //! How a run is steered from outside its engine.
 
+use crate::others::Awaited;
 use crate::run::Decision;
-use backstop_core::{Command, RunState};
+use backstop_core::{Command, InstanceId, RunState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Steers a run from outside. Clones steer the same run.
 #[derive(Clone, Debug)]
@@ -11,6 +13,10 @@ pub struct Control {
     reason: watch::Sender<Option<String>>,
     seen: bool,
     asks: mpsc::UnboundedSender<Ask>,
+    /// Whether nothing of the run goes on: it waits for time, or for another run.
+    is_idle: Arc<AtomicBool>,
+    /// Told when that changes.
+    listener: Option<Arc<Notify>>,
     /// Taken by the engine.
     inbox: Arc<Mutex<Option<mpsc::UnboundedReceiver<Ask>>>>,
 }
@@ -18,7 +24,14 @@ pub struct Control {
 impl Default for Control {
     fn default() -> Self {
         let (asks, inbox) = mpsc::unbounded_channel();
-        Self { reason: watch::channel(None).0, seen: false, asks, inbox: Arc::new(Mutex::new(Some(inbox))) }
+        Self {
+            reason: watch::channel(None).0,
+            seen: false,
+            asks,
+            is_idle: Arc::default(),
+            listener: None,
+            inbox: Arc::new(Mutex::new(Some(inbox))),
+        }
     }
 }
 
@@ -33,6 +46,30 @@ impl Control {
             }
             first
         });
+    }
+
+    /// One that tells when nothing of the run goes on, or something again.
+    pub(crate) fn telling(listener: Arc<Notify>) -> Self {
+        Self { listener: Some(listener), ..Self::default() }
+    }
+
+    /// Whether the run only waits, for time or for another run.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_idle.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn tell_idle(&self, is_idle: bool) {
+        let has_changed = self.is_idle.swap(is_idle, Ordering::Relaxed) != is_idle;
+        if let Some(listener) = self.listener.as_ref().filter(|_| has_changed) {
+            listener.notify_one();
+        }
+    }
+
+    /// What a deferred instance waits for, where it is another DAG's run.
+    pub(crate) async fn awaited(&self, instance: &InstanceId) -> Option<Awaited> {
+        let (sender, answer) = oneshot::channel();
+        self.asks.send(Ask::Awaited(instance.clone(), sender)).ok()?;
+        answer.await.ok()?
     }
 
     pub(crate) fn reason(&self) -> Option<String> {
@@ -101,6 +138,7 @@ pub(crate) enum Ask {
     Act(Vec<Command>, oneshot::Sender<Result<(), String>>),
     Decide(Decision, oneshot::Sender<Result<(), String>>),
     Look(Box<dyn FnOnce(&RunState) + Send>),
+    Awaited(InstanceId, oneshot::Sender<Option<Awaited>>),
     HandOver,
 }
 
@@ -125,6 +163,7 @@ impl std::fmt::Debug for Ask {
             Self::Act(..) => "Act",
             Self::Decide(..) => "Decide",
             Self::Look(_) => "Look",
+            Self::Awaited(..) => "Awaited",
             Self::HandOver => "HandOver",
         })
     }

@@ -9,12 +9,16 @@ use crate::control::Ask;
 use crate::failure::{FailureExt, failure};
 use crate::footing::Footing;
 use crate::journal::Journal;
+use crate::others::{Awaited, Watch};
 use crate::resolve::Doubt;
 use crate::run::{self, Control, Error, Limits};
 use crate::slots::{Permit, SeatHandle};
 use backstop_core::dag::Delivery;
 use backstop_core::event::{CallbackId, Event, Evidence, Failure, FailureClass, Mark, Occasion, SegmentCommit};
-use backstop_core::{Action, Command, InstanceId, InstancePhase, RunPhase, RunState, TaskId, TaskIx, actions, decide, handle};
+use backstop_core::timetable::PastDurations;
+use backstop_core::{
+    Action, Command, InstanceId, InstancePhase, InstanceView, RunPhase, RunState, TaskId, TaskIx, actions, decide, handle,
+};
 use backstop_project::definition::{Callback, Callbacks, Kind};
 use backstop_store::Recorded;
 use jiff::Timestamp;
@@ -35,6 +39,13 @@ const SLEEP_MAX: Duration = Duration::from_secs(60);
 pub(crate) enum Answer {
     /// For the core.
     Command(Command),
+    /// What an instance waits for that is going to be deferred.
+    Awaits {
+        /// Which instance.
+        instance: InstanceId,
+        /// For what.
+        awaited: Awaited,
+    },
     /// A resolver found no evidence: a person must decide.
     Undecided {
         /// Which instance.
@@ -74,10 +85,20 @@ pub(crate) struct Engine {
     /// What resolvers that begin now are told.
     resolver_stop: Stop,
     callbacks: HashSet<CallbackId>,
+    /// Instances that wait for runs of other DAGs.
+    watches: BTreeMap<InstanceId, Watch>,
+    /// Instances that could not begin because other runs hold the slots.
+    is_short: bool,
     undecided: BTreeMap<InstanceId, String>,
     /// A doubt is left because nobody could be asked.
     is_unanswered: bool,
     wake_at: Option<Timestamp>,
+    /// When the next deadline is.
+    deadline_at: Option<Timestamp>,
+    /// How long the DAG's last runs took.
+    pub(crate) past: Option<PastDurations>,
+    /// What this process told of deadlines last, in words, for those who are called.
+    pub(crate) alerts: Vec<String>,
     footing: Footing,
     /// Why the run shall end, while what an earlier process ran ahead of its log is still being looked for.
     ending: Option<Ending>,
@@ -116,9 +137,14 @@ impl Engine {
             resolving: BTreeMap::new(),
             resolver_stop: Stop::Run,
             callbacks: HashSet::new(),
+            watches: BTreeMap::new(),
+            is_short: false,
             undecided: BTreeMap::new(),
             is_unanswered: false,
             wake_at: None,
+            deadline_at: None,
+            past: None,
+            alerts: Vec::new(),
             footing,
             ending: None,
             stopped: Vec::new(),
@@ -182,6 +208,9 @@ impl Engine {
     /// Runs until the run is over and told, or nothing can go on without a person.
     pub(crate) async fn drive(&mut self) -> Result<(), Error> {
         loop {
+            if !self.is_handing_over {
+                self.deadline_at = self.tell_deadlines().await?;
+            }
             self.carry_out().await?;
             if self.state.is_finished() && self.running.is_empty() && self.callbacks.is_empty() {
                 return Ok(self.journal.settle().await?);
@@ -202,8 +231,14 @@ impl Engine {
                 continue;
             }
             // The core refuses while a retry or a sensor still waits: then the loop goes on.
-            if self.ending.is_none() && !self.is_handing_over && self.is_stuck() && self.command(Command::DeclareStuck).await? {
-                return Ok(self.journal.settle().await?);
+            if self.ending.is_none() && !self.is_handing_over && self.is_stuck() {
+                // Said before: who is to be told of it has been told.
+                if self.state.phase() == RunPhase::Stuck {
+                    return Ok(self.journal.settle().await?);
+                }
+                if self.command(Command::DeclareStuck).await? {
+                    continue;
+                }
             }
             self.next_input().await?;
         }
@@ -265,6 +300,7 @@ impl Engine {
                     Action::WakeAt(_) => {}
                 }
             }
+            self.is_short = !refused.is_empty();
             if let Some(seat) = &self.seat {
                 seat.still_wants(|instance| refused.contains(instance));
             }
@@ -275,7 +311,7 @@ impl Engine {
             let recorded = self.journal.append(now, events).await;
             self.decided(&recorded);
             for (instance, try_number, permit) in started {
-                self.start(instance, try_number, permit);
+                self.start(instance, try_number, permit, now);
             }
             while self.journal.is_too_far_ahead() {
                 self.journal.next_durable().await?;
@@ -313,7 +349,7 @@ impl Engine {
         serde_json::from_str(item).ok()
     }
 
-    fn start(&mut self, instance: InstanceId, try_number: u32, permit: Option<Permit>) {
+    fn start(&mut self, instance: InstanceId, try_number: u32, permit: Option<Permit>, now: Timestamp) {
         let Some(place) = self.place(&instance) else { return };
         let stands_on = self.footing.of(&self.state, place);
         let body = self.shared.definition.body(place);
@@ -330,6 +366,8 @@ impl Engine {
             source: body.source.clone(),
             try_number,
             committed: view.as_ref().map(|view| view.segments.to_vec()).unwrap_or_default(),
+            tries_before: view.as_ref().map_or(0, |view| view.tries_before),
+            begins_wait: view.as_ref().is_some_and(|view| view.waiting_since == Some(now)),
             waiting_since: view.as_ref().and_then(|view| view.waiting_since),
             started_version: self.journal.version(),
             stands_on,
@@ -385,6 +423,7 @@ impl Engine {
             shared: self.shared.clone(),
             item: self.item(&instance),
             committed: self.state.instance(&instance).map(|view| view.segments.to_vec()).unwrap_or_default(),
+            tries_before: self.state.instance(&instance).map_or(0, |view| view.tries_before),
             expands: body.for_each.is_some() && instance.map_index.is_none(),
             body: place.get(),
             instance,
@@ -413,6 +452,7 @@ impl Engine {
             Some(instance) => self.state.failure(instance),
             None => self.first_failure(),
         };
+        let alert = self.alert(&callback).map(|text| failure(FailureClass::TimedOut, text));
         let named = InstanceId {
             task: instance.as_ref().map_or_else(|| "run".into(), |instance| instance.task.clone()),
             map_index: instance.as_ref().and_then(|instance| instance.map_index),
@@ -426,7 +466,7 @@ impl Engine {
             instance.as_ref(),
             callback.try_number.max(1),
             instance.as_ref().and_then(|instance| self.item(instance)),
-            cause.map(Arc::as_ref),
+            alert.as_ref().or(cause.map(Arc::as_ref)),
         );
         let attempt = Attempt {
             shared: self.shared.clone(),
@@ -438,6 +478,8 @@ impl Engine {
             try_number: callback.try_number,
             context,
             committed: Vec::new(),
+            tries_before: 0,
+            begins_wait: true,
             waiting_since: None,
             started_version: self.journal.version(),
             stands_on: self.journal.version(),
@@ -451,6 +493,21 @@ impl Engine {
             attempt.run().await;
             drop(stop);
         });
+    }
+
+    /// What a callback is told of a deadline, or of a run that is stuck.
+    fn alert(&self, callback: &CallbackId) -> Option<String> {
+        match callback.occasion {
+            Occasion::Failure | Occasion::Retry | Occasion::Success => None,
+            // One that an earlier process told: the log says which.
+            Occasion::Deadline => {
+                Some(self.alerts.last().cloned().unwrap_or_else(|| "a deadline of the run is missed, or will be".into()))
+            }
+            Occasion::Stuck => {
+                let which: Vec<String> = self.undecided.iter().map(|(instance, why)| format!("`{instance}`: {why}")).collect();
+                Some(format!("the run is stuck: a person must say what became of {}", which.join("; ")))
+            }
+        }
     }
 
     /// What a callback of the run as a whole is told: the first failure, in the order of the DAG.
@@ -467,14 +524,17 @@ impl Engine {
             Occasion::Failure => &callbacks.on_failure,
             Occasion::Retry => &callbacks.on_retry,
             Occasion::Success => &callbacks.on_success,
+            Occasion::Deadline => &callbacks.on_deadline,
+            Occasion::Stuck => &callbacks.on_stuck,
         };
         list.get(callback.place as usize)
     }
 
     /// Waits for one input, and takes what else is there.
     async fn next_input(&mut self) -> Result<(), Error> {
+        self.control.tell_idle(self.is_idle());
         let now = self.shared.clock.now();
-        let sleep = self.wake_at.map(|at| until(now, at).min(SLEEP_MAX));
+        let sleep = self.wake_at.into_iter().chain(self.deadline_at).min().map(|at| until(now, at).min(SLEEP_MAX));
         let timer = async {
             match sleep {
                 Some(sleep) => tokio::time::sleep(sleep).await,
@@ -531,6 +591,25 @@ impl Engine {
         Ok(())
     }
 
+    /// What they wait for is known to the process before this one: they look again.
+    pub(crate) async fn wake_who_waits_for_runs(&mut self) -> Result<(), Error> {
+        let waits = |(instance, view): (InstanceId, InstanceView<'_>)| {
+            let body = self.shared.definition.body(self.place(&instance)?);
+            let is_of_kind = matches!(body.kind, Kind::Dag(_) | Kind::WaitFor(_));
+            (is_of_kind && matches!(view.phase, InstancePhase::Deferred { .. })).then_some(instance)
+        };
+        let waiting: Vec<InstanceId> = self.state.instances().filter_map(waits).collect();
+        for instance in waiting {
+            self.command(Command::Wake { instance }).await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing goes on and nothing is wanted but time, or another run: such a run takes no other run's place.
+    fn is_idle(&self) -> bool {
+        !self.is_short && self.running.is_empty() && self.callbacks.is_empty() && self.resolving.is_empty()
+    }
+
     /// Starts a run that was not started, unless what is asked already ends it.
     pub(crate) async fn start_if_queued(&mut self) -> Result<(), Error> {
         while let Some(ask) = self.asks.as_mut().and_then(|asks| asks.try_recv().ok()) {
@@ -546,6 +625,10 @@ impl Engine {
     async fn hear(&mut self, ask: Ask) -> Result<(), Error> {
         match ask {
             Ask::Look(look) => look(&self.state),
+            Ask::Awaited(instance, answer) => {
+                // They may be gone.
+                let _ = answer.send(self.watches.get(&instance).map(|watch| watch.awaited.clone()));
+            }
             Ask::HandOver => self.is_handing_over = true,
             Ask::Act(commands, answer) => {
                 let now = self.shared.clock.now();
@@ -611,6 +694,12 @@ impl Engine {
                     self.forget(&command);
                     self.decide_into(command, now, &mut events);
                 }
+                Answer::Awaits { instance, awaited } => {
+                    if let Some(others) = &self.shared.others {
+                        let watch = Watch::start(others.clone(), awaited, instance.clone(), self.mailbox.clone());
+                        self.watches.insert(instance, watch);
+                    }
+                }
                 Answer::Undecided { instance, why, may_be_told_later } => {
                     self.is_unanswered |= may_be_told_later;
                     self.resolving.remove(&instance);
@@ -642,6 +731,9 @@ impl Engine {
             Command::Resolve { instance, .. } => {
                 self.resolving.remove(instance);
             }
+            Command::Wake { instance } => {
+                self.watches.remove(instance);
+            }
             Command::FinishCallback { callback, .. } => {
                 self.callbacks.remove(callback);
             }
@@ -650,6 +742,7 @@ impl Engine {
             | Command::StartAttempt { .. }
             | Command::CommitSegment { .. }
             | Command::FireTimers
+            | Command::TellDeadline { .. }
             | Command::Cancel { .. }
             | Command::RecordOperator { .. }
             | Command::Clear { .. }

@@ -83,6 +83,9 @@ impl Footing {
                 | Event::CancelRequested { .. }
                 | Event::RunStuck { .. }
                 | Event::RunReopened
+                | Event::AssetsUpdated { .. }
+                | Event::DeadlineAtRisk { .. }
+                | Event::DeadlineMissed { .. }
                 | Event::InstanceCancelRequested { .. }
                 | Event::RunSucceeded
                 | Event::RunFailed

@@ -2,8 +2,9 @@
 //! can commit no more. Nothing is guessed: without evidence a person decides.
 
 use crate::attempt::script::{Prepared, another_commit, check_prefix, intent_kind, marker_key, marker_table, prepare};
-use crate::attempt::{Shared, Stopper, http_is_safe, template_context};
+use crate::attempt::{Shared, Stopper, http_is_safe, other, template_context};
 use crate::engine::Answer;
+use crate::others::child_id;
 use crate::sessions::Purpose;
 use backstop_connect::script::{SegmentEnd, SegmentPromise};
 use backstop_connect::{Error, ErrorKind, MarkerRow, Probe};
@@ -35,6 +36,8 @@ pub(crate) struct Doubt {
     /// True when the attempt was finding the items of a mapped task.
     pub(crate) expands: bool,
     pub(crate) item: Option<Json>,
+    /// The instance's try number when it was last cleared.
+    pub(crate) tries_before: u32,
     /// What is known to be committed, in order.
     pub(crate) committed: Vec<Arc<SegmentCommit>>,
     pub(crate) mailbox: mpsc::Sender<Answer>,
@@ -78,8 +81,8 @@ impl Doubt {
         match &body.kind {
             Kind::Sql(_) if body.delivery == Delivery::AtLeastOnce => Verdict::Known(Evidence::Allowed),
             Kind::Sql(sql) => self.script(body, sql).await,
-            // A run driven alone starts no other run (see `Attempt::other_dag`).
-            Kind::Check(_) | Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty => Verdict::Known(Evidence::ReadOnly),
+            Kind::Dag(_) => self.child().await,
+            Kind::Check(_) | Kind::WaitFor(_) | Kind::Empty => Verdict::Known(Evidence::ReadOnly),
             Kind::Branch(branch) => match &branch.decide {
                 BranchBy::Sql { .. } | BranchBy::When(_) => Verdict::Known(Evidence::ReadOnly),
                 BranchBy::Python(_) => by_author("a Python branch"),
@@ -93,6 +96,23 @@ impl Doubt {
             Kind::Http(_) => by_author("this request"),
             Kind::Shell(_) => by_author("a shell command"),
             Kind::Python(_) => by_author("a Python task"),
+        }
+    }
+
+    /// Whether the task made the run that it was about to make. Its id tells, and the next attempt would take the same.
+    async fn child(&self) -> Verdict {
+        let Some(others) = &self.shared.others else {
+            return Verdict::Unanswered("nothing is known here of other DAGs' runs: let the service drive this one".into());
+        };
+        let number = self.committed.len();
+        let id = child_id(&self.shared.header.run_id, &self.instance, self.tries_before, number);
+        match others.store().run(&id).await {
+            Ok(Some(_)) => {
+                self.send(other::commit(&id, number, Evidence::Marker)).await;
+                Verdict::Known(Evidence::Marker)
+            }
+            Ok(None) => Verdict::Known(Evidence::ReadOnly),
+            Err(error) => Verdict::Unanswered(error.to_string()),
         }
     }
 

@@ -3,14 +3,16 @@
 use crate::attempt::{Results, Shared};
 use crate::clock::Clock;
 pub use crate::control::Control;
+use crate::deadlines;
 use crate::engine::Engine;
 use crate::journal::Journal;
 use crate::logs::{LogWriter, Logs};
+use crate::others::Others;
 use crate::redact::Redactor;
 use crate::sessions::Sessions;
 use crate::slots::Slots;
 use crate::watch::Watcher;
-use backstop_core::event::{Event, Evidence, RunHeader, RunType};
+use backstop_core::event::{Cause, Event, Evidence, RunHeader, RunType};
 use backstop_core::state::FIRST_EPOCH;
 use backstop_core::{Command, InstanceId, RunId, RunState, TaskId};
 use backstop_project::definition::{Definition, Project};
@@ -78,6 +80,8 @@ pub struct Launch {
     pub sessions: Arc<Sessions>,
     /// Slots that runs of one process share; `None` when this is the only one.
     pub slots: Option<Arc<Slots>>,
+    /// Runs of other DAGs; `None` where nothing is known of any.
+    pub others: Option<Arc<dyn Others>>,
     /// How much at once.
     pub limits: Limits,
 }
@@ -112,6 +116,8 @@ pub struct Request {
     pub dry_run: bool,
     /// What asked for it.
     pub run_type: RunType,
+    /// What made it, where that was another run.
+    pub cause: Option<Cause>,
     /// Who asked for it and why, where that shall be in the log.
     pub asked_by: Option<(String, String)>,
 }
@@ -189,6 +195,7 @@ pub async fn create(launch: &Launch, request: Request) -> Result<Created, Error>
         params: serde_json::Value::Object(request.params).to_string().into(),
         only_tasks: request.only_tasks,
         dry_run: request.dry_run,
+        cause: request.cause,
     });
     let mut created = Created { events: vec![Event::RunCreated(header.clone())], header };
     if let Some((who, why)) = request.asked_by {
@@ -221,6 +228,7 @@ pub async fn begin(launch: Launch, created: Created, control: Control) -> Result
     let begun_at = header.queued_at;
     let shared = Arc::new(share(&launch, header, begun_at, false));
     let mut engine = engine(&launch, shared, state, journal, control);
+    engine.past = deadlines::past(&*launch.store, &launch.definition).await?;
     engine.start_if_queued().await?;
     finish(engine).await
 }
@@ -259,8 +267,10 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
     }
     let journal = Journal::new(launch.store.clone(), run.clone(), epoch, events.len() as u64, launch.watcher.clone());
     let mut engine = engine(&launch, Arc::new(shared), state, journal, control);
+    engine.past = deadlines::past(&*launch.store, &launch.definition).await?;
     if !engine.state.phase().is_terminal() {
         engine.command(Command::Resume { epoch }).await?;
+        engine.wake_who_waits_for_runs().await?;
         engine.start_if_queued().await?;
     }
     for decision in decisions {
@@ -305,6 +315,7 @@ fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_inte
         params,
         run_start,
         results: Results::default(),
+        others: launch.others.clone(),
         was_interrupted,
         scratch: launch.scratch.clone(),
     }

@@ -56,6 +56,7 @@ fn created(run: &RunId) -> Event {
         params: "{}".into(),
         only_tasks: Vec::new(),
         dry_run: false,
+        cause: None,
     }))
 }
 

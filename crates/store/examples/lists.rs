@@ -75,6 +75,7 @@ fn created(run: &RunId, number: u64) -> Event {
         params: "{}".into(),
         only_tasks: Vec::new(),
         dry_run: false,
+        cause: None,
     }))
 }
 

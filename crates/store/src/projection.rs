@@ -82,6 +82,9 @@ impl RunFold {
             | Event::TaskUnexpanded { .. }
             | Event::InstanceMarked { .. }
             | Event::InstanceCancelRequested { .. }
+            | Event::AssetsUpdated { .. }
+            | Event::DeadlineAtRisk { .. }
+            | Event::DeadlineMissed { .. }
             | Event::OperatorActed { .. } => {}
         }
     }
@@ -244,6 +247,9 @@ pub(crate) fn instance_patches(recorded_seq: u64, at: Timestamp, event: &Event, 
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
         | Event::InstanceCancelRequested { .. }
+        | Event::AssetsUpdated { .. }
+        | Event::DeadlineAtRisk { .. }
+        | Event::DeadlineMissed { .. }
         | Event::RunReopened
         | Event::RunStuck { .. }
         | Event::RunSucceeded
@@ -309,6 +315,9 @@ pub(crate) fn statements(event: &Event) -> Option<EventStatements<'_>> {
         | Event::TaskUnexpanded { .. }
         | Event::InstanceMarked { .. }
         | Event::InstanceCancelRequested { .. }
+        | Event::AssetsUpdated { .. }
+        | Event::DeadlineAtRisk { .. }
+        | Event::DeadlineMissed { .. }
         | Event::RunReopened
         | Event::RunStuck { .. }
         | Event::RunSucceeded

@@ -52,6 +52,7 @@ fn event(run: &RunId, seq: u64) -> Event {
         params: "{}".into(),
         only_tasks: Vec::new(),
         dry_run: false,
+        cause: None,
     }))
 }
 

@@ -377,6 +377,7 @@ impl Life {
             clock: Arc::new(FakeClock(self.world.clone())),
             watcher: inspector,
             sessions: Arc::new(Sessions::new(self.scenario.project.clone(), connect)),
+            others: None,
             slots: None,
             limits: Limits::default(),
         }
@@ -391,6 +392,7 @@ impl Life {
             only_tasks: Vec::new(),
             dry_run: self.scenario.dry_run,
             run_type: RunType::Manual,
+            cause: None,
             asked_by: None,
         }
     }

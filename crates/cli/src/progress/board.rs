@@ -239,6 +239,7 @@ fn instance_of(event: &Event) -> Option<&InstanceId> {
         | Event::TaskSkipped { instance, .. }
         | Event::InstanceMarked { instance, .. }
         | Event::InstanceCancelRequested { instance, .. }
+        | Event::AssetsUpdated { instance, .. }
         | Event::TaskUpstreamFailed { instance } => Some(instance),
         Event::RunCreated(_)
         | Event::RunStarted { .. }
@@ -249,6 +250,8 @@ fn instance_of(event: &Event) -> Option<&InstanceId> {
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
         | Event::RunReopened
+        | Event::DeadlineAtRisk { .. }
+        | Event::DeadlineMissed { .. }
         | Event::InstancesCleared { .. }
         | Event::TaskUnexpanded { .. }
         | Event::RunStuck { .. }
@@ -307,6 +310,7 @@ mod tests {
                 params: "{}".into(),
                 only_tasks: Vec::new(),
                 dry_run: false,
+                cause: None,
             };
             apply(&mut watched.state, &Event::RunCreated(Arc::new(header)));
             watched.tell(Command::Start);

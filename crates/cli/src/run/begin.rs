@@ -28,6 +28,7 @@ pub(super) fn request(definition: &Definition, arguments: &RunArgs, clock: &Syst
         only_tasks: parse_tasks(definition, &arguments.tasks)?,
         dry_run: arguments.dry_run,
         run_type: RunType::Manual,
+        cause: None,
         asked_by: None,
     })
 }

@@ -8,6 +8,7 @@ use crate::progress::{Progress, Tally};
 use backstop_core::state::RunPhase;
 use backstop_core::{Command, RunId, TaskId};
 use backstop_project::definition::{Definition, Project};
+use backstop_runtime::others::Beside;
 use backstop_runtime::run::Decision;
 use backstop_runtime::{Clock, Control, Launch, Limits, LogWriter, Report, Request, Sessions, SystemClock, Watcher};
 use backstop_store::{RunRow, Store};
@@ -161,6 +162,7 @@ impl Drive {
             watcher,
             sessions: Arc::new(Sessions::new(self.project.clone(), Arc::new(backstop_connect::connector))),
             slots: None,
+            others: Some(Arc::new(Beside::new(self.store.clone()))),
             limits: Limits::default(),
         }
     }

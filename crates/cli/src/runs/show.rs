@@ -8,7 +8,7 @@ use crate::output::{self, Painter};
 use crate::wire::shown::{Committed, Instance, RunShown};
 use crate::{narrate, wire, words};
 use backstop_core::dag::Delivery;
-use backstop_core::event::{Evidence, Promise};
+use backstop_core::event::{AssetUpdate, Cause, Evidence, Promise};
 use backstop_core::state::{InstancePhase, RunPhase};
 use backstop_core::{Dag, InstanceId};
 use backstop_store::{InstanceRow, RunRow, StatementRow, Store};
@@ -47,6 +47,12 @@ pub(super) async fn show(store: &dyn Store, wanted: &str, flags: &str, json: boo
     let abandoned = is_abandoned(store, &row).await?;
     let shown = Shown { abandoned, statements: store.statements(&run, None).await?, instances, story, dag, row, flags };
     if json { shown.json() } else { output::data(&shown.text(Painter::stdout())) }
+}
+
+/// `sales by load of run 0199...`, each.
+fn updated(updates: &[AssetUpdate]) -> String {
+    let one = |update: &AssetUpdate| format!("{} by {} of run {}", update.asset, update.instance, update.run);
+    narrate::join(&updates.iter().map(one).collect::<Vec<_>>())
 }
 
 fn asks_for_the_dag(instances: &[InstanceRow], story: &Story) -> bool {
@@ -94,6 +100,11 @@ impl Shown<'_> {
         ];
         if self.abandoned {
             lines.push(("resume", resume_command(row, self.flags)));
+        }
+        match &header.cause {
+            Some(Cause::Task { run, instance, depth: _ }) => lines.push(("started by", format!("{instance} of run {run}"))),
+            Some(Cause::Assets { updates, until: _ }) => lines.push(("updates", updated(updates))),
+            None => {}
         }
         lines.extend([
             ("logical date", time(header.logical_date)),

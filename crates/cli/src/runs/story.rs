@@ -125,6 +125,7 @@ impl Story {
                 });
                 self.cancelled = Some((reason.clone(), *cause));
             }
+            Event::DeadlineAtRisk { .. } | Event::DeadlineMissed { .. } => act(narrate::deadline(&recorded.event)),
             Event::RunReopened => act("the run was reopened".to_owned()),
             Event::InstanceCancelRequested { .. }
             | Event::InstancesCleared { .. }
@@ -138,6 +139,7 @@ impl Story {
             | Event::AttemptStarted { .. }
             | Event::AttemptSucceeded { .. }
             | Event::AttemptDeferred { .. }
+            | Event::AssetsUpdated { .. }
             | Event::RetryScheduled { .. }
             | Event::TimerFired { .. }
             | Event::TaskUpstreamFailed { .. }

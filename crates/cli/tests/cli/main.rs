@@ -9,6 +9,7 @@ mod begin;
 mod callbacks;
 mod checks;
 mod crash;
+mod cross;
 mod disaster;
 mod dry_run;
 mod endure;

@@ -65,6 +65,8 @@ fn end(state: &RunState, event: Event, occasion: Occasion) -> Vec<Event> {
         Occasion::Success => hooks.on_success,
         Occasion::Failure => hooks.on_failure,
         Occasion::Retry => hooks.on_retry,
+        Occasion::Deadline => hooks.on_deadline,
+        Occasion::Stuck => hooks.on_stuck,
     };
     std::iter::once(event).chain(callbacks(None, state.reopened(), occasion, count)).collect()
 }

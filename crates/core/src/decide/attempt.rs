@@ -107,6 +107,7 @@ pub(super) fn succeed(
     };
     let branch = instance.task.clone();
     let mut events = vec![Event::AttemptSucceeded { instance: instance.clone(), try_number, result, follow }];
+    events.extend(updates(state, key, &instance, try_number));
     events.extend(callbacks(Some(instance), try_number, Occasion::Success, hooks(state, key).on_success));
     if stands {
         events.extend(skipped.into_iter().map(|place| Event::TaskSkipped {
@@ -138,6 +139,32 @@ pub(super) fn defer(state: &RunState, instance: InstanceId, try_number: u32, unt
         events.push(Event::TaskSkipped { instance, cause: SkipCause::RunCancelled });
     }
     Ok(events)
+}
+
+/// Before its time is up: an instance that is not deferred has looked meanwhile, or needs to no more.
+pub(super) fn wake(state: &RunState, instance: InstanceId) -> Result<Vec<Event>, Rejected> {
+    let (_, found) = find(state, &instance)?;
+    match (state.phase(), found.phase) {
+        (RunPhase::Running, InstancePhase::Deferred { .. }) => Ok(vec![Event::TimerFired { instance }]),
+        (
+            RunPhase::Queued
+            | RunPhase::Running
+            | RunPhase::Cancelling
+            | RunPhase::Stuck
+            | RunPhase::Succeeded
+            | RunPhase::Failed
+            | RunPhase::Cancelled,
+            _,
+        ) => Ok(Vec::new()),
+    }
+}
+
+/// What a success updates. A dry run updates nothing.
+fn updates(state: &RunState, key: Key, instance: &InstanceId, try_number: u32) -> Option<Event> {
+    let assets = &state.dag().task(key.task).settings.updates;
+    let is_dry_run = state.header().is_some_and(|header| header.dry_run);
+    let told = || Event::AssetsUpdated { instance: instance.clone(), try_number, assets: assets.to_vec() };
+    (!assets.is_empty() && !is_dry_run).then(told)
 }
 
 pub(super) fn fail(
@@ -183,6 +210,7 @@ pub(super) fn resolve(
         has_progress && found.segments.last().is_some_and(|commit| matches!(commit.evidence, Evidence::Operator { .. }));
     if verdict == Some(true) && !is_told_in_part {
         events.push(Event::AttemptSucceeded { instance: instance.clone(), try_number, result: None, follow: None });
+        events.extend(updates(state, key, &instance, try_number));
         events.extend(callbacks(Some(instance), try_number, Occasion::Success, hooks(state, key).on_success));
         match wish(state, key) {
             None | Some(Afterwards::Fail | Afterwards::Mark(Mark::Success)) => {}

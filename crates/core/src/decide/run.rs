@@ -1,8 +1,8 @@
 //! Commands about the run as a whole.
 
-use super::not_now;
+use super::{callbacks, not_now};
 use crate::command::Rejected;
-use crate::event::{CallbackId, CancelCause, Event, Failure, FailureClass, SkipCause};
+use crate::event::{CallbackId, CancelCause, Event, Failure, FailureClass, Occasion, SkipCause};
 use crate::state::{InstancePhase, RunPhase, RunState};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
@@ -121,5 +121,28 @@ pub(super) fn declare_stuck(state: &RunState) -> Result<Vec<Event>, Rejected> {
     if has_work {
         return Err(Rejected::BadArgument("other task instances can still go on".to_owned()));
     }
-    Ok(vec![Event::RunStuck { instances: state.instances_in_doubt().collect() }])
+    // A process that takes the run over and knows no more than the one before has nothing to tell.
+    let count = if state.is_newly_stuck() { state.dag().hooks().on_stuck } else { 0 };
+    let told = callbacks(None, state.times_stuck(), Occasion::Stuck, count);
+    Ok(std::iter::once(Event::RunStuck { instances: state.instances_in_doubt().collect() }).chain(told).collect())
+}
+
+/// Told once a deadline and kind; one that is missed needs no foresight any more.
+pub(super) fn tell_deadline(
+    state: &RunState,
+    deadline: u32,
+    due_at: Timestamp,
+    done_at: Option<Timestamp>,
+) -> Result<Vec<Event>, Rejected> {
+    let is_over = state.phase().is_terminal();
+    let is_told = state.is_told(deadline, true) || (done_at.is_some() && state.is_told(deadline, false));
+    if is_over || is_told {
+        return Ok(Vec::new());
+    }
+    let event = match done_at {
+        Some(done_at) => Event::DeadlineAtRisk { deadline, due_at, done_at },
+        None => Event::DeadlineMissed { deadline, due_at },
+    };
+    let told = callbacks(None, state.deadlines_told(), Occasion::Deadline, state.dag().hooks().on_deadline);
+    Ok(std::iter::once(event).chain(told).collect())
 }

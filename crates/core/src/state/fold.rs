@@ -100,9 +100,19 @@ pub fn apply(state: &mut RunState, event: &Event) {
         Event::OperatorActed { who: _, why: _, what: _ } => {}
         Event::CancelRequested { reason: _, cause } => state.begin_cancel(*cause),
         Event::RunStuck { instances: _ } => {
+            state.times_stuck = state.times_stuck.saturating_add(1);
+            let doubts: Vec<_> = state.doubts().collect();
+            state.stuck_over.extend(doubts);
             if !state.phase.is_terminal() {
                 state.phase = RunPhase::Stuck;
             }
+        }
+        Event::AssetsUpdated { instance: _, try_number: _, assets: _ } => {}
+        Event::DeadlineAtRisk { deadline, due_at: _, done_at: _ } => {
+            state.deadlines_told.insert((*deadline, false));
+        }
+        Event::DeadlineMissed { deadline, due_at: _ } => {
+            state.deadlines_told.insert((*deadline, true));
         }
         Event::RunReopened => state.reopen(),
         Event::InstancesCleared { instances, restart } => {

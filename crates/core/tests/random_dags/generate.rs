@@ -94,12 +94,13 @@ fn settings(rng: &mut StdRng, role: Role) -> TaskSettings {
         delivery: Delivery::ExactlyOnce,
         hooks: hooks(rng),
         group: None,
+        updates: Default::default(),
     }
 }
 
 fn hooks(rng: &mut StdRng) -> Hooks {
     let mut count = || if rng.random_bool(0.2) { rng.random_range(1..3) } else { 0 };
-    Hooks { on_failure: count(), on_retry: count(), on_success: count() }
+    Hooks { on_failure: count(), on_retry: count(), on_success: count(), ..Hooks::default() }
 }
 
 /// Sometimes only some tasks are wanted.

@@ -43,6 +43,10 @@ pub struct Dag {
     pub on_failure: Option<Callbacks>,
     /// Run when the run has succeeded.
     pub on_success: Option<Callbacks>,
+    /// Run when a deadline is missed, or will be, as far as past runs tell.
+    pub on_deadline: Option<Callbacks>,
+    /// Run when the run waits for a person to say what became of a task.
+    pub on_stuck: Option<Callbacks>,
     /// How many of its tasks may run at once; 16 by default.
     pub max_active_tasks: Option<u32>,
     /// The longest a run may take.

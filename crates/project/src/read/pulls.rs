@@ -103,7 +103,7 @@ fn keeps_none(graph: &RawGraph, pull: &Pull, from: u32) -> Option<Diagnostic> {
         | Kind::Branch(_)
         | Kind::Shell(_)
         | Kind::Python(_) => {
-            format!("{} tasks keep none; sql, http, branch, shell and python tasks can", kind.name())
+            format!("{} tasks keep none; sql, http, branch, shell, python and dag tasks can", kind.name())
         }
     };
     let diagnostic = Diagnostic::error(code::PULL_OF_NOTHING, format!("task `{}` keeps no result", raw.id), pull.at.clone());

@@ -179,10 +179,12 @@ impl Reading<'_> {
             on_failure: occasion(&settings.on_failure),
             on_retry: occasion(&settings.on_retry),
             on_success: occasion(&settings.on_success),
+            on_deadline: Vec::new(),
+            on_stuck: Vec::new(),
         };
         self.callbacks_need_connections(&callbacks, &settings);
         let broken = self.diagnostics[errors_before..].iter().any(|d| d.severity == crate::diagnostic::Severity::Error);
-        let core = core_settings(&settings, trigger_rule, role, for_each.is_some(), &callbacks, within.group);
+        let core = core_settings(&settings, trigger_rule, role, for_each.is_some(), &callbacks, within.group, &updates);
         let source = Source { file: self.file.clone(), line: at.line, column: at.column };
         let body = read.filter(|_| !broken).map(|read| Body {
             kind: read.kind,
@@ -313,7 +315,8 @@ impl Reading<'_> {
     }
 
     fn callbacks_need_connections(&mut self, callbacks: &Callbacks, settings: &Defaults) {
-        let all = callbacks.on_failure.iter().chain(&callbacks.on_retry).chain(&callbacks.on_success);
+        let ends = callbacks.on_failure.iter().chain(&callbacks.on_retry).chain(&callbacks.on_success);
+        let all = ends.chain(&callbacks.on_deadline).chain(&callbacks.on_stuck);
         for callback in all.filter(|callback| matches!(callback.kind, Kind::Sql(_))) {
             let source = &callback.source;
             let at = Span { file: source.file.clone(), line: source.line, column: source.column, length: 1 };
@@ -326,10 +329,14 @@ impl Reading<'_> {
         let connection = defaults.connection.as_ref();
         let on_failure = fields.take("on_failure").map(|node| self.callbacks(node, "`on_failure`")).unwrap_or_default();
         let on_success = fields.take("on_success").map(|node| self.callbacks(node, "`on_success`")).unwrap_or_default();
+        let on_deadline = fields.take("on_deadline").map(|node| self.callbacks(node, "`on_deadline`")).unwrap_or_default();
+        let on_stuck = fields.take("on_stuck").map(|node| self.callbacks(node, "`on_stuck`")).unwrap_or_default();
         let callbacks = Callbacks {
             on_failure: with_connection(&on_failure, connection),
             on_retry: Vec::new(),
             on_success: with_connection(&on_success, connection),
+            on_deadline: with_connection(&on_deadline, connection),
+            on_stuck: with_connection(&on_stuck, connection),
         };
         self.callbacks_need_connections(&callbacks, defaults);
         callbacks
@@ -348,6 +355,7 @@ fn core_settings(
     mapped: bool,
     callbacks: &Callbacks,
     group: Option<u32>,
+    updates: &[Arc<str>],
 ) -> TaskSettings {
     // Airflow's default wait between tries.
     const RETRY_DELAY: Duration = Duration::from_secs(300);
@@ -368,6 +376,7 @@ fn core_settings(
         delivery: settings.delivery.unwrap_or_default(),
         hooks: hooks(callbacks),
         group,
+        updates: updates.into(),
     }
 }
 
@@ -378,5 +387,7 @@ pub(crate) fn hooks(callbacks: &Callbacks) -> Hooks {
         on_failure: count(&callbacks.on_failure),
         on_retry: count(&callbacks.on_retry),
         on_success: count(&callbacks.on_success),
+        on_deadline: count(&callbacks.on_deadline),
+        on_stuck: count(&callbacks.on_stuck),
     }
 }

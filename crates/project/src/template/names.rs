@@ -64,8 +64,8 @@ pub(crate) fn keeps_result(kind: &Kind) -> bool {
     match kind {
         Kind::Sql(sql) => sql.result != ResultKind::None,
         Kind::Http(http) => http.result,
-        Kind::Branch(_) | Kind::Shell(_) | Kind::Python(_) => true,
-        Kind::Check(_) | Kind::Sensor(_) | Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty => false,
+        Kind::Branch(_) | Kind::Shell(_) | Kind::Python(_) | Kind::Dag(_) => true,
+        Kind::Check(_) | Kind::Sensor(_) | Kind::WaitFor(_) | Kind::Empty => false,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Results;
 use crate::clock::Clock;
 use crate::logs::Logs;
+use crate::others::Others;
 use crate::redact::Redactor;
 use crate::sessions::Sessions;
 use crate::watch::Watcher;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) run_start: Timestamp,
     /// Results of tasks.
     pub(crate) results: Results,
+    /// Runs of other DAGs, where they are known.
+    pub(crate) others: Option<Arc<dyn Others>>,
     /// False in the first process of a run: then no marker of it can exist before it is written.
     pub(crate) was_interrupted: bool,
     /// For files that live as long as an attempt.

@@ -5,6 +5,7 @@ mod check;
 mod context;
 mod expand;
 mod http;
+pub(crate) mod other;
 mod process;
 mod python;
 mod query;
@@ -93,6 +94,8 @@ impl Work {
                     Occasion::Failure => "failure",
                     Occasion::Retry => "retry",
                     Occasion::Success => "success",
+                    Occasion::Deadline => "deadline",
+                    Occasion::Stuck => "stuck",
                 };
                 format!("callback_{occasion}_{}", id.place)
             }
@@ -120,6 +123,10 @@ pub(crate) struct Attempt {
     pub(crate) context: Context,
     /// What earlier tries committed, in order.
     pub(crate) committed: Vec<Arc<SegmentCommit>>,
+    /// Its try number when it was last cleared.
+    pub(crate) tries_before: u32,
+    /// True when no earlier attempt waited for the same: the first one, and one behind a failure that counted.
+    pub(crate) begins_wait: bool,
     /// For a sensor: when its wait began.
     pub(crate) waiting_since: Option<jiff::Timestamp>,
     /// The log's version with this attempt's start in it.
@@ -269,21 +276,9 @@ impl Attempt {
             Kind::Shell(shell) => Box::pin(shell::run(self, shell)).await,
             Kind::Python(python) => Box::pin(python::run(self, python)).await,
             Kind::Http(http) => Box::pin(http::run_task(self, http)).await,
-            Kind::Dag(_) | Kind::WaitFor(_) => self.other_dag(kind.name()).await,
+            Kind::Dag(trigger) => Box::pin(other::start(self, trigger)).await,
+            Kind::WaitFor(wait) => Box::pin(other::wait_for(self, wait)).await,
             Kind::Empty => Outcome::done(),
-        }
-    }
-
-    /// A run that is driven alone knows of no other DAGs' runs.
-    async fn other_dag(&self, kind: &str) -> Outcome {
-        let what = format!("`{kind}`, which concerns another DAG's run,");
-        match self.dry_run_note(&what).await {
-            Some(outcome) => outcome,
-            None => Outcome::Failed(
-                failure(FailureClass::Final, format!("`{kind}` tasks are not carried out in this version"))
-                    .effect("nothing was started, and nothing was waited for")
-                    .hint("start the other DAG's run by its own schedule, or by the service's API"),
-            ),
         }
     }
 

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// Runs read at once when the service looks for those that were left.
@@ -31,6 +32,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 /// How often runs are looked for that other processes left behind.
 const LOOK_FOR_LEFT_EVERY: Duration = Duration::from_secs(15);
+
+/// For each run that may do something at once, so many may be driven: those that only wait take memory, and no place.
+const DRIVEN_FOR_EACH: usize = 16;
 
 /// Where a run waits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -244,11 +248,17 @@ impl Desk {
     }
 
     /// Takes the run that goes next, if one may.
-    fn next(&mut self, limits: &ServiceLimits, of_lane: impl Fn(&Lane) -> usize, now: Timestamp) -> Option<(Queued, Control)> {
+    fn next(
+        &mut self,
+        limits: &ServiceLimits,
+        of_lane: impl Fn(&Lane) -> usize,
+        now: Timestamp,
+        pump: &Arc<Notify>,
+    ) -> Option<(Queued, Control)> {
         if let Some(urgent) = self.urgent.pop() {
             return Some(urgent);
         }
-        if self.active.len() >= limits.runs {
+        if self.is_full(limits) {
             return None;
         }
         let active = |lane: &Lane| self.active_of.get(lane).copied().unwrap_or(0);
@@ -260,9 +270,19 @@ impl Desk {
             self.queued.remove(&lane);
         }
         self.is_queued.remove(&queued.header.run_id);
-        let control = Control::default();
+        let control = Control::telling(pump.clone());
         self.enter(&queued.header, &control, now);
         Some((queued, control))
+    }
+
+    /// A run that only waits takes no place: what it waits for may be a run that needs one.
+    fn is_full(&self, limits: &ServiceLimits) -> bool {
+        let most = limits.runs.saturating_mul(DRIVEN_FOR_EACH);
+        self.active.len() >= most || self.busy() >= limits.runs
+    }
+
+    fn busy(&self) -> usize {
+        self.active.values().filter(|active| !active.control.is_idle()).count()
     }
 
     fn let_go(&mut self, run: &RunId) {
@@ -302,8 +322,8 @@ impl Desk {
             Waiting::RunsOfBackfill { active, limit, ahead }
         } else if active >= limit {
             Waiting::RunsOfDag { active, limit, ahead }
-        } else if self.active.len() >= limits.runs {
-            Waiting::Runs { active: self.active.len(), limit: limits.runs }
+        } else if self.is_full(limits) {
+            Waiting::Runs { active: self.busy(), limit: limits.runs }
         } else {
             Waiting::Next
         })
@@ -367,7 +387,7 @@ impl Service {
         if desk.active.contains_key(&header.run_id) {
             return Err(ask);
         }
-        let control = Control::default();
+        let control = Control::telling(self.pump.clone());
         control.ask(ask);
         let queued = desk.take_off(&header.run_id).unwrap_or(Queued { header: header.clone(), created: None, failures: 0 });
         desk.enter(&header, &control, self.clock.now());
@@ -431,7 +451,7 @@ impl Service {
                 let now = self.clock.now();
                 let limits = self.limits_of_lanes();
                 loop {
-                    let next = self.desk().next(&self.limits, &limits, now);
+                    let next = self.desk().next(&self.limits, &limits, now, &self.pump);
                     let Some((queued, control)) = next else { break };
                     let service = self.clone();
                     driven.spawn(async move { service.drive_one(queued, control).await });
@@ -502,7 +522,7 @@ impl Service {
         }
     }
 
-    async fn drive_run(&self, queued: Queued, control: Control) -> Driven {
+    async fn drive_run(self: &Arc<Self>, queued: Queued, control: Control) -> Driven {
         let Queued { header, created, .. } = queued;
         let run = header.run_id.clone();
         // Held until the run is let go.
@@ -529,6 +549,7 @@ impl Service {
             watcher: Arc::new(LiveWatcher { live: self.live.clone(), run: run.clone(), dag: header.dag_id.clone() }),
             sessions,
             slots: Some(self.slots.clone()),
+            others: Some(self.clone()),
             limits: Limits::default(),
         };
         let ended = match created {

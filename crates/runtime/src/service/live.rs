@@ -7,9 +7,9 @@ use crate::watch::Watcher;
 use backstop_core::{DagId, Event, RunId, RunState};
 use backstop_store::Recorded;
 use jiff::Timestamp;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// Events that can be asked for again.
 pub const REMEMBERED_MAX: usize = 10_000;
@@ -61,6 +61,10 @@ pub struct Totals {
     pub runs_cancelled: u64,
     /// Times that a run became stuck.
     pub runs_stuck: u64,
+    /// Deadlines that will probably be missed.
+    pub deadlines_at_risk: u64,
+    /// Deadlines that were missed.
+    pub deadlines_missed: u64,
     /// Attempts that ended well.
     pub attempts_succeeded: u64,
     /// Attempts that failed, also those that were tried again.
@@ -79,6 +83,8 @@ impl Totals {
             Event::RunFailed => &mut self.runs_failed,
             Event::RunCancelled => &mut self.runs_cancelled,
             Event::RunStuck { .. } => &mut self.runs_stuck,
+            Event::DeadlineAtRisk { .. } => &mut self.deadlines_at_risk,
+            Event::DeadlineMissed { .. } => &mut self.deadlines_missed,
             Event::AttemptSucceeded { .. } => &mut self.attempts_succeeded,
             Event::AttemptFailed { .. } => &mut self.attempts_failed,
             Event::AttemptUnknown { .. } => &mut self.attempts_unknown,
@@ -94,13 +100,20 @@ impl Totals {
 pub struct Live {
     state: Mutex<State>,
     totals: Mutex<Totals>,
+    /// By DAG, where somebody waits for its runs.
+    changes: Mutex<HashMap<DagId, watch::Sender<u64>>>,
     sender: broadcast::Sender<Arc<LiveEvent>>,
 }
 
 impl Default for Live {
     fn default() -> Self {
         let state = State { remembered: VecDeque::new(), next: 1 };
-        Self { state: Mutex::new(state), totals: Mutex::default(), sender: broadcast::channel(READER_MAX).0 }
+        Self {
+            state: Mutex::new(state),
+            totals: Mutex::default(),
+            changes: Mutex::default(),
+            sender: broadcast::channel(READER_MAX).0,
+        }
     }
 }
 
@@ -132,6 +145,19 @@ impl Live {
             state.remembered.push_back(event.clone());
             // Under the lock, so that nobody sees them in another order. Nobody looks on: fine.
             let _ = self.sender.send(event);
+        }
+    }
+
+    /// Changes when a run of a DAG was made or has ended.
+    pub(crate) fn changes(&self, dag: &DagId) -> watch::Receiver<u64> {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.retain(|_, sender| sender.receiver_count() > 0);
+        changes.entry(dag.clone()).or_insert_with(|| watch::channel(0).0).subscribe()
+    }
+
+    fn note_change(&self, dag: &DagId) {
+        if let Some(sender) = self.changes.lock().unwrap_or_else(PoisonError::into_inner).get(dag) {
+            sender.send_modify(|number| *number += 1);
         }
     }
 
@@ -178,6 +204,11 @@ impl Watcher for LiveWatcher {
         let mut totals = self.live.totals.lock().unwrap_or_else(PoisonError::into_inner);
         events.iter().for_each(|recorded| totals.count(&recorded.event));
         drop(totals);
+        let is_about_the_run =
+            |event: &Event| matches!(event, Event::RunCreated(_) | Event::RunSucceeded | Event::RunFailed | Event::RunCancelled);
+        if events.iter().any(|recorded| is_about_the_run(&recorded.event)) {
+            self.live.note_change(&self.dag);
+        }
         self.live.tell(events.iter().map(|recorded| {
             (recorded.at, What::Run { run: self.run.clone(), dag: self.dag.clone(), recorded: recorded.clone() })
         }));

@@ -13,6 +13,7 @@ mod desk;
 mod holder;
 pub mod live;
 mod operate;
+mod other;
 mod scheduler;
 pub mod settings;
 mod several;
@@ -65,7 +66,7 @@ pub struct Options {
 /// How much at once.
 #[derive(Clone, Debug)]
 pub struct ServiceLimits {
-    /// Runs that are driven at once; the others wait in the store.
+    /// Runs that are driven at once; the others wait in the store. One that only waits, for time or for another run, does not count.
     pub runs: usize,
     /// Runs of one DAG at once, where the DAG is gone and does not say (`max_active_runs`).
     pub runs_of_a_dag: usize,
@@ -176,7 +177,7 @@ pub struct Service {
     /// Told when a backfill may go further.
     fill_up: Notify,
     /// Told when a run may be begun.
-    pump: Notify,
+    pump: Arc<Notify>,
     /// Told when ticks may be planned that could not be, or other ones.
     replan: Notify,
     stopping: watch::Sender<bool>,
@@ -218,7 +219,7 @@ impl Service {
             fillings: Mutex::new(fillings),
             filling: tokio::sync::Mutex::default(),
             fill_up: Notify::new(),
-            pump: Notify::new(),
+            pump: Arc::default(),
             replan: Notify::new(),
             stopping: watch::channel(false).0,
             _hold: hold,

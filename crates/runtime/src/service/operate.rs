@@ -137,6 +137,9 @@ impl Service {
         if let Some(shortage) = self.slots.shortage(run, instance) {
             return Ok(shortage.to_string());
         }
+        if let Some(awaited) = self.waits_for_run(run, instance).await {
+            return Ok(awaited);
+        }
         let asked = instance.clone();
         let known = match self.control(run) {
             Some(control) => control.look(move |state| why(state, &asked).map(|why| why.to_string())).await,

@@ -141,6 +141,7 @@ impl Service {
             only_tasks: Vec::new(),
             dry_run: false,
             run_type: RunType::Scheduled,
+            cause: None,
             asked_by: None,
         };
         // A backfill may have come to this date before, with catchup or over the latest of them.

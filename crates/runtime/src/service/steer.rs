@@ -117,6 +117,7 @@ impl Service {
             only_tasks: trigger.only_tasks,
             dry_run: trigger.dry_run,
             run_type: RunType::Manual,
+            cause: None,
             asked_by: Some((who.who.clone(), who.why.clone())),
         };
         let date = trigger.logical_date.filter(|_| !trigger.again && !trigger.dry_run);
@@ -170,6 +171,7 @@ impl Service {
             }),
             sessions: entry.sessions.clone(),
             slots: None,
+            others: None,
             limits: Limits::default(),
         };
         match run::create(&launch, request).await {

@@ -48,6 +48,8 @@ pub(super) async fn metrics(State(service): State<Arc<Service>>) -> impl IntoRes
     tell("counter", "backstop_runs_made_total", "Runs made.", &[(String::new(), totals.runs_made)]);
     tell("counter", "backstop_runs_ended_total", "Runs that ended, by how.", &runs_ended);
     tell("counter", "backstop_runs_stuck_total", "Times that a run became stuck.", &[(String::new(), totals.runs_stuck)]);
+    let deadlines = [ended("kind", "at_risk", totals.deadlines_at_risk), ended("kind", "missed", totals.deadlines_missed)];
+    tell("counter", "backstop_deadlines_total", "Deadlines that were told of, by kind.", &deadlines);
     let attempts = [
         ended("outcome", "success", totals.attempts_succeeded),
         ended("outcome", "failed", totals.attempts_failed),

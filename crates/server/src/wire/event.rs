@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "the names are those of `backstop_core::event`, which documents them")]
 
+use super::cause::{self, TaskOf, Update};
 use super::{Failed, Record, json, names, only_tasks, run_type};
 use backstop_core::event::{
     self as core, Afterwards, CancelCause, Evidence, FailureClass, Mark, Occasion, Promise, Restart, SegmentCommit, SkipCause,
@@ -31,6 +32,23 @@ pub enum Event<'a> {
         params: Value,
         only_tasks: Vec<&'a str>,
         dry_run: bool,
+        #[schema(required)]
+        started_by: Option<TaskOf<'a>>,
+        asset_updates: Vec<Update<'a>>,
+    },
+    AssetsUpdated {
+        #[serde(flatten)]
+        attempt: Attempt<'a>,
+        assets: Vec<&'a str>,
+    },
+    DeadlineAtRisk {
+        deadline: u32,
+        due_at: Timestamp,
+        done_at: Timestamp,
+    },
+    DeadlineMissed {
+        deadline: u32,
+        due_at: Timestamp,
     },
     RunStarted,
     RunResumed {
@@ -272,6 +290,8 @@ impl<'a> From<&'a core::CallbackId> for Callback<'a> {
                 Occasion::Failure => "on_failure",
                 Occasion::Retry => "on_retry",
                 Occasion::Success => "on_success",
+                Occasion::Deadline => "on_deadline",
+                Occasion::Stuck => "on_stuck",
             },
             place: id.place,
         }
@@ -341,6 +361,14 @@ impl<'a> From<&'a core::Event> for Event<'a> {
                     CancelCause::DagrunTimeout => "dagrun_timeout",
                 },
             },
+            Core::AssetsUpdated { instance, try_number, assets } => Self::AssetsUpdated {
+                attempt: attempt(instance, *try_number),
+                assets: assets.iter().map(|asset| &**asset).collect(),
+            },
+            Core::DeadlineAtRisk { deadline, due_at, done_at } => {
+                Self::DeadlineAtRisk { deadline: *deadline, due_at: *due_at, done_at: *done_at }
+            }
+            Core::DeadlineMissed { deadline, due_at } => Self::DeadlineMissed { deadline: *deadline, due_at: *due_at },
             Core::RunReopened => Self::RunReopened,
             Core::InstancesCleared { instances, restart: from } => {
                 Self::InstancesCleared { instances: instances.iter().map(Instance::from).collect(), restart: restart(*from) }
@@ -376,6 +404,8 @@ fn created(header: &core::RunHeader) -> Event<'_> {
         params: json(&header.params),
         only_tasks: only_tasks(header),
         dry_run: header.dry_run,
+        started_by: cause::started_by(header),
+        asset_updates: cause::asset_updates(header),
     }
 }
 

@@ -2,6 +2,7 @@
 //! never renamed or removed. Times are RFC 3339 in UTC.
 
 pub mod backfill;
+pub mod cause;
 pub(crate) mod dag;
 pub mod event;
 pub(crate) mod grid;
@@ -69,6 +70,11 @@ pub struct Run<'a> {
     only_tasks: Vec<&'a str>,
     dry_run: bool,
     version: &'a str,
+    /// The `dag` task that started it.
+    #[schema(required)]
+    started_by: Option<cause::TaskOf<'a>>,
+    /// The updates of assets that it stands for.
+    asset_updates: Vec<cause::Update<'a>>,
 }
 
 impl<'a> Run<'a> {
@@ -92,6 +98,8 @@ impl<'a> Run<'a> {
             only_tasks: only_tasks(header),
             dry_run: header.dry_run,
             version: &header.version,
+            started_by: cause::started_by(header),
+            asset_updates: cause::asset_updates(header),
         }
     }
 }

@@ -75,6 +75,10 @@ pub(super) enum Occasion {
     Retry,
     #[schema(rename = "on_success")]
     Success,
+    #[schema(rename = "on_deadline")]
+    Deadline,
+    #[schema(rename = "on_stuck")]
+    Stuck,
 }
 
 /// What kind of failure it is, and so what follows from it.

@@ -59,6 +59,7 @@ pub fn created(run: &RunId, dag: &str) -> Event {
         params: "{}".into(),
         only_tasks: Vec::new(),
         dry_run: false,
+        cause: None,
     }))
 }
 
@@ -148,6 +149,7 @@ fn full_header() -> RunHeader {
         params: r#"{"région":"Île-de-France","limit":10}"#.into(),
         only_tasks: vec!["group.capture".into(), "apply".into()],
         dry_run: true,
+        cause: None,
     }
 }
 
@@ -170,6 +172,7 @@ pub fn samples() -> Vec<(String, Event)> {
     all.extend(outcome_samples());
     all.extend(callback_samples());
     all.extend(operator_samples());
+    all.extend(cross_samples());
     all.into_iter().map(|(name, event)| (name.to_owned(), event)).collect()
 }
 
@@ -330,6 +333,46 @@ fn operator_samples() -> Vec<Sample> {
     ]
 }
 
+/// Version 3.
+fn cross_samples() -> Vec<Sample> {
+    let caused = |id, run_type, cause| {
+        let header = RunHeader { run_id: RunId::new(id), run_type, cause: Some(cause), ..full_header() };
+        Event::RunCreated(Arc::new(header))
+    };
+    let update = |asset: &str, instance| AssetUpdate { asset: asset.into(), run: "0199-full".into(), instance, at: at(7) };
+    let alert = |occasion, number| CallbackId { instance: None, try_number: number, occasion, place: 1 };
+    vec![
+        (
+            "run_created.caused",
+            caused("0199-child", RunType::Manual, Cause::Task { run: "0199-full".into(), instance: mapped("load", 3), depth: 2 }),
+        ),
+        (
+            "run_created.by_assets.caused",
+            caused(
+                "0199-by-assets",
+                RunType::AssetTriggered,
+                Cause::Assets { updates: vec![update("sales", single("load")), update("s3://é", mapped("b", 0))], until: 42 },
+            ),
+        ),
+        (
+            "assets_updated",
+            Event::AssetsUpdated { instance: single("load"), try_number: 2, assets: vec!["sales".into(), "s3://é".into()] },
+        ),
+        ("assets_updated.mapped", Event::AssetsUpdated { instance: mapped("b", 1), try_number: 1, assets: vec!["sales".into()] }),
+        ("deadline_at_risk", Event::DeadlineAtRisk { deadline: 1, due_at: at(60_000_000), done_at: at(90_000_000) }),
+        ("deadline_missed", Event::DeadlineMissed { deadline: 0, due_at: at(60_000_000) }),
+        ("alert_scheduled", Event::CallbackScheduled { callback: alert(Occasion::Deadline, 0) }),
+        ("alert_finished", Event::CallbackFinished { callback: alert(Occasion::Stuck, 3), failure: None }),
+        (
+            "alert_finished.failed",
+            Event::CallbackFinished {
+                callback: alert(Occasion::Deadline, 1),
+                failure: Some(Arc::new(full_failure(FailureClass::Permanent))),
+            },
+        ),
+    ]
+}
+
 /// A run of `length` events in no sensible order: all kinds, on a few instances, so that projections meet every sequence.
 pub fn random_run(seed: u64, length: usize) -> Vec<Event> {
     let mut random = Random::new(seed);
@@ -366,6 +409,7 @@ fn relocate(event: &mut Event, random: &mut Random) {
         | Event::TimerFired { instance }
         | Event::InstanceMarked { instance, .. }
         | Event::InstanceCancelRequested { instance, .. }
+        | Event::AssetsUpdated { instance, .. }
         | Event::TaskSkipped { instance, .. }
         | Event::TaskUpstreamFailed { instance } => {
             *instance = InstanceId { task: chosen, map_index: [None, Some(0), Some(1)][random.below(3) as usize] };
@@ -378,6 +422,8 @@ fn relocate(event: &mut Event, random: &mut Random) {
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
         | Event::RunReopened
+        | Event::DeadlineAtRisk { .. }
+        | Event::DeadlineMissed { .. }
         | Event::RunStuck { .. }
         | Event::RunSucceeded
         | Event::RunFailed

@@ -13,11 +13,12 @@
 
 mod v1;
 mod v2;
+mod v3;
 
 use backstop_core::Event;
 
 /// The newest version this build writes and reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Why a stored event cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -33,13 +34,20 @@ pub enum Error {
     Malformed(#[source] serde_json::Error),
 }
 
+/// What version 1 does not know.
+enum Newer<'a> {
+    V2(v2::Event<'a>),
+    V3(v3::Event<'a>),
+}
+
 /// Appends the stored form of an event to a buffer that the caller reuses.
 pub fn encode(event: &Event, buffer: &mut Vec<u8>) {
     // The version goes first by hand: a flattened wrapper struct would cost every event a map of its fields.
     buffer.extend_from_slice(b"{\"v\":");
     match v1::Event::try_from(event) {
         Ok(known) => write(b'1', &known, buffer),
-        Err(newer) => write(b'2', &newer, buffer),
+        Err(Newer::V2(newer)) => write(b'2', &newer, buffer),
+        Err(Newer::V3(newer)) => write(b'3', &newer, buffer),
     }
 }
 
@@ -65,10 +73,12 @@ pub fn decode(body: &str) -> Result<Event, Error> {
     if head.v > VERSION {
         return Err(Error::TooNew { found: head.v });
     }
-    if head.v == 2 {
-        return serde_json::from_str::<v2::Event<'_>>(body).map(Event::from).map_err(Error::Malformed);
+    match head.v {
+        3 => serde_json::from_str::<v3::Event<'_>>(body).map(Event::from),
+        2 => serde_json::from_str::<v2::Event<'_>>(body).map(Event::from),
+        _ => serde_json::from_str::<v1::Event<'_>>(body).map(Event::from),
     }
-    serde_json::from_str::<v1::Event<'_>>(body).map(Event::from).map_err(Error::Malformed)
+    .map_err(Error::Malformed)
 }
 
 #[cfg(test)]

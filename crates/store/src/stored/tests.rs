@@ -5,11 +5,20 @@ use crate::conformance::script::{self, samples};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+/// Of no version.
+const UNKNOWN: &str = r#"{"type":"?"}"#;
+
 /// In the folder of the first version that knows the event.
 fn golden(name: &str) -> PathBuf {
-    let newer = variants(&serde_json::from_str::<v2::Event<'_>>(r#"{"type":"?"}"#).unwrap_err());
+    let knows = |error: serde_json::Error, kind: &str| variants(&error).iter().any(|known| known == kind);
     let kind = name.split('.').next().unwrap();
-    let version = if newer.iter().any(|known| known == kind) { "v2" } else { "v1" };
+    let version = if knows(serde_json::from_str::<v1::Event<'_>>(UNKNOWN).unwrap_err(), kind) && !name.ends_with(".caused") {
+        "v1"
+    } else if knows(serde_json::from_str::<v2::Event<'_>>(UNKNOWN).unwrap_err(), kind) {
+        "v2"
+    } else {
+        "v3"
+    };
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(version).join(format!("{name}.json"))
 }
 
@@ -42,7 +51,7 @@ fn golden_files_are_read_and_written_again() {
 #[test]
 fn every_golden_file_has_its_event() {
     let expected: BTreeSet<String> = samples().into_iter().map(|(name, _)| format!("{name}.json")).collect();
-    let folders = ["x", "run_reopened"].map(|name| golden(name).parent().unwrap().to_owned());
+    let folders = ["run_failed", "run_reopened", "assets_updated"].map(|name| golden(name).parent().unwrap().to_owned());
     let found: BTreeSet<String> = folders
         .iter()
         .flat_map(|folder| std::fs::read_dir(folder).unwrap())
@@ -65,7 +74,10 @@ fn every_kind_has_a_golden_file() {
     assert!(kinds.len() >= 24, "{kinds:?}");
     let newer = variants(&serde_json::from_str::<v2::Event<'_>>(r#"{"type":"?"}"#).unwrap_err());
     assert!(newer.len() >= 5, "{newer:?}");
-    for kind in kinds.into_iter().chain(newer) {
+    let newest = variants(&serde_json::from_str::<v3::Event<'_>>(UNKNOWN).unwrap_err());
+    assert!(newest.len() >= 6, "{newest:?}");
+    assert!(golden("run_created.caused").exists());
+    for kind in kinds.into_iter().chain(newer).chain(newest) {
         assert!(golden(&kind).exists(), "there is no golden file for `{kind}`: add it to conformance::script::samples");
     }
 }
@@ -85,6 +97,8 @@ fn every_kind_within_an_event_is_in_a_golden_file() {
         serde_json::from_str::<v2::Restart>(unknown).unwrap_err(),
         serde_json::from_str::<v2::Mark>(unknown).unwrap_err(),
         serde_json::from_str::<v2::Afterwards>(unknown).unwrap_err(),
+        serde_json::from_str::<v3::Cause<'_>>(unknown).unwrap_err(),
+        serde_json::from_str::<v3::AlertOccasion>(unknown).unwrap_err(),
     ];
     for error in inner {
         let kinds = variants(&error);
@@ -124,11 +138,11 @@ fn hostile_texts_survive() {
 
 #[test]
 fn a_newer_version_is_too_new_whatever_is_in_it() {
-    for body in [r#"{"v":3,"type":"run_started"}"#, r#"{"v":7,"kind":["?"]}"#] {
-        assert!(matches!(decode(body), Err(Error::TooNew { found: 3 | 7 })), "{body}");
+    for body in [r#"{"v":4,"type":"run_started"}"#, r#"{"v":7,"kind":["?"]}"#] {
+        assert!(matches!(decode(body), Err(Error::TooNew { found: 4 | 7 })), "{body}");
     }
-    let error = decode(r#"{"v":3}"#).unwrap_err();
-    insta::assert_snapshot!(error, @"the event is of format version 3, and this Backstop knows versions up to 2");
+    let error = decode(r#"{"v":4}"#).unwrap_err();
+    insta::assert_snapshot!(error, @"the event is of format version 4, and this Backstop knows versions up to 3");
 }
 
 #[test]

@@ -188,6 +188,7 @@ fn subject(event: &Event) -> Option<&InstanceId> {
         | Event::TaskSkipped { instance, .. }
         | Event::InstanceMarked { instance, .. }
         | Event::InstanceCancelRequested { instance, .. }
+        | Event::AssetsUpdated { instance, .. }
         | Event::TaskUpstreamFailed { instance } => Some(instance),
         Event::RunCreated(_)
         | Event::RunStarted { .. }
@@ -198,6 +199,8 @@ fn subject(event: &Event) -> Option<&InstanceId> {
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
         | Event::RunReopened
+        | Event::DeadlineAtRisk { .. }
+        | Event::DeadlineMissed { .. }
         | Event::InstancesCleared { .. }
         | Event::TaskUnexpanded { .. }
         | Event::RunStuck { .. }
@@ -230,6 +233,8 @@ fn scheduled(mirror: &RunState, callback: &CallbackId) -> Result<(), String> {
         Occasion::Failure => phase == Some(InstancePhase::Failed),
         Occasion::Success => phase == Some(InstancePhase::Success),
         Occasion::Retry => phase.is_some_and(|phase| !phase.is_done()),
+        // Of the run as a whole only.
+        Occasion::Deadline | Occasion::Stuck => false,
     };
     if fits { Ok(()) } else { Err(format!("{callback:?} is asked for while `{instance}` is {phase:?}")) }
 }

@@ -104,6 +104,8 @@ fn occasion_name(occasion: backstop_core::event::Occasion) -> &'static str {
         Occasion::Failure => "failure",
         Occasion::Retry => "retry",
         Occasion::Success => "success",
+        Occasion::Deadline => "deadline",
+        Occasion::Stuck => "stuck",
     }
 }
 
@@ -226,6 +228,7 @@ fn draw_settings(dice: &mut Dice, shape: &Shape, callbacks: &Callbacks, has_upst
         delivery: shape.delivery,
         hooks: hooks(callbacks),
         group: None,
+        updates: Default::default(),
     }
 }
 
@@ -234,6 +237,8 @@ fn hooks(callbacks: &Callbacks) -> Hooks {
         on_failure: callbacks.on_failure.len() as u32,
         on_retry: callbacks.on_retry.len() as u32,
         on_success: callbacks.on_success.len() as u32,
+        on_deadline: 0,
+        on_stuck: 0,
     }
 }
 
@@ -387,7 +392,7 @@ fn draw_callbacks(dice: &mut Dice, task: Option<&str>) -> Callbacks {
             })
             .collect()
     };
-    Callbacks { on_failure: list("failure"), on_retry: list("retry"), on_success: list("success") }
+    Callbacks { on_failure: list("failure"), on_retry: list("retry"), on_success: list("success"), ..Callbacks::default() }
 }
 
 /// Branches are drawn before all tasks have their names.

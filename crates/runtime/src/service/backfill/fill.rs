@@ -152,6 +152,7 @@ impl Service {
             only_tasks: Vec::new(),
             dry_run: false,
             run_type: RunType::Backfill,
+            cause: None,
             asked_by: Some((backfill.who.clone(), format!("backfill {id}: {}", backfill.why))),
         };
         self.make(&entry, request).await?;

@@ -109,6 +109,7 @@ impl From<Header<'_>> for core::RunHeader {
             params: shared(header.params),
             only_tasks: header.only_tasks.into_iter().map(task_id).collect(),
             dry_run: header.dry_run,
+            cause: None,
         }
     }
 }

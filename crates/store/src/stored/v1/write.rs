@@ -1,6 +1,8 @@
 //! From the core's events to stored ones. Texts are borrowed: writing copies nothing but into the buffer.
 
 use super::*;
+use crate::stored::Newer;
+use crate::stored::v3::{Alert, AlertOccasion, CausedHeader};
 use backstop_core::event as core;
 use backstop_core::{InstanceId, TaskId};
 use std::sync::Arc;
@@ -31,13 +33,21 @@ fn shared(value: Option<&Arc<str>>) -> Option<Text<'_>> {
 
 impl<'a> TryFrom<&'a core::Event> for Event<'a> {
     /// What version 1 does not know.
-    type Error = crate::stored::v2::Event<'a>;
+    type Error = Newer<'a>;
 
     fn try_from(event: &'a core::Event) -> Result<Self, Self::Error> {
-        use crate::stored::v2::Event as Newer;
+        use crate::stored::{v2::Event as V2, v3::Event as V3};
         use core::Event as E;
         Ok(match event {
-            E::RunCreated(header) => Self::RunCreated(Box::new(Header::from(&**header))),
+            E::RunCreated(header) => match &header.cause {
+                Some(cause) => {
+                    return Err(Newer::V3(V3::RunCreated(Box::new(CausedHeader {
+                        header: Header::from(&**header),
+                        cause: cause.into(),
+                    }))));
+                }
+                None => Self::RunCreated(Box::new(Header::from(&**header))),
+            },
             E::RunStarted { at } => Self::RunStarted { at: *at },
             E::RunResumed { epoch } => Self::RunResumed { epoch: *epoch },
             E::TaskScheduled { instance: i } => Self::TaskScheduled { task: task(&i.task), map: i.map_index },
@@ -86,9 +96,16 @@ impl<'a> TryFrom<&'a core::Event> for Event<'a> {
                 Self::TaskSkipped { task: task(&i.task), map: i.map_index, cause: SkipCause::from(cause) }
             }
             E::TaskUpstreamFailed { instance: i } => Self::TaskUpstreamFailed { task: task(&i.task), map: i.map_index },
-            E::CallbackScheduled { callback } => Self::CallbackScheduled { callback: Callback::from(callback) },
+            E::CallbackScheduled { callback } => match Callback::try_from(callback) {
+                Ok(callback) => Self::CallbackScheduled { callback },
+                Err(alert) => return Err(Newer::V3(V3::AlertScheduled { alert })),
+            },
             E::CallbackFinished { callback, failure } => {
-                Self::CallbackFinished { callback: Callback::from(callback), failure: failure.as_deref().map(Failure::from) }
+                let failure = failure.as_deref().map(Failure::from);
+                match Callback::try_from(callback) {
+                    Ok(callback) => Self::CallbackFinished { callback, failure },
+                    Err(alert) => return Err(Newer::V3(V3::AlertFinished { alert, failure })),
+                }
             }
             E::OperatorActed { who, why, what } => {
                 Self::OperatorActed { who: Cow::Borrowed(who), why: Cow::Borrowed(why), what: Cow::Borrowed(what) }
@@ -104,22 +121,38 @@ impl<'a> TryFrom<&'a core::Event> for Event<'a> {
             E::RunSucceeded => Self::RunSucceeded,
             E::RunFailed => Self::RunFailed,
             E::RunCancelled => Self::RunCancelled,
-            E::RunReopened => return Err(Newer::RunReopened),
+            E::RunReopened => return Err(Newer::V2(V2::RunReopened)),
             E::InstancesCleared { instances, restart } => {
                 let instances = instances.iter().map(Instance::from).collect();
-                return Err(Newer::InstancesCleared { instances, restart: (*restart).into() });
+                return Err(Newer::V2(V2::InstancesCleared { instances, restart: (*restart).into() }));
             }
-            E::TaskUnexpanded { task: id, count } => return Err(Newer::TaskUnexpanded { task: task(id), count: *count }),
+            E::TaskUnexpanded { task: id, count } => {
+                return Err(Newer::V2(V2::TaskUnexpanded { task: task(id), count: *count }));
+            }
             E::InstanceMarked { instance: i, mark } => {
-                return Err(Newer::InstanceMarked { task: task(&i.task), map: i.map_index, mark: (*mark).into() });
+                return Err(Newer::V2(V2::InstanceMarked { task: task(&i.task), map: i.map_index, mark: (*mark).into() }));
             }
             E::InstanceCancelRequested { instance: i, reason, then } => {
-                return Err(Newer::InstanceCancelRequested {
+                return Err(Newer::V2(V2::InstanceCancelRequested {
                     task: task(&i.task),
                     map: i.map_index,
                     reason: Cow::Borrowed(reason),
                     then: (*then).into(),
-                });
+                }));
+            }
+            E::AssetsUpdated { instance: i, try_number, assets } => {
+                return Err(Newer::V3(V3::AssetsUpdated {
+                    task: task(&i.task),
+                    map: i.map_index,
+                    r#try: *try_number,
+                    assets: shared_texts(assets),
+                }));
+            }
+            E::DeadlineAtRisk { deadline, due_at, done_at } => {
+                return Err(Newer::V3(V3::DeadlineAtRisk { deadline: *deadline, due_at: *due_at, done_at: *done_at }));
+            }
+            E::DeadlineMissed { deadline, due_at } => {
+                return Err(Newer::V3(V3::DeadlineMissed { deadline: *deadline, due_at: *due_at }));
             }
         })
     }
@@ -144,6 +177,8 @@ impl<'a> From<&'a core::RunHeader> for Header<'a> {
             params,
             only_tasks,
             dry_run,
+            // Kept beside the header.
+            cause: _,
         } = header;
         Self {
             run_id: Cow::Borrowed(run_id.as_str()),
@@ -254,18 +289,23 @@ impl<'a> From<&'a core::SkipCause> for SkipCause<'a> {
     }
 }
 
-impl<'a> From<&'a core::CallbackId> for Callback<'a> {
-    fn from(callback: &'a core::CallbackId) -> Self {
+impl<'a> TryFrom<&'a core::CallbackId> for Callback<'a> {
+    /// An occasion that version 1 does not know.
+    type Error = Alert;
+
+    fn try_from(callback: &'a core::CallbackId) -> Result<Self, Alert> {
         let core::CallbackId { instance, try_number, occasion, place } = callback;
-        Self {
-            instance: instance.as_ref().map(Instance::from),
-            r#try: *try_number,
-            occasion: match occasion {
-                core::Occasion::Failure => Occasion::Failure,
-                core::Occasion::Retry => Occasion::Retry,
-                core::Occasion::Success => Occasion::Success,
-            },
-            place: *place,
-        }
+        let occasion = match occasion {
+            core::Occasion::Failure => Occasion::Failure,
+            core::Occasion::Retry => Occasion::Retry,
+            core::Occasion::Success => Occasion::Success,
+            core::Occasion::Deadline => {
+                return Err(Alert { occasion: AlertOccasion::Deadline, number: *try_number, place: *place });
+            }
+            core::Occasion::Stuck => {
+                return Err(Alert { occasion: AlertOccasion::Stuck, number: *try_number, place: *place });
+            }
+        };
+        Ok(Self { instance: instance.as_ref().map(Instance::from), r#try: *try_number, occasion, place: *place })
     }
 }
