@@ -135,6 +135,7 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
         Event::InstanceCancelRequested { instance, reason, then: _ } => {
             of(instance, Mark::Warn, format!("is being cancelled: {reason}"))
         }
+        Event::AnomalyNoticed { instance, try_number: _, anomaly } => of(instance, Mark::Warn, anomaly.to_string()),
         Event::RunStuck { instances } => of(&"run", Mark::Warn, format!("stuck: it is not known what {} did", join(instances))),
         Event::RunSucceeded => of(&"run", Mark::Good, "success".to_owned()),
         Event::RunFailed => of(&"run", Mark::Bad, "failed".to_owned()),

@@ -1,6 +1,6 @@
 //! What is asked of the core, in the imperative. Every command is answered with events or refused.
 
-use crate::event::{CallbackId, Evidence, Failure, Mark, Restart, SegmentCommit};
+use crate::event::{Anomaly, CallbackId, Evidence, Failure, Mark, Restart, SegmentCommit};
 use crate::id::{InstanceId, TaskId};
 use std::sync::Arc;
 
@@ -162,6 +162,15 @@ pub enum Command {
         reason: String,
         /// Who.
         who: String,
+    },
+    /// A statement of an attempt is not as usual. Told twice, or of an attempt that has ended, it changes nothing.
+    NoticeAnomaly {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// What is unusual.
+        anomaly: Anomaly,
     },
     /// The runtime can do nothing more: only instances in doubt are left, and nobody to ask.
     DeclareStuck,

@@ -30,6 +30,7 @@ pub fn decide(state: &RunState, command: Command, now: Timestamp) -> Result<Vec<
         Command::Fail { instance, try_number, failure } => attempt::fail(state, instance, try_number, failure, now),
         Command::LoseTrack { instance, try_number, failure } => attempt::lose_track(state, instance, try_number, failure),
         Command::Resolve { instance, try_number, evidence } => attempt::resolve(state, instance, try_number, evidence, now),
+        Command::NoticeAnomaly { instance, try_number, anomaly } => Ok(attempt::notice(state, instance, try_number, anomaly)),
         Command::FireTimers => Ok(run::fire_timers(state, now)),
         Command::Wake { instance } => attempt::wake(state, instance),
         Command::TellDeadline { deadline, due_at, done_at } => run::tell_deadline(state, deadline, due_at, done_at),

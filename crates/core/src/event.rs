@@ -218,6 +218,15 @@ pub enum Event {
         /// When the run had to be done.
         due_at: Timestamp,
     },
+    /// What an attempt does or did on its server is not as it usually is. Nothing follows from it: it is for people.
+    AnomalyNoticed {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// What is unusual.
+        anomaly: Anomaly,
+    },
     /// Terminal: every effective leaf succeeded or was skipped.
     RunSucceeded,
     /// Terminal: an effective leaf failed, or the run went over its `dagrun_timeout`.
@@ -505,4 +514,50 @@ pub enum Occasion {
     Deadline,
     /// The run waits for a person to say what became of an attempt. Of the run as a whole.
     Stuck,
+}
+
+/// How a statement differs from what it did in earlier runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anomaly {
+    /// Its number in the script.
+    pub statement: u32,
+    /// In what.
+    pub unusual: Unusual,
+    /// This time: milliseconds, or rows.
+    pub seen: u64,
+    /// What is usual: of times, what 95 of 100 do not pass; of rows, what half of them do not pass.
+    pub usual: u64,
+    /// How many earlier ones are known.
+    pub of: u32,
+}
+
+/// In what a statement is unusual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unusual {
+    /// It takes longer, by a margin.
+    Slow,
+    /// It touched no rows, and always did before.
+    NoRows,
+    /// It touched far fewer rows than ever.
+    FewRows,
+    /// It touched far more rows than ever.
+    ManyRows,
+}
+
+impl std::fmt::Display for Anomaly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { statement, unusual, seen, usual, of } = self;
+        let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+        match unusual {
+            Unusual::Slow => write!(
+                f,
+                "statement {statement} takes longer than usual: {}, and 95 of 100 took {} at most (of {of})",
+                seconds(*seen),
+                seconds(*usual)
+            ),
+            Unusual::NoRows => write!(f, "statement {statement} touched no rows; usually {usual} (of {of})"),
+            Unusual::FewRows => write!(f, "statement {statement} touched {seen} rows, far fewer than usual: {usual} (of {of})"),
+            Unusual::ManyRows => write!(f, "statement {statement} touched {seen} rows, far more than usual: {usual} (of {of})"),
+        }
+    }
 }

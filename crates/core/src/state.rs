@@ -13,7 +13,9 @@ pub use fold::apply;
 pub use phase::{InstancePhase, PhaseCounts, RunPhase};
 
 use crate::dag::{Dag, Role};
-use crate::event::{Afterwards, CallbackId, CancelCause, Event, Failure, FailureClass, RunHeader, SegmentCommit};
+use crate::event::{
+    Afterwards, Anomaly, CallbackId, CancelCause, Event, Failure, FailureClass, RunHeader, SegmentCommit, Unusual,
+};
 use crate::id::{InstanceId, TaskIx};
 use crate::rule::{UpstreamCounts, Verdict, setup_verdict};
 use jiff::Timestamp;
@@ -24,6 +26,9 @@ use std::sync::Arc;
 /// How often in a row an instance may be tried again without counting a failure, when nothing new was committed in between.
 /// After that an interruption counts as a failure, so that a task that kills its process does not run for ever.
 pub const INTERRUPTIONS_MAX: u32 = 100;
+
+/// Anomalies that are recorded of one attempt, at most.
+pub const ANOMALIES_MAX: usize = 20;
 
 /// The epoch of a run's first process.
 pub const FIRST_EPOCH: u64 = 1;
@@ -55,6 +60,8 @@ pub struct RunState {
     in_doubt: BTreeSet<Key>,
     /// Attempts, going on or in doubt, that a person wants to end.
     stops: BTreeMap<Key, Stop>,
+    /// What was unusual of the last attempt that something was noticed of.
+    noticed: BTreeMap<Key, (u32, Vec<(u32, Unusual)>)>,
     timers: BTreeSet<(Timestamp, Key)>,
     callbacks: BTreeSet<CallbackId>,
     /// Deadlines that were told of, and whether as missed.
@@ -243,6 +250,7 @@ impl RunState {
             running: BTreeSet::new(),
             in_doubt: BTreeSet::new(),
             stops: BTreeMap::new(),
+            noticed: BTreeMap::new(),
             timers: BTreeSet::new(),
             callbacks: BTreeSet::new(),
             deadlines_told: BTreeSet::new(),
@@ -301,6 +309,12 @@ impl RunState {
     /// Why the run is ending before its time, if it is.
     pub fn cancel_cause(&self) -> Option<CancelCause> {
         self.cancel
+    }
+
+    /// Whether an anomaly of an attempt is news, and there is room for it.
+    pub(crate) fn may_notice(&self, key: Key, try_number: u32, anomaly: &Anomaly) -> bool {
+        let known = self.noticed.get(&key).filter(|(of, _)| *of == try_number);
+        known.is_none_or(|(_, known)| known.len() < ANOMALIES_MAX && !known.contains(&(anomaly.statement, anomaly.unusual)))
     }
 
     /// How often the run was over and was reopened by a person.

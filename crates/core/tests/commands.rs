@@ -8,7 +8,7 @@ mod fixture;
 
 use backstop_core::command::Command;
 use backstop_core::dag::{DagSpec, Hooks, TaskSettings};
-use backstop_core::event::{CallbackId, Evidence, FailureClass, Mark, Occasion, Restart};
+use backstop_core::event::{Anomaly, CallbackId, Evidence, FailureClass, Mark, Occasion, Restart, Unusual};
 use backstop_core::retry::RetryPolicy;
 use backstop_core::{InstancePhase, RunPhase, TaskId};
 use fixture::{Run, at, failure, header, id, names, plain, segment, spec, task};
@@ -47,7 +47,12 @@ fn all_commands(run: &Run) -> Vec<(&'static str, Command)> {
             who: "ada".to_owned(),
             why: "because".to_owned(),
         },
-        Command::CancelInstance { instance, reason: "too slow".to_owned(), who: "ada".to_owned() },
+        Command::CancelInstance { instance: instance.clone(), reason: "too slow".to_owned(), who: "ada".to_owned() },
+        Command::NoticeAnomaly {
+            instance,
+            try_number,
+            anomaly: Anomaly { statement: 1, unusual: Unusual::Slow, seen: 9000, usual: 1000, of: 20 },
+        },
         Command::FireTimers,
         Command::Wake { instance: id("t") },
         Command::TellDeadline { deadline: 0, due_at: at(500), done_at: None },
@@ -76,6 +81,7 @@ fn name(command: &Command) -> &'static str {
         Command::Clear { .. } => "Clear",
         Command::Mark { .. } => "Mark",
         Command::CancelInstance { .. } => "CancelInstance",
+        Command::NoticeAnomaly { .. } => "NoticeAnomaly",
         Command::FireTimers => "FireTimers",
         Command::Wake { .. } => "Wake",
         Command::TellDeadline { .. } => "TellDeadline",
@@ -88,7 +94,7 @@ fn name(command: &Command) -> &'static str {
 }
 
 /// How many variants [`name`] names.
-const COMMANDS: usize = 22;
+const COMMANDS: usize = 23;
 
 /// `up -> t -> down`, with one retry for `t`, a task of its own that keeps the run open, and a callback for every occasion.
 fn dag(is_mapped: bool) -> DagSpec {

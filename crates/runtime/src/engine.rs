@@ -748,6 +748,7 @@ impl Engine {
             | Command::Clear { .. }
             | Command::Mark { .. }
             | Command::CancelInstance { .. }
+            | Command::NoticeAnomaly { .. }
             | Command::DeclareStuck
             | Command::Advance => {}
         }

@@ -87,6 +87,7 @@ impl Footing {
                 | Event::DeadlineAtRisk { .. }
                 | Event::DeadlineMissed { .. }
                 | Event::InstanceCancelRequested { .. }
+                | Event::AnomalyNoticed { .. }
                 | Event::RunSucceeded
                 | Event::RunFailed
                 | Event::RunCancelled => continue,

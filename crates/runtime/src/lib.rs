@@ -5,7 +5,8 @@
 //! `backstop_core::handle`; nothing asynchronous happens while the state is mutated.
 //!
 //! Where to go next: [`run`] for the way in, `engine` for the loop, `attempt` for what each kind of task does, `resolve` for how doubt
-//! is removed, `journal` for how far a run may be ahead of its log.
+//! is removed, `journal` for how far a run may be ahead of its log, [`monitor`] for
+//! what is seen of running statements.
 
 mod attempt;
 pub mod clock;
@@ -17,6 +18,7 @@ mod failure;
 mod footing;
 mod journal;
 mod logs;
+pub mod monitor;
 pub mod others;
 mod places;
 mod redact;
@@ -31,6 +33,7 @@ pub mod watch;
 pub use clock::{Clock, SystemClock, WallClock};
 pub use connection_test::{Tested, test_connection};
 pub use logs::{LogPosition, LogReader, LogWriter, forget_hours, hours_folder, log_tries};
+pub use monitor::Monitor;
 pub use redact::Redactor;
 pub use run::{Control, Created, Error, Launch, Limits, Report, Request, begin, create, keep_version, resume, start};
 pub use sessions::{Connect, Sessions, connection_config};

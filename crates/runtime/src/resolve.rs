@@ -4,6 +4,7 @@
 use crate::attempt::script::{Prepared, another_commit, check_prefix, intent_kind, marker_key, marker_table, prepare};
 use crate::attempt::{Shared, Stopper, http_is_safe, other, template_context};
 use crate::engine::Answer;
+use crate::monitor::User;
 use crate::others::child_id;
 use crate::sessions::Purpose;
 use backstop_connect::script::{SegmentEnd, SegmentPromise};
@@ -308,7 +309,9 @@ impl Doubt {
 
     /// `Ok(None)` when there is no marker table and none may be made: then no marked unit can ever have committed, or commit.
     async fn probe(&self, connection: &str, number: usize, kind: &str) -> Result<Option<Probe>, String> {
-        let mut lease = self.shared.sessions.get(connection, Purpose::Write).await.map_err(|error| error.to_string())?;
+        let (run, dag) = (self.shared.header.run_id.clone(), self.shared.header.dag_id.clone());
+        let user = User { run, dag, instance: self.instance.clone(), try_number: self.try_number };
+        let mut lease = self.shared.sessions.get(connection, Purpose::Write, user).await.map_err(|error| error.to_string())?;
         let table = marker_table(&self.shared, connection);
         let key = marker_key(&self.shared, &self.instance, self.try_number, number, kind);
         let probed = lease.session().probe(&table, &key, PROBE_WAIT).await;

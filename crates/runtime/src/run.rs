@@ -297,6 +297,7 @@ pub async fn keep_version(store: &dyn Store, definition: &Definition) -> Result<
 }
 
 fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_interrupted: bool) -> Shared {
+    launch.sessions.monitor().learn(&header.dag_id);
     let redactor = Arc::new(Redactor::of(&launch.project));
     let params = match serde_json::from_str(&header.params) {
         Ok(serde_json::Value::Object(params)) => params,

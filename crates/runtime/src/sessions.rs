@@ -2,6 +2,7 @@
 
 mod shelf;
 
+use crate::monitor::{Monitor, Ticket, User, Watched};
 use backstop_connect::{Canceller, Capabilities, Config, Connector, Dialect, Error, Secret, Session};
 use backstop_project::definition::{Connection, Project};
 pub(crate) use shelf::Purpose;
@@ -33,40 +34,62 @@ pub fn connection_config(id: &str, connection: &Connection, base_dir: &Path) -> 
 pub struct Sessions {
     project: Arc<Project>,
     connect: Connect,
-    shelves: Mutex<HashMap<String, Arc<Shelf>>>,
+    monitor: Arc<Monitor>,
+    shelves: Mutex<HashMap<String, Opened>>,
+}
+
+/// A connection that was used.
+#[derive(Clone)]
+struct Opened {
+    shelf: Arc<Shelf>,
+    watched: Arc<Watched>,
 }
 
 impl Sessions {
     /// None is open yet. `connect` makes connectors.
     pub fn new(project: Arc<Project>, connect: Connect) -> Self {
-        Self { project, connect, shelves: Mutex::new(HashMap::new()) }
+        Self::watched(project, connect, Arc::new(Monitor::default()))
     }
 
-    async fn shelf(&self, id: &str) -> Result<Arc<Shelf>, Error> {
+    /// The same, with its statements watched by this monitor.
+    pub fn watched(project: Arc<Project>, connect: Connect, monitor: Arc<Monitor>) -> Self {
+        Self { project, connect, monitor, shelves: Mutex::new(HashMap::new()) }
+    }
+
+    /// Who uses which session.
+    pub fn monitor(&self) -> &Arc<Monitor> {
+        &self.monitor
+    }
+
+    async fn opened(&self, id: &str) -> Result<Opened, Error> {
         let mut shelves = self.shelves.lock().await;
-        if let Some(shelf) = shelves.get(id) {
-            return Ok(shelf.clone());
+        if let Some(opened) = shelves.get(id) {
+            return Ok(opened.clone());
         }
         let Some(connection) = self.project.connections.get(id) else {
             return Err(Error::config(format!("there is no connection `{id}` in this project")));
         };
         let connector = (self.connect)(&connection_config(id, connection, &self.project.root))?;
-        let shelf = Arc::new(Shelf::new(connector, connection.sessions_max.max(1) as usize));
-        shelves.insert(id.to_owned(), shelf.clone());
-        Ok(shelf)
+        let sessions_max = connection.sessions_max.max(1) as usize;
+        let watched = self.monitor.connection(id, sessions_max, connector.clone());
+        let opened = Opened { shelf: Arc::new(Shelf::new(connector, sessions_max)), watched };
+        shelves.insert(id.to_owned(), opened.clone());
+        Ok(opened)
     }
 
     /// The lexical rules of a connection's scripts, and what it can do.
     pub(crate) async fn dialect(&self, id: &str) -> Result<(Dialect, Capabilities), Error> {
-        let shelf = self.shelf(id).await?;
+        let shelf = self.opened(id).await?.shelf;
         Ok((shelf.connector().dialect(), shelf.connector().capabilities()))
     }
 
     /// A session, waiting for a free one when all are in use.
-    pub(crate) async fn get(&self, id: &str, purpose: Purpose) -> Result<Lease, Error> {
-        let shelf = self.shelf(id).await?;
-        let session = shelf.take(purpose).await?;
-        Ok(Lease { shelf, session: Some(session) })
+    pub(crate) async fn get(&self, id: &str, purpose: Purpose, user: User) -> Result<Lease, Error> {
+        let Opened { shelf, watched } = self.opened(id).await?;
+        let ticket = self.monitor.begin(&watched, user);
+        let mut session = shelf.take(purpose).await?;
+        ticket.got(&mut *session, purpose);
+        Ok(Lease { shelf, session: Some(session), ticket: Arc::new(ticket) })
     }
 }
 
@@ -74,9 +97,15 @@ impl Sessions {
 pub(crate) struct Lease {
     shelf: Arc<Shelf>,
     session: Option<Box<dyn Session>>,
+    ticket: Arc<Ticket>,
 }
 
 impl Lease {
+    /// To tell what runs in the session.
+    pub(crate) fn ticket(&self) -> Arc<Ticket> {
+        self.ticket.clone()
+    }
+
     /// The session.
     pub(crate) fn session(&mut self) -> &mut dyn Session {
         match &mut self.session {

@@ -17,6 +17,9 @@ pub trait Watcher: Send + Sync {
     /// Rows received so far by the running statement; called now and then.
     fn rows_received(&self, _instance: &InstanceId, _rows: u64) {}
 
+    /// How the running statement of an instance looks on its server, when it runs long. `is_news`: it is blocked by others than before.
+    fn seen(&self, _instance: &InstanceId, _standing: &str, _is_news: bool) {}
+
     /// Something worth saying that is no event: a connection is tried again, an old transaction is waited for.
     fn note(&self, _instance: Option<&InstanceId>, _text: &str) {}
 }

@@ -16,6 +16,7 @@ mod log;
 pub mod memory;
 mod projection;
 mod reply;
+mod sample;
 pub mod sqlite;
 pub mod stored;
 mod view;
@@ -25,6 +26,7 @@ pub use error::{AppendError, Error, ErrorKind};
 pub use lock::RunLock;
 pub use log::{Append, Durable, Recorded};
 pub use memory::MemoryStore;
+pub use sample::{Blocking, HowFar, PastStatement, SAMPLES_MAX, Sample, SampleRow, UsualTime};
 pub use sqlite::SqliteStore;
 pub use view::{
     GRID_INSTANCES_MAX, GridRow, GridTask, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, LOOKED_AT_MAX, PrunableRun,
@@ -32,7 +34,7 @@ pub use view::{
 };
 
 use async_trait::async_trait;
-use backstop_core::{DagId, RunId, TaskId};
+use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -188,4 +190,35 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot read.
     async fn acts(&self, before: Option<u64>, limit: u32) -> Result<Vec<ActRow>, Error>;
+
+    /// Keeps samples of running statements; those of runs that are not there are left out. They are no part of the log: this is for looking
+    /// on, and need not be durable on return.
+    ///
+    /// # Errors
+    /// When the store cannot write.
+    async fn keep_samples(&self, samples: Vec<SampleRow>) -> Result<(), Error>;
+
+    /// The samples of an instance, over all tries, in order.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn samples(&self, run: &RunId, instance: &InstanceId) -> Result<Vec<SampleRow>, Error>;
+
+    /// The last sample of each instance of a run that is running.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn last_samples(&self, run: &RunId) -> Result<Vec<SampleRow>, Error>;
+
+    /// The running attempt that was last seen in this session.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn user_of_session(&self, server: &str, session: &str) -> Result<Option<(RunId, InstanceId)>, Error>;
+
+    /// Statements that committed in the last `runs` runs of a DAG that are over, newest runs first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn past_statements(&self, dag: &DagId, runs: u32, limit: u32) -> Result<Vec<PastStatement>, Error>;
 }

@@ -15,11 +15,12 @@ use crate::sqlite::{check_place, check_shape};
 use crate::view::FOUND_RUNS_MAX;
 use crate::{
     ACTS_MAX, Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage,
-    InstanceRow, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store, Version, VersionUse, lock,
+    InstanceRow, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow, SampleRow, StatementRow, Store,
+    Version, VersionUse, lock,
 };
 use async_trait::async_trait;
 use backstop_core::event::RunHeader;
-use backstop_core::{DagId, Event, RunId, TaskId};
+use backstop_core::{DagId, Event, InstanceId, RunId, TaskId};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,6 +64,7 @@ struct Kept {
     /// By kind and key.
     entries: BTreeMap<(String, String), String>,
     acts: Vec<Act>,
+    samples: BTreeMap<(RunId, InstanceId, u32, u32), SampleRow>,
 }
 
 #[derive(Clone)]
@@ -423,6 +425,61 @@ impl Store for MemoryStore {
             let numbered = kept.acts.iter().enumerate().rev().map(|(place, act)| (place as u64 + 1, act));
             let older = numbered.filter(|(seq, _)| before.is_none_or(|before| *seq < before));
             older.take(limit.min(ACTS_MAX) as usize).map(|(seq, act)| ActRow { seq, act: act.clone() }).collect()
+        })
+    }
+
+    async fn keep_samples(&self, samples: Vec<SampleRow>) -> Result<(), Error> {
+        let mut state = self.state();
+        let kept = &mut state.kept;
+        for row in samples {
+            if kept.places.contains_key(&row.run) {
+                kept.samples.insert((row.run.clone(), row.instance.clone(), row.try_number, row.place), row);
+            }
+        }
+        Ok(())
+    }
+
+    async fn samples(&self, run: &RunId, instance: &InstanceId) -> Result<Vec<SampleRow>, Error> {
+        self.read(|kept| kept.samples.values().filter(|row| row.run == *run && row.instance == *instance).cloned().collect())
+    }
+
+    async fn last_samples(&self, run: &RunId) -> Result<Vec<SampleRow>, Error> {
+        self.read(|kept| {
+            let rows = kept.run(run).map(|run| run.projection.instances()).unwrap_or_default();
+            let running = rows.iter().filter(|row| row.state == "running");
+            let last = |row: &InstanceRow| {
+                let of_try = |sample: &&SampleRow| sample.instance == row.instance && sample.try_number == row.try_number;
+                kept.samples.values().rev().filter(|sample| sample.run == *run).find(of_try).cloned()
+            };
+            running.filter_map(last).collect()
+        })
+    }
+
+    async fn user_of_session(&self, server: &str, session: &str) -> Result<Option<(RunId, InstanceId)>, Error> {
+        self.read(|kept| {
+            let is_running = |row: &&SampleRow| {
+                let instances = kept.run(&row.run).map(|run| run.projection.instances()).unwrap_or_default();
+                let of = |found: &InstanceRow| found.instance == row.instance && found.try_number == row.try_number;
+                instances.iter().any(|found| of(found) && found.state == "running")
+            };
+            let seen = kept.samples.values().filter(|row| row.server == server && row.session == session);
+            let last = seen.filter(is_running).max_by_key(|row| row.at);
+            last.map(|row| (row.run.clone(), row.instance.clone()))
+        })
+    }
+
+    async fn past_statements(&self, dag: &DagId, runs: u32, limit: u32) -> Result<Vec<PastStatement>, Error> {
+        self.read(|kept| {
+            let over = kept.runs.iter().rev().filter(|run| run.header.dag_id == *dag && run.projection.run.ended_at.is_some());
+            let rows = over.take(runs as usize).flat_map(|run| &run.projection.statements);
+            let committed = rows.filter(|row| row.segment.is_some());
+            let past = |row: &StatementRow| PastStatement {
+                task: row.instance.task.to_string(),
+                number: row.record.number,
+                duration_us: row.record.duration_us,
+                rows: row.record.rows_affected.unwrap_or(row.record.rows_returned),
+            };
+            committed.map(past).take(limit as usize).collect()
         })
     }
 }

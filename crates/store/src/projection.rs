@@ -85,6 +85,7 @@ impl RunFold {
             | Event::AssetsUpdated { .. }
             | Event::DeadlineAtRisk { .. }
             | Event::DeadlineMissed { .. }
+            | Event::AnomalyNoticed { .. }
             | Event::OperatorActed { .. } => {}
         }
     }
@@ -250,6 +251,7 @@ pub(crate) fn instance_patches(recorded_seq: u64, at: Timestamp, event: &Event, 
         | Event::AssetsUpdated { .. }
         | Event::DeadlineAtRisk { .. }
         | Event::DeadlineMissed { .. }
+        | Event::AnomalyNoticed { .. }
         | Event::RunReopened
         | Event::RunStuck { .. }
         | Event::RunSucceeded
@@ -318,6 +320,7 @@ pub(crate) fn statements(event: &Event) -> Option<EventStatements<'_>> {
         | Event::AssetsUpdated { .. }
         | Event::DeadlineAtRisk { .. }
         | Event::DeadlineMissed { .. }
+        | Event::AnomalyNoticed { .. }
         | Event::RunReopened
         | Event::RunStuck { .. }
         | Event::RunSucceeded

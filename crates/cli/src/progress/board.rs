@@ -31,12 +31,23 @@ struct Row {
     ended: Option<Timestamp>,
     statement: Option<(u32, u32, String)>,
     rows_received: u64,
+    /// How the statement looks on its server.
+    seen: String,
     note: String,
 }
 
 impl Row {
     fn new(phase: InstancePhase) -> Self {
-        Self { phase, try_number: 0, started: None, ended: None, statement: None, rows_received: 0, note: String::new() }
+        Self {
+            phase,
+            try_number: 0,
+            started: None,
+            ended: None,
+            statement: None,
+            rows_received: 0,
+            seen: String::new(),
+            note: String::new(),
+        }
     }
 }
 
@@ -104,6 +115,13 @@ impl Board {
         if let Some(row) = self.row(instance) {
             row.statement = Some((number, of, summary.to_owned()));
             row.rows_received = 0;
+            row.seen.clear();
+        }
+    }
+
+    pub(super) fn seen(&mut self, instance: &InstanceId, standing: &str) {
+        if let Some(row) = self.row(instance) {
+            standing.clone_into(&mut row.seen);
         }
     }
 
@@ -205,7 +223,10 @@ impl Board {
 fn statement(row: &Row) -> String {
     let Some((number, of, summary)) = &row.statement else { return String::new() };
     let rows = if row.rows_received > 0 { format!("  {} rows", words::grouped(row.rows_received)) } else { String::new() };
-    format!("  {number}/{of}{rows}  {summary}")
+    if row.seen.is_empty() {
+        return format!("  {number}/{of}{rows}  {summary}");
+    }
+    format!("  {number}/{of}{rows}  {}  {}", words::short(summary, 30), row.seen)
 }
 
 /// Lower is more urgent to show.
@@ -240,6 +261,7 @@ fn instance_of(event: &Event) -> Option<&InstanceId> {
         | Event::InstanceMarked { instance, .. }
         | Event::InstanceCancelRequested { instance, .. }
         | Event::AssetsUpdated { instance, .. }
+        | Event::AnomalyNoticed { instance, .. }
         | Event::TaskUpstreamFailed { instance } => Some(instance),
         Event::RunCreated(_)
         | Event::RunStarted { .. }

@@ -77,6 +77,12 @@ impl Watcher for Lines {
         }
     }
 
+    fn seen(&self, instance: &InstanceId, standing: &str, is_news: bool) {
+        if is_news && !standing.is_empty() {
+            self.tell(self.clock.now(), &Line { mark: Mark::Warn, subject: instance.to_string(), text: standing.to_owned() });
+        }
+    }
+
     fn note(&self, instance: Option<&InstanceId>, text: &str) {
         let subject = instance.map_or_else(|| "run".to_owned(), ToString::to_string);
         self.tell(self.clock.now(), &Line { mark: Mark::Plain, subject, text: text.to_owned() });

@@ -90,6 +90,10 @@ impl Watcher for Live {
         self.with_board(|board| board.rows_received(instance, rows));
     }
 
+    fn seen(&self, instance: &InstanceId, standing: &str, _is_news: bool) {
+        self.with_board(|board| board.seen(instance, standing));
+    }
+
     fn note(&self, instance: Option<&InstanceId>, text: &str) {
         match instance {
             Some(instance) => self.say(&format!("{instance}: {text}")),

@@ -51,6 +51,10 @@ impl Watcher for Tally {
         self.next.rows_received(instance, rows);
     }
 
+    fn seen(&self, instance: &InstanceId, standing: &str, is_news: bool) {
+        self.next.seen(instance, standing, is_news);
+    }
+
     fn note(&self, instance: Option<&InstanceId>, text: &str) {
         self.next.note(instance, text);
     }

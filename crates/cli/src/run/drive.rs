@@ -10,7 +10,7 @@ use backstop_core::{Command, RunId, TaskId};
 use backstop_project::definition::{Definition, Project};
 use backstop_runtime::others::Beside;
 use backstop_runtime::run::Decision;
-use backstop_runtime::{Clock, Control, Launch, Limits, LogWriter, Report, Request, Sessions, SystemClock, Watcher};
+use backstop_runtime::{Clock, Control, Launch, Limits, LogWriter, Monitor, Report, Request, Sessions, SystemClock, Watcher};
 use backstop_store::{RunRow, Store};
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -158,9 +158,13 @@ impl Drive {
             store: self.store.clone(),
             logs: LogWriter::start(Some(self.kept.logs.clone())),
             scratch: self.kept.scratch.clone(),
-            clock,
+            clock: clock.clone(),
             watcher,
-            sessions: Arc::new(Sessions::new(self.project.clone(), Arc::new(backstop_connect::connector))),
+            sessions: Arc::new(Sessions::watched(
+                self.project.clone(),
+                Arc::new(backstop_connect::connector),
+                Arc::new(Monitor::new(self.store.clone(), clock.clone())),
+            )),
             slots: None,
             others: Some(Arc::new(Beside::new(self.store.clone()))),
             limits: Limits::default(),

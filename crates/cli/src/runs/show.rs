@@ -11,7 +11,7 @@ use backstop_core::dag::Delivery;
 use backstop_core::event::{AssetUpdate, Cause, Evidence, Promise};
 use backstop_core::state::{InstancePhase, RunPhase};
 use backstop_core::{Dag, InstanceId};
-use backstop_store::{InstanceRow, RunRow, StatementRow, Store};
+use backstop_store::{InstanceRow, RunRow, SampleRow, StatementRow, Store};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -30,6 +30,8 @@ struct Shown<'a> {
     abandoned: bool,
     instances: Vec<InstanceRow>,
     statements: Vec<StatementRow>,
+    /// The last of what was seen of statements that run.
+    seen: HashMap<InstanceId, SampleRow>,
     story: Story,
     /// The DAG as the run began with it, where something has to be explained by it.
     dag: Option<Arc<Dag>>,
@@ -45,7 +47,8 @@ pub(super) async fn show(store: &dyn Store, wanted: &str, flags: &str, json: boo
     let story = Story::read(store, &run).await?;
     let dag = if asks_for_the_dag(&instances, &story) { shape::read(store, &row).await } else { None };
     let abandoned = is_abandoned(store, &row).await?;
-    let shown = Shown { abandoned, statements: store.statements(&run, None).await?, instances, story, dag, row, flags };
+    let seen = store.last_samples(&run).await?.into_iter().map(|row| (row.instance.clone(), row)).collect();
+    let shown = Shown { abandoned, seen, statements: store.statements(&run, None).await?, instances, story, dag, row, flags };
     if json { shown.json() } else { output::data(&shown.text(Painter::stdout())) }
 }
 
@@ -158,6 +161,7 @@ impl Shown<'_> {
         match &*row.state {
             "skipped" => self.story.skipped.get(&row.instance).map(narrate::skipped),
             "upstream_failed" => blamed.get(&row.instance).and_then(account::because),
+            "running" => self.seen.get(&row.instance).map(|seen| seen.sample.to_string()),
             "success" => last.map(|tried| format!("try {} {}", tried.try_number, how(tried))),
             _ => last.map(|tried| narrate::in_short(&tried.failure)),
         }

@@ -127,6 +127,7 @@ impl Story {
             }
             Event::DeadlineAtRisk { .. } | Event::DeadlineMissed { .. } => act(narrate::deadline(&recorded.event)),
             Event::RunReopened => act("the run was reopened".to_owned()),
+            Event::AnomalyNoticed { instance, try_number, anomaly } => act(format!("try {try_number} of {instance}: {anomaly}")),
             Event::InstanceCancelRequested { .. }
             | Event::InstancesCleared { .. }
             | Event::TaskUnexpanded { .. }

@@ -7,7 +7,7 @@ use crate::paths::Kept;
 use crate::runs::{self, Latest};
 use crate::service::{Entrance, Service, part};
 use backstop_core::{InstanceId, why};
-use backstop_store::SqliteStore;
+use backstop_store::{SqliteStore, Store as _};
 use serde_json::Value;
 
 /// Instances that one answer is about, at most.
@@ -22,6 +22,8 @@ pub(super) async fn tell(wanted: &str, task: Option<&str>, entrance: &Entrance, 
     let held = Held::of(&store, row, &kept.flags, true).await?;
     let state = held.idle.state();
     let service = Service::of(&store, entrance).await?;
+    // What the process that drives it saw of its statements.
+    let seen = store.last_samples(&run).await?;
     let path = format!("/api/v1/runs/{}", part(run.as_str()));
     let instances: Vec<InstanceId> = match task {
         Some(task) => all_instances(state, &named(state, &[task.to_owned()])?),
@@ -38,7 +40,11 @@ pub(super) async fn tell(wanted: &str, task: Option<&str>, entrance: &Entrance, 
     for instance in instances.iter().take(INSTANCES_MAX) {
         let told = match &service {
             Some(service) => text(&service.get(&format!("{path}/tasks/{}/why", part(&instance.to_string()))).await?),
-            None => why(state, instance).map(|why| why.to_string()).unwrap_or_default(),
+            None => {
+                let sample = seen.iter().find(|row| row.instance == *instance).map(|row| format!(": {}", row.sample));
+                let told = why(state, instance).map(|why| why.to_string()).unwrap_or_default();
+                format!("{told}{}", sample.unwrap_or_default())
+            }
         };
         output::data(&format!("{instance}: {told}\n"))?;
     }

@@ -28,3 +28,4 @@ mod server;
 mod steer;
 mod through;
 mod up;
+mod watch;

@@ -5,7 +5,7 @@ use super::run::interrupted;
 use super::{callbacks, not_now};
 use crate::command::Rejected;
 use crate::dag::Hooks;
-use crate::event::{Afterwards, Event, Evidence, Failure, FailureClass, Mark, Occasion, SegmentCommit, SkipCause};
+use crate::event::{Afterwards, Anomaly, Event, Evidence, Failure, FailureClass, Mark, Occasion, SegmentCommit, SkipCause};
 use crate::id::{InstanceId, TaskId, TaskIx};
 use crate::retry;
 use crate::state::{Instance, InstancePhase, Key, RunPhase, RunState};
@@ -186,6 +186,16 @@ pub(super) fn lose_track(
 ) -> Result<Vec<Event>, Rejected> {
     current(state, &instance, try_number)?;
     Ok(vec![Event::AttemptUnknown { instance, try_number, failure }])
+}
+
+/// Once for each kind and statement of an attempt. What comes late is left out: it was true, and is not worth a refusal.
+pub(super) fn notice(state: &RunState, instance: InstanceId, try_number: u32, anomaly: Anomaly) -> Vec<Event> {
+    match current(state, &instance, try_number) {
+        Ok((key, _)) if state.may_notice(key, try_number, &anomaly) => {
+            vec![Event::AnomalyNoticed { instance, try_number, anomaly }]
+        }
+        Ok(_) | Err(_) => Vec::new(),
+    }
 }
 
 pub(super) fn resolve(

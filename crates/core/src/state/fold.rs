@@ -127,6 +127,14 @@ pub fn apply(state: &mut RunState, event: &Event) {
         Event::InstanceCancelRequested { instance, reason, then } => {
             state.with(instance, |state, key| state.request_stop(key, reason, *then));
         }
+        Event::AnomalyNoticed { instance, try_number, anomaly } => state.with(instance, |state, key| {
+            let (of, known) = state.noticed.entry(key).or_default();
+            if *of != *try_number {
+                *of = *try_number;
+                known.clear();
+            }
+            known.push((anomaly.statement, anomaly.unusual));
+        }),
         Event::RunSucceeded => state.end(RunPhase::Succeeded),
         Event::RunFailed => state.end(RunPhase::Failed),
         Event::RunCancelled => state.end(RunPhase::Cancelled),

@@ -24,6 +24,7 @@ use crate::engine::Answer;
 use crate::failure::{FailureExt, failure};
 use crate::journal::Gate;
 use crate::logs::TaskLog;
+use crate::monitor::User;
 use backstop_core::dag::Delivery;
 use backstop_core::event::{CallbackId, Failure, FailureClass, Occasion, SegmentCommit};
 use backstop_core::{Command, InstanceId, TaskId};
@@ -280,6 +281,12 @@ impl Attempt {
             Kind::WaitFor(wait) => Box::pin(other::wait_for(self, wait)).await,
             Kind::Empty => Outcome::done(),
         }
+    }
+
+    /// On whose behalf it uses sessions.
+    pub(crate) fn user(&self) -> User {
+        let (run, dag) = (self.shared.header.run_id.clone(), self.shared.header.dag_id.clone());
+        User { run, dag, instance: self.instance.clone(), try_number: self.try_number }
     }
 
     /// Waits until the start of this attempt is durable: before work that leaves no marker.

@@ -4,14 +4,16 @@ use super::results::{object, to_parameter};
 use super::script::{bind, stopped};
 use super::{Attempt, Outcome, Work};
 use crate::failure::{FailureExt, failure, of_database, of_parameter, of_template};
+use crate::monitor::{Onlooker, Ticket};
 use crate::places;
 use crate::sessions::Purpose;
 use backstop_connect::script::{self, Statement, Verb};
-use backstop_connect::session::{Call, Wrap};
+use backstop_connect::session::{Call, StatementOutcome, Wrap};
 use backstop_connect::{Column, Observer, Unit, UnitError, Value};
 use backstop_core::event::{Failure, FailureClass, Place};
 use backstop_project::definition::{Parameters, Template};
 use serde_json::Value as Json;
+use std::sync::Arc;
 
 /// Bytes of values that a question may be answered with.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -20,12 +22,14 @@ const ONLY_READ: &str = "checks, branches, sensors and lists may only read; put 
 const CANCEL_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The rows of a question's last statement.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Rows {
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<Vec<Value>>,
     bytes: usize,
     rows_max: usize,
+    /// Where it is told what runs, and the statements in words.
+    at_work: Option<(Arc<Ticket>, Vec<String>, Onlooker)>,
 }
 
 impl Rows {
@@ -41,6 +45,19 @@ impl Rows {
 }
 
 impl Observer for Rows {
+    fn started(&mut self, place: usize) {
+        if let Some((ticket, summaries, onlooker)) = &self.at_work {
+            let number = u32::try_from(place).unwrap_or(u32::MAX).saturating_add(1);
+            ticket.started(number, summaries.get(place).cloned().unwrap_or_default(), onlooker.clone());
+        }
+    }
+
+    fn finished(&mut self, _place: usize, _outcome: &StatementOutcome) {
+        if let Some((ticket, ..)) = &self.at_work {
+            ticket.ended();
+        }
+    }
+
     fn columns(&mut self, _place: usize, columns: &[Column]) {
         self.columns = columns.iter().map(|column| column.name.clone()).collect();
         self.rows.clear();
@@ -132,12 +149,18 @@ pub(crate) async fn text_rows(
     let mut stopper = attempt.stopper.clone();
     let mut lease = tokio::select! {
         biased;
-        lease = attempt.shared.sessions.get(&connection, Purpose::Read) => lease.map_err(|error| failed(&error))?,
+        lease = attempt.shared.sessions.get(&connection, Purpose::Read, attempt.user()) => lease.map_err(|error| failed(&error))?,
         reason = stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
     };
     let canceller = lease.canceller();
     let unit = Unit { calls: &calls, begin: None, wrap: Wrap::ReadOnly, keeps_result: false };
-    let mut answer = Rows { rows_max, ..Rows::default() };
+    let in_words = |statement: &Statement| {
+        let summary = script::summary(&text[statement.text.clone()]);
+        attempt.shared.redactor.clean(&summary).into_owned()
+    };
+    let onlooker = Onlooker { watcher: attempt.shared.watcher.clone(), mailbox: None };
+    let at_work = Some((lease.ticket(), statements.iter().map(in_words).collect(), onlooker));
+    let mut answer = Rows { rows_max, at_work, ..Rows::default() };
     let ended = tokio::select! {
         biased;
         ended = lease.session().run_unit(&unit, &mut answer) => ended,
@@ -147,6 +170,7 @@ pub(crate) async fn text_rows(
             return Err(stopped(&reason, "nothing was changed"));
         }
     };
+    answer.at_work = None;
     lease.give_back().await;
     match ended {
         Ok(_) => Ok(answer),

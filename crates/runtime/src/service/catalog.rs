@@ -5,6 +5,7 @@
 //! began with.
 
 use super::Service;
+use crate::monitor::Monitor;
 use crate::sessions::{Connect, Sessions};
 use backstop_core::DagId;
 use backstop_project::definition::{Definition, Project};
@@ -64,18 +65,25 @@ pub struct Catalog {
 
 impl Catalog {
     /// Loads everything. `before` is what was in use.
-    pub(super) fn load(loader: &dyn Loader, before: Option<&Catalog>, connect: &Connect, overrides: &Overrides) -> Self {
+    pub(super) fn load(
+        loader: &dyn Loader,
+        before: Option<&Catalog>,
+        connect: &Connect,
+        overrides: &Overrides,
+        monitor: &Arc<Monitor>,
+    ) -> Self {
         let mut catalog = Self { dags: BTreeMap::new(), projects: Vec::new(), troubles: Vec::new(), doubles: Vec::new() };
         for loaded in loader.load(overrides) {
-            catalog.add(loaded, before, connect);
+            catalog.add(loaded, before, connect, monitor);
         }
         catalog
     }
 
-    fn add(&mut self, loaded: Loaded, before: Option<&Catalog>, connect: &Connect) {
+    fn add(&mut self, loaded: Loaded, before: Option<&Catalog>, connect: &Connect, monitor: &Arc<Monitor>) {
         let project = Arc::new(loaded.project);
         let sessions = before.and_then(|before| before.sessions_like(&project));
-        let sessions = sessions.unwrap_or_else(|| Arc::new(Sessions::new(project.clone(), connect.clone())));
+        let opened = || Arc::new(Sessions::watched(project.clone(), connect.clone(), monitor.clone()));
+        let sessions = sessions.unwrap_or_else(opened);
         let has_errors = loaded.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
         let mut entries: Vec<DagEntry> = project
             .dags

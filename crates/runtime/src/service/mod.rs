@@ -30,6 +30,7 @@ pub use steer::{Trigger, Triggered, Who, pause_in_store, paused_in_store};
 
 use crate::clock::Clock;
 use crate::logs::LogWriter;
+use crate::monitor::Monitor;
 use crate::run;
 use crate::sessions::Connect;
 use crate::slots::{SlotLimits, Slots};
@@ -164,6 +165,7 @@ pub struct Service {
     reloading: Mutex<()>,
     slots: Arc<Slots>,
     live: Arc<Live>,
+    monitor: Arc<Monitor>,
     catalog: RwLock<Arc<Catalog>>,
     desk: Mutex<Desk>,
     /// Digests of definitions that are known to be kept.
@@ -197,7 +199,8 @@ impl Service {
         let settings = settings::Kept::read(&*options.store).await?;
         // Before they are loaded: what changes meanwhile is loaded again.
         let files_seen = options.loader.fingerprint();
-        let catalog = Catalog::load(&*options.loader, None, &options.connect, &settings.overrides());
+        let monitor = Arc::new(Monitor::new(options.store.clone(), options.clock.clone()));
+        let catalog = Catalog::load(&*options.loader, None, &options.connect, &settings.overrides(), &monitor);
         let service = Arc::new(Self {
             store: options.store,
             loader: options.loader,
@@ -212,6 +215,7 @@ impl Service {
             files_seen: Mutex::new(files_seen),
             reloading: Mutex::default(),
             live: Arc::new(Live::default()),
+            monitor,
             catalog: RwLock::new(Arc::new(catalog)),
             desk: Mutex::new(Desk::new(kept)),
             kept: Mutex::default(),
@@ -276,6 +280,11 @@ impl Service {
         &self.live
     }
 
+    /// Who uses which session of users' databases, and what runs there.
+    pub fn monitor(&self) -> &Arc<Monitor> {
+        &self.monitor
+    }
+
     /// Slots in use.
     pub fn slots(&self) -> &Arc<Slots> {
         &self.slots
@@ -296,7 +305,7 @@ impl Service {
         // One after the other: else what was loaded first might replace what was loaded last.
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.catalog();
-        let after = Catalog::load(&*self.loader, Some(&before), &self.connect, &self.kept_settings().overrides());
+        let after = Catalog::load(&*self.loader, Some(&before), &self.connect, &self.kept_settings().overrides(), &self.monitor);
         let has_changed = !after.is_like(&before);
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
         self.size_pools();

@@ -140,6 +140,9 @@ impl Service {
         if let Some(awaited) = self.waits_for_run(run, instance).await {
             return Ok(awaited);
         }
+        if let Some(told) = self.monitor.tell(run, instance) {
+            return Ok(format!("it is running: {told}"));
+        }
         let asked = instance.clone();
         let known = match self.control(run) {
             Some(control) => control.look(move |state| why(state, &asked).map(|why| why.to_string())).await,

@@ -2,6 +2,7 @@
 //!
 //! Lists are objects with `items` and `next`; `next` is the cursor of the next page, null behind the last.
 
+mod activity;
 mod backfills;
 mod connections;
 mod dags;
@@ -77,6 +78,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(settings::variable, settings::set_variable, settings::delete_variable))
         .routes(routes!(settings::pools))
         .routes(routes!(settings::pool, settings::set_pool, settings::delete_pool))
+        .routes(routes!(activity::samples))
+        .routes(routes!(activity::activity))
         .routes(routes!(health::audit))
         .routes(routes!(stream::stream))
         .routes(routes!(document::document));

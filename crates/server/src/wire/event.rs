@@ -161,6 +161,19 @@ pub enum Event<'a> {
         #[schema(required, value_type = Option<names::Mark>)]
         mark: Option<&'static str>,
     },
+    AnomalyNoticed {
+        #[serde(flatten)]
+        attempt: Attempt<'a>,
+        statement: u32,
+        /// `slow`, `no_rows`, `few_rows`, or `many_rows`.
+        #[schema(value_type = names::Unusual)]
+        unusual: &'static str,
+        /// Milliseconds, or rows.
+        seen: u64,
+        usual: u64,
+        of: u32,
+        told: String,
+    },
     RunStuck {
         instances: Vec<Instance<'a>>,
     },
@@ -200,6 +213,15 @@ fn mark(mark: Mark) -> &'static str {
     match mark {
         Mark::Success => "success",
         Mark::Failed => "failed",
+    }
+}
+
+fn unusual(unusual: core::Unusual) -> &'static str {
+    match unusual {
+        core::Unusual::Slow => "slow",
+        core::Unusual::NoRows => "no_rows",
+        core::Unusual::FewRows => "few_rows",
+        core::Unusual::ManyRows => "many_rows",
     }
 }
 
@@ -385,6 +407,15 @@ impl<'a> From<&'a core::Event> for Event<'a> {
                 };
                 Self::InstanceCancelRequested { instance: instance.into(), reason, then, restart, mark }
             }
+            Core::AnomalyNoticed { instance, try_number, anomaly } => Self::AnomalyNoticed {
+                attempt: attempt(instance, *try_number),
+                statement: anomaly.statement,
+                unusual: unusual(anomaly.unusual),
+                seen: anomaly.seen,
+                usual: anomaly.usual,
+                of: anomaly.of,
+                told: anomaly.to_string(),
+            },
             Core::RunStuck { instances } => Self::RunStuck { instances: instances.iter().map(Instance::from).collect() },
             Core::RunSucceeded => Self::RunSucceeded,
             Core::RunFailed => Self::RunFailed,

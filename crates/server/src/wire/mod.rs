@@ -1,6 +1,7 @@
 //! What machines read, of runs: the JSON of the API, of `run --json` and of `runs --json`. These shapes are a promise: fields are added,
 //! never renamed or removed. Times are RFC 3339 in UTC.
 
+pub mod activity;
 pub mod backfill;
 pub mod cause;
 pub(crate) mod dag;

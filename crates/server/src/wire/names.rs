@@ -128,6 +128,16 @@ pub(super) enum Mark {
     Failed,
 }
 
+/// In what a statement is unusual.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(super) enum Unusual {
+    Slow,
+    NoRows,
+    FewRows,
+    ManyRows,
+}
+
 /// What becomes of a cancelled instance.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]

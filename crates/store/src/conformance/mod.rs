@@ -8,12 +8,14 @@ mod lists;
 mod log;
 mod prune;
 mod rows;
+mod samples;
 pub mod script;
 
 pub use lists::*;
 pub use log::*;
 pub use prune::*;
 pub use rows::*;
+pub use samples::*;
 
 use crate::{Append, AppendError, Recorded, Store};
 use async_trait::async_trait;
@@ -45,7 +47,8 @@ macro_rules! conformance_suite {
             random_interleavings, run_locks, runs_are_listed_by_phase_and_date, pages_of_runs_by_date_meet,
             instances_are_listed_over_runs, a_list_of_instances_ends_though_nothing_is_found, a_grid_folds_instances_by_task,
             a_large_run_does_not_crowd_a_grid, durations_are_of_what_went_well,
-            old_runs_may_go, removed_runs_are_gone, versions_are_listed_by_their_use
+            old_runs_may_go, removed_runs_are_gone, versions_are_listed_by_their_use,
+            samples_are_kept_and_replaced, past_statements_are_of_runs_that_are_over
         );
     };
     ($subject:expr; $($promise:ident),+) => {

@@ -173,6 +173,7 @@ pub fn samples() -> Vec<(String, Event)> {
     all.extend(callback_samples());
     all.extend(operator_samples());
     all.extend(cross_samples());
+    all.extend(anomaly_samples());
     all.into_iter().map(|(name, event)| (name.to_owned(), event)).collect()
 }
 
@@ -373,6 +374,20 @@ fn cross_samples() -> Vec<Sample> {
     ]
 }
 
+fn anomaly_samples() -> Vec<Sample> {
+    let noticed = |instance, unusual| Event::AnomalyNoticed {
+        instance,
+        try_number: 2,
+        anomaly: Anomaly { statement: 3, unusual, seen: 12_000, usual: 900, of: 20 },
+    };
+    vec![
+        ("anomaly_noticed", noticed(single("a"), Unusual::Slow)),
+        ("anomaly_noticed.no_rows", noticed(mapped("b", 1), Unusual::NoRows)),
+        ("anomaly_noticed.few_rows", noticed(single("a"), Unusual::FewRows)),
+        ("anomaly_noticed.many_rows", noticed(single("a"), Unusual::ManyRows)),
+    ]
+}
+
 /// A run of `length` events in no sensible order: all kinds, on a few instances, so that projections meet every sequence.
 pub fn random_run(seed: u64, length: usize) -> Vec<Event> {
     let mut random = Random::new(seed);
@@ -410,6 +425,7 @@ fn relocate(event: &mut Event, random: &mut Random) {
         | Event::InstanceMarked { instance, .. }
         | Event::InstanceCancelRequested { instance, .. }
         | Event::AssetsUpdated { instance, .. }
+        | Event::AnomalyNoticed { instance, .. }
         | Event::TaskSkipped { instance, .. }
         | Event::TaskUpstreamFailed { instance } => {
             *instance = InstanceId { task: chosen, map_index: [None, Some(0), Some(1)][random.below(3) as usize] };

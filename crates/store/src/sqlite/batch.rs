@@ -3,7 +3,7 @@
 use super::{Options, Place, fault};
 use crate::log::{from_microsecond, to_microsecond};
 use crate::projection::{self, EventStatements, NO_STATE, Patch, RunFold};
-use crate::{Act, Append, AppendError, Entry, Error, ErrorKind, Recorded, Version, stored};
+use crate::{Act, Append, AppendError, Entry, Error, ErrorKind, Recorded, SampleRow, Version, stored};
 use backstop_core::state::RunPhase;
 use backstop_core::{Event, InstanceId, RunId};
 use jiff::Timestamp;
@@ -135,6 +135,32 @@ impl<'w> Batch<'w> {
             let sql = "INSERT INTO acts (at, who, why, what) VALUES (?1, ?2, ?3, ?4)";
             let row = params![act.at.as_microsecond(), act.who, act.why, act.what];
             self.prepare(sql)?.execute(row).map_err(|cause| self.broken(cause))?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Keeps samples of runs that are there.
+    pub(super) fn keep_samples(&mut self, samples: &[SampleRow]) -> Outcome<(), Error> {
+        self.begin()?;
+        let sql = "INSERT INTO samples (run, task, map_index, try_number, place, at, server, session, body) \
+                   SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 FROM runs WHERE run_id = ?1 \
+                   ON CONFLICT (run, task, map_index, try_number, place) DO UPDATE SET at = ?6, server = ?7, session = ?8, body = ?9";
+        let mut insert = self.prepare(sql)?;
+        for row in samples {
+            let body = serde_json::to_string(&row.sample).expect("texts and numbers always have a JSON form");
+            insert
+                .execute(params![
+                    row.run.as_str(),
+                    row.instance.task.as_str(),
+                    map_column(&row.instance),
+                    row.try_number,
+                    row.place,
+                    row.at.as_microsecond(),
+                    row.server,
+                    row.session,
+                    body
+                ])
+                .map_err(|cause| self.broken(cause))?;
         }
         Ok(Ok(()))
     }

@@ -278,7 +278,7 @@ fn statement_difference(shown: &[StatementRow], log: &[StatementRow]) -> Option<
 
 /// Rows of runs that are not there. Those of runs that are being removed are on their way out.
 fn check_orphans(reader: &Reader<'_>, checked: &mut Checked) {
-    for table in ["events", "instances", "statements"] {
+    for table in ["events", "instances", "statements", "samples"] {
         // From run to run by the key, so that the rows of one are not all read.
         let sql = format!(
             "WITH RECURSIVE of (run) AS (SELECT min(run) FROM {table} UNION ALL \

@@ -16,6 +16,7 @@ mod lists;
 mod open;
 mod prune;
 mod reader;
+mod samples;
 mod writer;
 
 pub(crate) use batch::{check_place, check_shape};
@@ -24,10 +25,10 @@ use crate::lock::{FileIdentity, RunLock, RunLocks};
 use crate::reply::Reply;
 use crate::{
     Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage, InstanceRow,
-    PrunableRun, PruneRule, Recorded, RunFilter, RunRow, StatementRow, Store, Version, VersionUse,
+    PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunRow, SampleRow, StatementRow, Store, Version, VersionUse,
 };
 use async_trait::async_trait;
-use backstop_core::{DagId, RunId, TaskId};
+use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use jiff::Timestamp;
 use reader::Readers;
 use std::path::{Path, PathBuf};
@@ -331,6 +332,31 @@ impl Store for SqliteStore {
 
     async fn acts(&self, before: Option<u64>, limit: u32) -> Result<Vec<ActRow>, Error> {
         self.readers.read(move |reader| reader.acts(before, limit)).await
+    }
+
+    async fn keep_samples(&self, samples: Vec<SampleRow>) -> Result<(), Error> {
+        let answer = self.request(|reply| Request::KeepSamples(samples, reply)).await;
+        self.answer(answer).await
+    }
+
+    async fn samples(&self, run: &RunId, instance: &InstanceId) -> Result<Vec<SampleRow>, Error> {
+        let (run, instance) = (run.clone(), instance.clone());
+        self.readers.read(move |reader| reader.samples(&run, &instance)).await
+    }
+
+    async fn last_samples(&self, run: &RunId) -> Result<Vec<SampleRow>, Error> {
+        let run = run.clone();
+        self.readers.read(move |reader| reader.last_samples(&run)).await
+    }
+
+    async fn user_of_session(&self, server: &str, session: &str) -> Result<Option<(RunId, InstanceId)>, Error> {
+        let (server, session) = (server.to_owned(), session.to_owned());
+        self.readers.read(move |reader| reader.user_of_session(&server, &session)).await
+    }
+
+    async fn past_statements(&self, dag: &DagId, runs: u32, limit: u32) -> Result<Vec<PastStatement>, Error> {
+        let dag = dag.clone();
+        self.readers.read(move |reader| reader.past_statements(&dag, runs, limit)).await
     }
 }
 

@@ -107,7 +107,9 @@ impl Batch<'_> {
                 .query_row([], |row| row.get(0))
                 .map_err(|cause| self.broken(cause))?;
             let Some(run) = run else { break };
-            for (table, key) in [("statements", "seq, place"), ("instances", "task, map_index"), ("events", "seq")] {
+            let sample = "task, map_index, try_number, place";
+            let tables = [("samples", sample), ("statements", "seq, place"), ("instances", "task, map_index"), ("events", "seq")];
+            for (table, key) in tables {
                 let sql = format!(
                     "DELETE FROM {table} WHERE run = ?1 AND ({key}) IN (SELECT {key} FROM {table} WHERE run = ?1 LIMIT ?2)"
                 );

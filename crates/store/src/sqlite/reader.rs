@@ -227,7 +227,7 @@ pub(super) fn instance_row(row: &Row<'_>) -> rusqlite::Result<InstanceRow> {
     })
 }
 
-fn instance(row: &Row<'_>, column: usize) -> rusqlite::Result<InstanceId> {
+pub(super) fn instance(row: &Row<'_>, column: usize) -> rusqlite::Result<InstanceId> {
     let task: String = row.get(column)?;
     let map_index: i64 = row.get(column + 1)?;
     Ok(InstanceId { task: TaskId::new(task), map_index: u32::try_from(map_index).ok() })

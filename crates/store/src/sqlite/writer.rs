@@ -11,7 +11,7 @@ use super::batch::Batch;
 use super::fault::{self, Fault};
 use super::{Options, Place};
 use crate::reply::Reply;
-use crate::{Act, Append, AppendError, Entry, Error, Version};
+use crate::{Act, Append, AppendError, Entry, Error, SampleRow, Version};
 use backstop_core::RunId;
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -29,6 +29,7 @@ pub(super) enum Request {
     Put(Vec<Entry>, Option<Act>, Reply<(), Error>),
     Remove(Vec<RunId>, Timestamp, Reply<Vec<RunId>, Error>),
     Sweep(u32, Reply<u32, Error>),
+    KeepSamples(Vec<SampleRow>, Reply<(), Error>),
     /// For the test of what happens when the thread dies.
     #[cfg(test)]
     Panic,
@@ -72,7 +73,9 @@ impl Request {
     fn fail(self, fault: &Fault) {
         match self {
             Self::Append(_, reply) => reply.send(Err(fault.to_error().into())),
-            Self::Flush(reply) | Self::KeepVersion(_, reply) | Self::Put(_, _, reply) => reply.send(Err(fault.to_error())),
+            Self::Flush(reply) | Self::KeepVersion(_, reply) | Self::Put(_, _, reply) | Self::KeepSamples(_, reply) => {
+                reply.send(Err(fault.to_error()))
+            }
             Self::TakeOver(_, reply) => reply.send(Err(fault.to_error())),
             Self::Remove(_, _, reply) => reply.send(Err(fault.to_error())),
             Self::Sweep(_, reply) => reply.send(Err(fault.to_error())),
@@ -162,6 +165,9 @@ impl Writer {
                 }
                 Request::Sweep(rows_max, reply) => {
                     answered(batch.sweep(rows_max), answers, |result| Answer::Swept(reply, result))?;
+                }
+                Request::KeepSamples(samples, reply) => {
+                    answered(batch.keep_samples(&samples), answers, |result| Answer::Done(reply, result))?;
                 }
                 Request::Flush(reply) => answers.push(Answer::Done(reply, Ok(()))),
                 #[cfg(test)]

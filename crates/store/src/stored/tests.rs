@@ -99,6 +99,7 @@ fn every_kind_within_an_event_is_in_a_golden_file() {
         serde_json::from_str::<v2::Afterwards>(unknown).unwrap_err(),
         serde_json::from_str::<v3::Cause<'_>>(unknown).unwrap_err(),
         serde_json::from_str::<v3::AlertOccasion>(unknown).unwrap_err(),
+        serde_json::from_str::<v3::Unusual>(unknown).unwrap_err(),
     ];
     for error in inner {
         let kinds = variants(&error);
@@ -156,6 +157,7 @@ fn damage_is_told() {
         r#"{"v":1,"type":"no_such"}"#,
         r#"{"v":1,"type":"run_reopened"}"#,
         r#"{"v":2,"type":"run_started"}"#,
+        r#"{"v":3,"type":"run_reopened"}"#,
         r#"{"v":-1,"type":"run_failed"}"#,
         r#"{"v":1,"type":"run_resumed"}"#,
     ] {

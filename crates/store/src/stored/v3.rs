@@ -1,4 +1,4 @@
-//! Version 3 of the stored events: runs that other runs made, assets, deadlines, and alerts. Published: only comments may change here. What an
+//! Version 3 of the stored events: runs that other runs made, assets, deadlines, alerts, and what is unusual. Published: only comments may change here. What an
 //! older version knows is still written as that.
 
 use super::v1::{Failure, Header, Instance};
@@ -40,6 +40,18 @@ pub(super) enum Event<'a> {
         alert: Alert,
         #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure<'a>>,
+    },
+    AnomalyNoticed {
+        #[serde(borrow)]
+        task: Text<'a>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        map: Option<u32>,
+        r#try: u32,
+        statement: u32,
+        unusual: Unusual,
+        seen: u64,
+        usual: u64,
+        of: u32,
     },
 }
 
@@ -96,6 +108,15 @@ pub(super) enum AlertOccasion {
     Stuck,
 }
 
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Unusual {
+    Slow,
+    NoRows,
+    FewRows,
+    ManyRows,
+}
+
 impl From<Event<'_>> for core::Event {
     fn from(event: Event<'_>) -> Self {
         match event {
@@ -114,6 +135,11 @@ impl From<Event<'_>> for core::Event {
             Event::AlertFinished { alert, failure } => {
                 Self::CallbackFinished { callback: alert.into(), failure: failure.map(|failure| Arc::new(failure.into())) }
             }
+            Event::AnomalyNoticed { task, map, r#try, statement, unusual, seen, usual, of } => Self::AnomalyNoticed {
+                instance: InstanceId { task: TaskId::new(&*task), map_index: map },
+                try_number: r#try,
+                anomaly: core::Anomaly { statement, unusual: unusual.into(), seen, usual, of },
+            },
         }
     }
 }
@@ -164,5 +190,27 @@ impl From<Alert> for core::CallbackId {
             AlertOccasion::Stuck => core::Occasion::Stuck,
         };
         Self { instance: None, try_number: number, occasion, place }
+    }
+}
+
+impl From<core::Unusual> for Unusual {
+    fn from(unusual: core::Unusual) -> Self {
+        match unusual {
+            core::Unusual::Slow => Self::Slow,
+            core::Unusual::NoRows => Self::NoRows,
+            core::Unusual::FewRows => Self::FewRows,
+            core::Unusual::ManyRows => Self::ManyRows,
+        }
+    }
+}
+
+impl From<Unusual> for core::Unusual {
+    fn from(unusual: Unusual) -> Self {
+        match unusual {
+            Unusual::Slow => Self::Slow,
+            Unusual::NoRows => Self::NoRows,
+            Unusual::FewRows => Self::FewRows,
+            Unusual::ManyRows => Self::ManyRows,
+        }
     }
 }

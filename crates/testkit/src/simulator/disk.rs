@@ -3,10 +3,11 @@
 use super::Broken;
 use super::world::World;
 use async_trait::async_trait;
-use backstop_core::{DagId, RunId, TaskId};
+use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use backstop_store::{
     Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage, InstanceRow,
-    MemoryStore, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow, StatementRow, Store, Version, VersionUse,
+    MemoryStore, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow, SampleRow, StatementRow, Store,
+    Version, VersionUse,
 };
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -150,5 +151,25 @@ impl Store for Disk {
 
     async fn acts(&self, before: Option<u64>, limit: u32) -> Result<Vec<ActRow>, Error> {
         self.kept.acts(before, limit).await
+    }
+
+    async fn keep_samples(&self, samples: Vec<SampleRow>) -> Result<(), Error> {
+        self.kept.keep_samples(samples).await
+    }
+
+    async fn samples(&self, run: &RunId, instance: &InstanceId) -> Result<Vec<SampleRow>, Error> {
+        self.kept.samples(run, instance).await
+    }
+
+    async fn last_samples(&self, run: &RunId) -> Result<Vec<SampleRow>, Error> {
+        self.kept.last_samples(run).await
+    }
+
+    async fn user_of_session(&self, server: &str, session: &str) -> Result<Option<(RunId, InstanceId)>, Error> {
+        self.kept.user_of_session(server, session).await
+    }
+
+    async fn past_statements(&self, dag: &DagId, runs: u32, limit: u32) -> Result<Vec<PastStatement>, Error> {
+        self.kept.past_statements(dag, runs, limit).await
     }
 }

@@ -189,6 +189,7 @@ fn subject(event: &Event) -> Option<&InstanceId> {
         | Event::InstanceMarked { instance, .. }
         | Event::InstanceCancelRequested { instance, .. }
         | Event::AssetsUpdated { instance, .. }
+        | Event::AnomalyNoticed { instance, .. }
         | Event::TaskUpstreamFailed { instance } => Some(instance),
         Event::RunCreated(_)
         | Event::RunStarted { .. }

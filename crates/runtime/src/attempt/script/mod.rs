@@ -13,6 +13,7 @@ use crate::engine::Answer;
 use crate::failure::{FailureExt, failure, of_database};
 use crate::journal::Gate;
 use crate::logs::TaskLog;
+use crate::monitor::User;
 use crate::sessions::{Lease, Purpose};
 use backstop_connect::script::{SegmentEnd, SegmentPromise, session_statements_before};
 use backstop_connect::session::{Call, Ignore, Wrap};
@@ -225,16 +226,34 @@ impl Runner<'_> {
     async fn open(&mut self, prepared: &Prepared) -> Result<Lease, Outcome> {
         let only_reads = prepared.segments.iter().all(|segment| segment.promise == SegmentPromise::ReadOnly);
         let purpose = if only_reads { Purpose::Read } else { Purpose::Write };
+        let user = self.user();
         let opened = tokio::select! {
             biased;
-            opened = self.shared.sessions.get(self.connection, purpose) => opened,
+            opened = self.shared.sessions.get(self.connection, purpose, user) => opened,
             reason = self.stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
         };
         opened.map_err(|error| Outcome::Failed(of_database(&error).effect("nothing was sent")))
     }
 
+    fn user(&self) -> User {
+        let (run, dag) = (self.shared.header.run_id.clone(), self.shared.header.dag_id.clone());
+        User { run, dag, instance: self.instance.clone(), try_number: self.try_number }
+    }
+
+    /// Tells what is unusual of statements that have just committed, and then that they have.
     async fn tell(&self, commit: SegmentCommit) {
         if let Some(mailbox) = self.mailbox {
+            let is_real = commit.evidence == Evidence::Acknowledged && !self.shared.header.dry_run;
+            let records = commit.statements.as_slice();
+            let anomalies = match is_real && !records.is_empty() {
+                true => self.shared.sessions.monitor().judge(&self.user(), records).await,
+                false => Vec::new(),
+            };
+            for anomaly in anomalies {
+                let command = Command::NoticeAnomaly { instance: self.instance.clone(), try_number: self.try_number, anomaly };
+                // As below.
+                let _ = mailbox.send(Answer::Command(command)).await;
+            }
             let command =
                 Command::CommitSegment { instance: self.instance.clone(), try_number: self.try_number, commit: Arc::new(commit) };
             // An engine that is gone is told by the marker.
@@ -419,7 +438,7 @@ impl Runner<'_> {
         let begin = segment.begin.map(|place| &prepared.text[prepared.statements[place].text.clone()]);
         let keeps_result = sql.result != ResultKind::None;
         let unit = Unit { calls: &calls, begin, wrap, keeps_result };
-        let mut watching = Watching::new(self, sql, prepared, places.clone());
+        let mut watching = Watching::new(self, sql, prepared, places.clone(), lease.ticket());
         let canceller = lease.canceller();
         let mut stopper = self.stopper.clone();
         let mut reason = None;

@@ -4,14 +4,17 @@ use super::Runner;
 use super::prepare::Prepared;
 use crate::attempt::Shared;
 use crate::attempt::results::Collector;
+use crate::engine::Answer;
 use crate::logs::TaskLog;
+use crate::monitor::{Onlooker, Ticket};
 use backstop_connect::script::{self, Statement};
 use backstop_connect::session::StatementOutcome;
 use backstop_connect::{Column, Observer, Value};
 use backstop_core::InstanceId;
 use backstop_core::event::StatementRecord;
 use backstop_project::definition::{ResultKind, Source, Sql, Template};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use tokio::sync::mpsc;
 
 /// Notices kept of one statement, and bytes of each.
 const NOTICES_MAX: usize = 20;
@@ -19,6 +22,10 @@ const NOTICE_BYTES_MAX: usize = 1000;
 
 /// Watches a unit: records, log lines, the kept result.
 pub(super) struct Watching<'a> {
+    /// Where it is told what runs.
+    ticket: Option<Arc<Ticket>>,
+    /// Told of what is unusual; a callback has nobody to tell.
+    mailbox: Option<&'a mpsc::Sender<Answer>>,
     shared: Option<&'a Shared>,
     instance: Option<&'a InstanceId>,
     log: Option<&'a TaskLog>,
@@ -33,8 +40,16 @@ pub(super) struct Watching<'a> {
 }
 
 impl<'a> Watching<'a> {
-    pub(super) fn new(runner: &Runner<'a>, sql: &'a Sql, prepared: &'a Prepared, places: Vec<usize>) -> Self {
+    pub(super) fn new(
+        runner: &Runner<'a>,
+        sql: &'a Sql,
+        prepared: &'a Prepared,
+        places: Vec<usize>,
+        ticket: Arc<Ticket>,
+    ) -> Self {
         Self {
+            ticket: Some(ticket),
+            mailbox: runner.mailbox,
             shared: Some(runner.shared),
             instance: Some(runner.instance),
             log: Some(runner.log),
@@ -53,6 +68,8 @@ impl<'a> Watching<'a> {
         static NOWHERE: LazyLock<Template> =
             LazyLock::new(|| Template { text: "".into(), source: Source { file: "".into(), line: 1, column: 1 } });
         Watching {
+            ticket: None,
+            mailbox: None,
             shared: None,
             instance: None,
             log: None,
@@ -93,7 +110,12 @@ impl Observer for Watching<'_> {
         self.say("INFO", &format!("statement {} (line {}): {summary}", statement.number, statement.line));
         if let (Some(shared), Some(instance), Some(prepared)) = (self.shared, self.instance, self.prepared) {
             let of = u32::try_from(prepared.statements.len()).unwrap_or(u32::MAX);
-            shared.watcher.statement_started(instance, statement.number, of, &shared.redactor.clean(&summary));
+            let summary = shared.redactor.clean(&summary);
+            shared.watcher.statement_started(instance, statement.number, of, &summary);
+            if let Some(ticket) = &self.ticket {
+                let onlooker = Onlooker { watcher: shared.watcher.clone(), mailbox: self.mailbox.cloned() };
+                ticket.started(statement.number, summary.into_owned(), onlooker);
+            }
         }
     }
 
@@ -107,6 +129,9 @@ impl Observer for Watching<'_> {
             && let (Some(shared), Some(instance)) = (self.shared, self.instance)
         {
             shared.watcher.rows_received(instance, self.rows);
+            if let Some(ticket) = &self.ticket {
+                ticket.received(self.rows);
+            }
         }
         self.collector.row(row)
     }
@@ -124,6 +149,9 @@ impl Observer for Watching<'_> {
     }
 
     fn finished(&mut self, place: usize, outcome: &StatementOutcome) {
+        if let Some(ticket) = &self.ticket {
+            ticket.ended();
+        }
         let Some((statement, text)) = self.statement(place) else { return };
         let mut summary = script::summary(text);
         if let Some(shared) = self.shared {

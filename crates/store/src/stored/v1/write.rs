@@ -154,6 +154,19 @@ impl<'a> TryFrom<&'a core::Event> for Event<'a> {
             E::DeadlineMissed { deadline, due_at } => {
                 return Err(Newer::V3(V3::DeadlineMissed { deadline: *deadline, due_at: *due_at }));
             }
+            E::AnomalyNoticed { instance: i, try_number, anomaly } => {
+                let core::Anomaly { statement, unusual, seen, usual, of } = *anomaly;
+                return Err(Newer::V3(V3::AnomalyNoticed {
+                    task: task(&i.task),
+                    map: i.map_index,
+                    r#try: *try_number,
+                    statement,
+                    unusual: unusual.into(),
+                    seen,
+                    usual,
+                    of,
+                }));
+            }
         })
     }
 }
