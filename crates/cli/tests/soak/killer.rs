@@ -14,6 +14,8 @@ const LIFE_MAX: Duration = Duration::from_millis(1500);
 const START_LIFE_MAX: Duration = Duration::from_millis(250);
 /// How long nothing may happen at the end while runs are unfinished.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// When nothing has happened for so long, it is told what is waited for.
+const SLOW: Duration = Duration::from_secs(8);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -137,6 +139,7 @@ impl Killer<'_> {
             assert_eq!(ask(address, "PATCH", &path, Some(&body)).unwrap().status, 200);
         }
         let mut last = (usize::MAX, Instant::now());
+        let mut is_told = false;
         loop {
             let unfinished = get(address, "/api/v1/runs?unfinished=true&limit=1000").unwrap();
             let unfinished = unfinished["items"].as_array().unwrap();
@@ -149,6 +152,9 @@ impl Killer<'_> {
             self.load.resolve_what_is_stuck(address, stuck);
             if going.len() != last.0 {
                 last = (going.len(), Instant::now());
+            }
+            if last.1.elapsed() > SLOW && !std::mem::replace(&mut is_told, true) {
+                println!("nothing has ended for {SLOW:?}:\n{}", why(address, &going));
             }
             assert!(last.1.elapsed() < PATIENCE, "nothing goes on:\n{}\n{}", why(address, &going), service.heard());
             sleep(LOOK_EVERY * 50);

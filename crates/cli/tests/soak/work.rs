@@ -13,8 +13,9 @@ use tempfile::TempDir;
 const SEGMENTS: u64 = 5;
 /// Items of the mapped task.
 const ITEMS: u64 = 3;
-/// Accounts that money is moved between. Few, so that transactions meet, wait for each other and deadlock.
-const ACCOUNTS: u64 = 6;
+/// Accounts that money is moved between. Few, so that transactions meet, wait for each other and deadlock now and then: each deadlock costs
+/// PostgreSQL a second, in which the others wait.
+const ACCOUNTS: u64 = 12;
 
 /// `Err`: the server is not there.
 type Ask = Box<dyn Fn(&str) -> Result<Vec<Vec<String>>, String> + Send + Sync>;
