@@ -134,6 +134,7 @@ impl Journal {
         let done = self.pending.pop_front();
         answer?;
         if let Some(done) = done {
+            self.watcher.kept(done.queued.elapsed());
             self.watcher.durable(&done.events);
             self.level.durable.store(done.version, Ordering::Release);
             self.level.changed.notify_waiters();

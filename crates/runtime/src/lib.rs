@@ -18,6 +18,7 @@ mod failure;
 mod footing;
 mod journal;
 mod logs;
+pub mod measure;
 pub mod monitor;
 pub mod others;
 mod places;

@@ -11,6 +11,9 @@ pub trait Watcher: Send + Sync {
     /// Events are durable: from here on they may be told to the outside.
     fn durable(&self, _events: &[Recorded]) {}
 
+    /// So long did it take until events were durable.
+    fn kept(&self, _took: std::time::Duration) {}
+
     /// A statement was sent. `of` is how many the script has.
     fn statement_started(&self, _instance: &InstanceId, _number: u32, _of: u32, _summary: &str) {}
 

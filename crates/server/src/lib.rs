@@ -13,6 +13,7 @@ pub mod guard;
 pub mod openapi;
 pub mod problem;
 mod serve;
+mod traffic;
 pub mod wire;
 
 pub use guard::Access;
@@ -31,5 +32,8 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 pub fn router(service: Arc<Service>, access: Access) -> Router {
     let api = api::router(service).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     let api = api.layer(axum::middleware::from_fn(etag::tag));
-    api.layer(axum::middleware::from_fn_with_state(Arc::new(access), guard::check))
+    let api = api.layer(axum::middleware::from_fn_with_state(Arc::new(access), guard::check));
+    let traffic = Arc::new(traffic::Traffic::default());
+    let api = api.layer(axum::middleware::from_fn_with_state(traffic.clone(), traffic::count));
+    api.layer(axum::Extension(traffic))
 }

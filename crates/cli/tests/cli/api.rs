@@ -251,6 +251,31 @@ fn the_description_is_served_and_several_projects_are_too() {
 }
 
 #[test]
+fn metrics_count_what_happens() {
+    let project = Project::new(&[("dags/one.yaml", "dag: one\nconnection: db\ntasks:\n  one: {sql: SELECT 1}\n")]);
+    let up = Up::of(&project);
+    let run = up.trigger("one", json!({}));
+    up.wait_for_state(&run, "success");
+    assert_eq!(up.ask("GET", "/nowhere", None).status, 404);
+    let metrics = || up.ask("GET", "/metrics", None).body.as_str().unwrap().to_owned();
+    wait("the run to be counted", || metrics().contains("backstop_run_seconds_count 1\n"));
+    let text = metrics();
+    for line in [
+        "backstop_run_start_seconds_count 1",
+        "backstop_run_start_seconds_bucket{le=\"+Inf\"} 1",
+        "backstop_attempt_seconds_count 1",
+        "backstop_attempts_total{outcome=\"success\"} 1",
+        "backstop_sessions_open{project=\"test\",connection=\"db\"} 1",
+        "backstop_http_requests_total{method=\"POST\",route=\"/api/v1/dags/{dag}/runs\",status=\"201\"} 1",
+        "backstop_http_requests_total{method=\"GET\",route=\"none\",status=\"404\"} 1",
+    ] {
+        assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
+    }
+    let appended = text.lines().find_map(|line| line.strip_prefix("backstop_store_append_seconds_count ")).unwrap();
+    assert!(appended.parse::<u64>().unwrap() >= 1, "{appended}");
+}
+
+#[test]
 fn bodies_and_streams_that_make_no_sense_are_refused() {
     let project = Project::new(&[("dags/one.yaml", "dag: one\ntasks:\n  one: {empty: true}\n")]);
     let up = Up::of(&project);

@@ -6,6 +6,7 @@ use crate::redact::Redactor;
 use crate::sessions::connection_config;
 use backstop_connect::{Connector, ErrorKind, MarkerTable};
 use backstop_project::definition::{Connection, Project};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +69,15 @@ impl Service {
             .collect();
         shown.sort_by(|a, b| (&a.id, &a.project).cmp(&(&b.id, &b.project)));
         shown
+    }
+
+    /// How many sessions are open, by project and connection.
+    pub fn sessions_open(&self) -> BTreeMap<(String, String), usize> {
+        let catalog = self.catalog();
+        let of_projects = catalog.projects().iter();
+        let open = of_projects
+            .flat_map(|(project, sessions)| sessions.open().into_iter().map(|(id, open)| ((project.name.clone(), id), open)));
+        open.collect()
     }
 
     /// Opens a connection and asks it something. With several projects that have one of this id, `project` says whose; else the first.

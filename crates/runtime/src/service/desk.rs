@@ -546,7 +546,7 @@ impl Service {
             logs: self.logs.clone(),
             scratch: self.scratch.clone(),
             clock,
-            watcher: Arc::new(LiveWatcher { live: self.live.clone(), run: run.clone(), dag: header.dag_id.clone() }),
+            watcher: Arc::new(LiveWatcher::new(self.live.clone(), run.clone(), header.dag_id.clone(), header.queued_at)),
             sessions,
             slots: Some(self.slots.clone()),
             others: Some(self.clone()),

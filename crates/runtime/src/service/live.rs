@@ -3,6 +3,7 @@
 //! Events have sequence numbers, so that who was away for a moment asks for what is missing. The last [`REMEMBERED_MAX`] are remembered;
 //! who was away longer is told so, and reads the lists again. Nobody who reads slowly holds anything up: they lose their place instead.
 
+use crate::measure::{Measures, Stopwatch};
 use crate::watch::Watcher;
 use backstop_core::{DagId, Event, RunId, RunState};
 use backstop_store::Recorded;
@@ -102,6 +103,7 @@ pub struct Live {
     totals: Mutex<Totals>,
     /// By DAG, where somebody waits for its runs.
     changes: Mutex<HashMap<DagId, watch::Sender<u64>>>,
+    measures: Measures,
     sender: broadcast::Sender<Arc<LiveEvent>>,
 }
 
@@ -112,6 +114,7 @@ impl Default for Live {
             state: Mutex::new(state),
             totals: Mutex::default(),
             changes: Mutex::default(),
+            measures: Measures::default(),
             sender: broadcast::channel(READER_MAX).0,
         }
     }
@@ -171,6 +174,11 @@ impl Live {
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long things take.
+    pub fn measures(&self) -> &Measures {
+        &self.measures
+    }
+
     /// The number of the last event; 0 before the first.
     pub fn last(&self) -> u64 {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).next - 1
@@ -192,18 +200,34 @@ impl Live {
 
 /// Tells the stream of one run.
 pub(crate) struct LiveWatcher {
-    pub(crate) live: Arc<Live>,
-    pub(crate) run: RunId,
-    pub(crate) dag: DagId,
+    live: Arc<Live>,
+    run: RunId,
+    dag: DagId,
+    /// When the run was asked for.
+    queued_at: Timestamp,
+    stopwatch: Mutex<Stopwatch>,
+}
+
+impl LiveWatcher {
+    pub(crate) fn new(live: Arc<Live>, run: RunId, dag: DagId, queued_at: Timestamp) -> Self {
+        Self { live, run, dag, queued_at, stopwatch: Mutex::default() }
+    }
 }
 
 impl Watcher for LiveWatcher {
     fn decided(&self, _state: &RunState, _events: &[Recorded]) {}
 
+    fn kept(&self, took: std::time::Duration) {
+        self.live.measures.append.observe(took);
+    }
+
     fn durable(&self, events: &[Recorded]) {
         let mut totals = self.live.totals.lock().unwrap_or_else(PoisonError::into_inner);
         events.iter().for_each(|recorded| totals.count(&recorded.event));
         drop(totals);
+        let mut stopwatch = self.stopwatch.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().for_each(|recorded| stopwatch.take_in(recorded, self.queued_at, &self.live.measures));
+        drop(stopwatch);
         let is_about_the_run =
             |event: &Event| matches!(event, Event::RunCreated(_) | Event::RunSucceeded | Event::RunFailed | Event::RunCancelled);
         if events.iter().any(|recorded| is_about_the_run(&recorded.event)) {

@@ -148,7 +148,10 @@ impl Service {
         let _one_at_a_time = self.dates.lock().await;
         let newest = newest_about(&*self.store, &dag, tick.logical_date).await?;
         if newest.is_none_or(|row| row.header.run_type != RunType::Backfill) {
-            self.make(entry, request).await?;
+            let made = self.make(entry, request).await?;
+            if made.is_new {
+                self.live.measures().schedule_lag.observe_between(tick.run_after, self.clock.now());
+            }
         }
         self.desk().unplanned.remove(&dag);
         Ok(())

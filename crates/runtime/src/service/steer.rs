@@ -164,11 +164,12 @@ impl Service {
             logs: self.logs.clone(),
             scratch: self.scratch.clone(),
             clock: self.clock.clone(),
-            watcher: Arc::new(super::live::LiveWatcher {
-                live: self.live.clone(),
-                run: run.clone(),
-                dag: entry.definition.dag.id().clone(),
-            }),
+            watcher: Arc::new(super::live::LiveWatcher::new(
+                self.live.clone(),
+                run.clone(),
+                entry.definition.dag.id().clone(),
+                self.clock.now(),
+            )),
             sessions: entry.sessions.clone(),
             slots: None,
             others: None,

@@ -60,6 +60,11 @@ impl Shelf {
         Self { connector, max: max.max(1), state: Mutex::default() }
     }
 
+    /// Sessions that exist, in use or not, and those being opened.
+    pub(super) fn open(&self) -> usize {
+        self.state().open
+    }
+
     pub(super) fn connector(&self) -> &dyn Connector {
         &*self.connector
     }

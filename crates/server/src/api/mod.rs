@@ -10,6 +10,7 @@ mod document;
 mod health;
 mod lists;
 mod logs;
+mod metrics;
 mod operate;
 mod runs;
 mod settings;
@@ -83,7 +84,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(health::audit))
         .routes(routes!(stream::stream))
         .routes(routes!(document::document));
-    OpenApiRouter::new().routes(routes!(health::health)).routes(routes!(health::metrics)).nest("/api/v1", api)
+    OpenApiRouter::new().routes(routes!(health::health)).routes(routes!(metrics::metrics)).nest("/api/v1", api)
 }
 
 /// What serves them.
