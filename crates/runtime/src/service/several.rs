@@ -81,6 +81,10 @@ impl Service {
         by: &Who,
         dry_run: bool,
     ) -> Result<Vec<DoneToRun>, Error> {
+        if by.why.trim().is_empty() {
+            // Also where there is no run to refuse it.
+            return Err(Error::Invalid("`why` is empty: say why, it is kept in the run's log".into()));
+        }
         // Runs of a DAG that is gone are steered, too.
         let rows = runs_between(&*self.store, &DagId::new(dag), range).await?;
         if rows.is_empty() {
