@@ -80,7 +80,7 @@ impl Sessions {
     /// How many sessions each connection has that was used so far. One that is being looked up just now is left out.
     pub fn open(&self) -> Vec<(String, usize)> {
         let shelves = self.shelves.try_lock();
-        shelves.map(|shelves| shelves.iter().map(|(id, shelf)| (id.clone(), shelf.open())).collect()).unwrap_or_default()
+        shelves.map(|shelves| shelves.iter().map(|(id, opened)| (id.clone(), opened.shelf.open())).collect()).unwrap_or_default()
     }
 
     /// The lexical rules of a connection's scripts, and what it can do.
