@@ -63,6 +63,7 @@ impl Up {
         Ok(kib.context("read the resident memory")?.parse::<f64>()? / 1024.0)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a benchmark waits by the clock")]
     fn wait_until_done(&self) -> Result<()> {
         let mut client = self.client()?;
         loop {
@@ -83,6 +84,7 @@ impl Drop for Up {
 }
 
 /// 1,000 DAGs of 20 tasks on schedules: reading them, and what they cost while nothing is due.
+#[expect(clippy::disallowed_methods, reason = "a benchmark waits by the clock")]
 pub(crate) fn idle(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let project = bench.folder.path().join("many");
     for n in 0..DAGS {

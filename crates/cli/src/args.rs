@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// Look after the markers in target databases
     #[command(subcommand)]
     Markers(MarkersCommand),
+    /// Check, repair, copy and measure the store, and let old runs go
+    #[command(subcommand)]
+    Store(crate::store::arguments::StoreCommand),
     /// Show a task's SQL as it would be sent
     Render(RenderArgs),
     /// Draw a DAG
@@ -94,6 +97,12 @@ pub(crate) struct UpArgs {
     /// Seconds that running statements get to end by themselves when the service stops
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) grace: u64,
+    /// Remove runs so long after they ended: 90d, 12h [default: never]
+    #[arg(long, value_name = "AGE", value_parser = crate::markers::parse_age)]
+    pub(crate) keep_runs_for: Option<std::time::Duration>,
+    /// Remove runs that are over and not among the newest so many of their DAG [default: never]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) keep_runs: Option<u32>,
 }
 
 #[derive(Debug, Default, Args)]

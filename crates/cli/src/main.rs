@@ -28,6 +28,7 @@ mod service;
 mod settings;
 mod sources;
 mod steer;
+mod store;
 mod trigger;
 mod up;
 mod wire;
@@ -71,6 +72,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Problem> {
         Command::Variables(command) => settings::variables(command, &place),
         Command::Pools(command) => settings::pools(command, &place),
         Command::Markers(command) => markers::markers(command, &place),
+        Command::Store(command) => store::store(command, &place),
         Command::Render(arguments) => render::render(&arguments, &place),
         Command::Graph(arguments) => graph::graph(&arguments, &place),
         Command::Schema(arguments) => schema::schema(&arguments),

@@ -7,6 +7,7 @@ use crate::explain::{Exit, Problem};
 use crate::paths::{self, Kept};
 use crate::{output, sources, words};
 use backstop_project::Severity;
+use backstop_runtime::prune::Keep;
 use backstop_runtime::service::{Error, Options, Service, ServiceLimits};
 use backstop_runtime::{LogWriter, SlotLimits, WallClock};
 use backstop_server::{Access, Allowed};
@@ -50,6 +51,7 @@ async fn serve(arguments: &UpArgs, access: Access, roots: Vec<PathBuf>, kept: &K
     })?;
     let address = listener.local_addr().map_err(|error| Problem::system("listen", &error))?;
     let slots = SlotLimits { parallelism: Some(arguments.parallelism), ..SlotLimits::default() };
+    let keep = Keep { runs_for: arguments.keep_runs_for, runs: arguments.keep_runs };
     let service = Service::new(Options {
         store,
         loader: Arc::new(Folders::new(roots, sources::environment())),
@@ -58,11 +60,12 @@ async fn serve(arguments: &UpArgs, access: Access, roots: Vec<PathBuf>, kept: &K
         logs: LogWriter::start(Some(kept.logs.clone())),
         scratch: kept.scratch.clone(),
         limits: ServiceLimits { slots, ..ServiceLimits::default() },
+        keep,
         address: address.to_string(),
     })
     .await
     .map_err(refused)?;
-    tell_what_is_there(&service, kept, &address.to_string());
+    tell_what_is_there(&service, kept, &address.to_string(), keep);
     let (stopped, stop) = watch::channel(false);
     let router = backstop_server::router(service.clone(), access);
     let serving = tokio::spawn(backstop_server::serve(listener, router, Allowed::default(), async move {
@@ -115,7 +118,7 @@ fn refused(error: Error) -> Problem {
     }
 }
 
-fn tell_what_is_there(service: &Service, kept: &Kept, address: &str) {
+fn tell_what_is_there(service: &Service, kept: &Kept, address: &str, keep: Keep) {
     let catalog = service.catalog();
     let counts = service.counts();
     let errors = catalog.troubles().iter().flat_map(|trouble| &trouble.diagnostics);
@@ -131,6 +134,11 @@ fn tell_what_is_there(service: &Service, kept: &Kept, address: &str) {
     }
     if counts.queued > 0 {
         text.push_str(&format!("\n  runs   {} left by an earlier process, going on", counts.queued));
+    }
+    if keep.is_all() {
+        text.push_str("\n  keeps  all runs (--keep-runs-for 90d and --keep-runs 100 let old ones go)");
+    } else {
+        text.push_str(&format!("\n  keeps  {keep}"));
     }
     text.push_str(&format!("\n\nTry: curl http://{address}/api/v1/dags\n"));
     output::tell(&text);

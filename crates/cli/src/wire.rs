@@ -1,6 +1,7 @@
 //! What machines read of commands: the JSON of summaries, connections and markers; that of runs is the server's. These shapes are a promise: fields are added,
 //! never renamed or removed. Times are RFC 3339 in UTC.
 
+pub(crate) mod kept;
 pub(crate) mod shown;
 
 pub(crate) use backstop_server::wire::{EventLine, Failed, Run, Statement, counts, event};

@@ -55,6 +55,17 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// `512 bytes`, `1.4 MB`: in powers of 1000.
+pub(crate) fn bytes(number: u64) -> String {
+    let (unit, name) = match number {
+        0..1000 => return count(usize::try_from(number).unwrap_or(usize::MAX), "byte"),
+        1000..1_000_000 => (1000, "kB"),
+        1_000_000..1_000_000_000 => (1_000_000, "MB"),
+        _ => (1_000_000_000, "GB"),
+    };
+    format!("{}.{} {name}", number / unit, number % unit * 10 / unit)
+}
+
 /// The first line, cut to so many characters.
 pub(crate) fn short(text: &str, characters: usize) -> String {
     let line = text.lines().next().unwrap_or("");
@@ -105,6 +116,14 @@ mod tests {
     #[test]
     fn numbers_are_grouped() {
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(
+            [0, 1, 999, 1000, 1_450_000, 3 << 30].map(bytes),
+            ["0 bytes", "1 byte", "999 bytes", "1.0 kB", "1.4 MB", "3.2 GB"]
+        );
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod measure;
 pub mod monitor;
 pub mod others;
 mod places;
+pub mod prune;
 mod redact;
 mod resolve;
 pub mod run;
@@ -33,7 +34,7 @@ pub mod watch;
 
 pub use clock::{Clock, SystemClock, WallClock};
 pub use connection_test::{Tested, test_connection};
-pub use logs::{LogPosition, LogReader, LogWriter, forget_hours, hours_folder, log_tries};
+pub use logs::{LogPosition, LogReader, LogWriter, hours_folder, log_tries};
 pub use monitor::Monitor;
 pub use redact::Redactor;
 pub use run::{Control, Created, Error, Launch, Limits, Report, Request, begin, create, keep_version, resume, start};

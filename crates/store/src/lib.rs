@@ -29,8 +29,9 @@ pub use memory::MemoryStore;
 pub use sample::{Blocking, HowFar, PastStatement, SAMPLES_MAX, Sample, SampleRow, UsualTime};
 pub use sqlite::SqliteStore;
 pub use view::{
-    GRID_INSTANCES_MAX, GridRow, GridTask, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, LOOKED_AT_MAX, PrunableRun,
-    PruneRule, RUNS_LOOKED_AT_MAX, RunFilter, RunRow, StatementRow, VERSIONS_MAX, Version, VersionUse,
+    GRID_INSTANCES_MAX, GridRow, GridTask, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, LOOKED_AT_MAX,
+    PRUNABLE_OF_A_DAG_MAX, PrunableRun, PruneRule, RUNS_LOOKED_AT_MAX, RunFilter, RunRow, StatementRow, VERSIONS_MAX, Version,
+    VersionUse,
 };
 
 use async_trait::async_trait;

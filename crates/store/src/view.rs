@@ -209,6 +209,9 @@ pub struct PruneRule {
     pub never_after: Timestamp,
 }
 
+/// Runs of one DAG that are looked at for a list of those that may go, the oldest first.
+pub const PRUNABLE_OF_A_DAG_MAX: u32 = 2000;
+
 /// A run that may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrunableRun {

@@ -26,6 +26,7 @@ mod resume;
 mod secrets;
 mod server;
 mod steer;
+mod store;
 mod through;
 mod up;
 mod watch;

@@ -2,6 +2,7 @@
 
 use super::writer::append_to;
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,15 +17,29 @@ pub fn hours_folder(root: &Path) -> PathBuf {
     root.join(FOLDER)
 }
 
-/// Removes the files of the hours that ended before a time, and tells how many bytes they had.
+/// Hours that a run did something in.
+#[derive(Debug, Default)]
+pub(crate) struct NeededHours(BTreeSet<String>);
+
+impl NeededHours {
+    /// All hours from one time to a later one.
+    pub(crate) fn add(&mut self, from: Timestamp, to: Timestamp) {
+        let hour = |at: Timestamp| at.as_second().div_euclid(3600);
+        let names = (hour(from)..=hour(to)).filter_map(|hour| Timestamp::from_second(hour * 3600).ok()).map(name_of);
+        self.0.extend(names);
+    }
+}
+
+/// Removes the files of the hours that ended before a time and that nobody needs, and tells how many bytes they had.
 ///
 /// # Errors
 /// When the folder cannot be read, or a file cannot be removed.
-pub fn forget_hours(root: &Path, before: Timestamp) -> io::Result<u64> {
+pub(crate) fn forget_hours(root: &Path, before: Timestamp, needed: &NeededHours) -> io::Result<u64> {
     let first_kept = name_of(before);
     let mut bytes = 0;
     for path in all(root)? {
-        if path.file_name().is_some_and(|name| name.to_string_lossy().as_ref() < first_kept.as_str()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.as_ref() < first_kept.as_str() && !needed.0.contains(name.as_ref()) {
             bytes += fs::metadata(&path).map_or(0, |metadata| metadata.len());
             fs::remove_file(&path)?;
         }

@@ -10,7 +10,8 @@ mod hours;
 mod reader;
 mod writer;
 
-pub use hours::{forget_hours, hours_folder};
+pub use hours::hours_folder;
+pub(crate) use hours::{NeededHours, forget_hours};
 
 pub use reader::{LogPosition, LogReader, log_tries};
 

@@ -72,7 +72,10 @@ async fn runs_that_say_little_share_the_file_of_the_hour() {
         2,
         "older hours are not looked through"
     );
-    assert!(forget_hours(written.root.path(), at("2026-11-22T23:30:00Z")).unwrap() > 0);
+    let mut needed = NeededHours::default();
+    needed.add(at("2026-11-22T21:30:00Z"), at("2026-11-22T22:00:00Z"));
+    assert_eq!(forget_hours(written.root.path(), at("2026-11-22T23:30:00Z"), &needed).unwrap(), 0);
+    assert!(forget_hours(written.root.path(), at("2026-11-22T23:30:00Z"), &NeededHours::default()).unwrap() > 0);
     assert_eq!(written.names(), ["hours/2026-11-22T23.log"]);
 }
 

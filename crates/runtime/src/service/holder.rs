@@ -5,8 +5,8 @@ use backstop_store::{Entry, Error, ErrorKind, RunLock, Store};
 use jiff::Timestamp;
 use serde_json::json;
 
-/// No run has such a name: they are UUIDs.
-const LOCK: &str = "service";
+/// What a service holds as long as it has a store, by `Store::lock_run`. No run has such a name: ids have 8 characters at least.
+pub const LOCK: &str = "service";
 const KIND: &str = "service";
 
 /// Takes the store for this process.

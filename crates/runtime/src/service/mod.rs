@@ -11,6 +11,7 @@ pub mod catalog;
 mod connections;
 mod desk;
 mod holder;
+mod housekeeping;
 pub mod live;
 mod operate;
 mod other;
@@ -22,7 +23,8 @@ mod steer;
 pub use catalog::{Catalog, DagEntry, Loader, Trouble};
 pub use connections::ConnectionShown;
 pub use desk::{Standing, Waiting};
-pub use holder::{Holder, holder};
+pub use holder::{Holder, LOCK, holder};
+pub use housekeeping::Housekeeping;
 pub use live::{Live, LiveEvent};
 pub use operate::Operation;
 pub use several::{DoneToRun, Range, runs_between};
@@ -31,6 +33,7 @@ pub use steer::{Trigger, Triggered, Who, pause_in_store, paused_in_store};
 use crate::clock::Clock;
 use crate::logs::LogWriter;
 use crate::monitor::Monitor;
+use crate::prune::Keep;
 use crate::run;
 use crate::sessions::Connect;
 use crate::slots::{SlotLimits, Slots};
@@ -60,6 +63,8 @@ pub struct Options {
     pub scratch: PathBuf,
     /// How much at once.
     pub limits: ServiceLimits,
+    /// Which runs stay when they are over.
+    pub keep: Keep,
     /// For whoever finds the store taken: how to reach the service.
     pub address: String,
 }
@@ -146,6 +151,9 @@ pub enum Error {
     Run(#[from] run::Error),
 }
 
+/// How long a batch of housekeeping that goes on is waited for when the service stops.
+const HOUSEKEEPING_ENDS_IN: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// A running service. Dropping the last handle does not stop it: see [`Self::stop`].
 pub struct Service {
     store: Arc<dyn Store>,
@@ -182,6 +190,8 @@ pub struct Service {
     pump: Arc<Notify>,
     /// Told when ticks may be planned that could not be, or other ones.
     replan: Notify,
+    keep: Keep,
+    housekeeping: Mutex<Housekeeping>,
     stopping: watch::Sender<bool>,
     /// Nobody else drives runs of this store as long as this is held.
     _hold: RunLock,
@@ -225,6 +235,8 @@ impl Service {
             fill_up: Notify::new(),
             pump: Arc::default(),
             replan: Notify::new(),
+            keep: options.keep,
+            housekeeping: Mutex::default(),
             stopping: watch::channel(false).0,
             _hold: hold,
         });
@@ -238,10 +250,13 @@ impl Service {
         let watching = tokio::spawn(catalog::watch(self.clone()));
         let scheduling = tokio::spawn(self.clone().schedule());
         let filling = tokio::spawn(self.clone().fill());
+        let keeping_house = tokio::spawn(self.clone().keep_house());
         self.drive().await;
         watching.abort();
         scheduling.abort();
         filling.abort();
+        // It sees by itself that the service stops, and is given the time to write down what it did.
+        let _ = tokio::time::timeout(HOUSEKEEPING_ENDS_IN, keeping_house).await;
     }
 
     /// Stops: nothing more is begun, and `run` returns when what goes on has let go. Without `cancel` running statements are waited

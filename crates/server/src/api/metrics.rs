@@ -100,6 +100,10 @@ fn gauges(page: &mut Page, service: &Service) {
     ];
     page.tell("gauge", "backstop_runs", "Unfinished runs, by how they stand with the service.", &runs);
     page.one("gauge", "backstop_tasks_running", "Tasks going on.", u64::from(service.slots().used()));
+    let housekeeping = service.housekeeping();
+    page.one("counter", "backstop_runs_removed_total", "Old runs removed.", housekeeping.runs_removed);
+    let fails = u64::from(housekeeping.trouble.is_some());
+    page.one("gauge", "backstop_housekeeping_fails", "1 when the last round of removing old runs failed.", fails);
     page.one("gauge", "backstop_dags", "DAGs loaded.", service.catalog().dags().len() as u64);
     let pools = service.slots().pools();
     let of_pool = |value: fn(&backstop_runtime::slots::PoolUse) -> u64| -> Vec<(String, u64)> {

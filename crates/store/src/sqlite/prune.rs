@@ -3,13 +3,11 @@
 use super::batch::{Batch, Outcome};
 use super::reader::Reader;
 use crate::log::from_microsecond;
+use crate::view::PRUNABLE_OF_A_DAG_MAX;
 use crate::{Error, PrunableRun, PruneRule};
 use backstop_core::{DagId, RunId};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
-
-/// Runs of one DAG that are looked at, the oldest first.
-const LOOKED_AT_MAX: u32 = 2000;
 
 impl Reader<'_> {
     pub(super) fn dag_ids(&self) -> Result<Vec<DagId>, Error> {
@@ -48,7 +46,7 @@ impl Reader<'_> {
             .map_err(|cause| self.failed(cause))?;
         let sql = "SELECT id, run_id, ended_at, callbacks_pending FROM runs INDEXED BY runs_of_dag \
                    WHERE dag_id = ?1 AND id < ?2 ORDER BY id LIMIT ?3";
-        let rows = self.rows(sql, params![dag.as_str(), kept_from, LOOKED_AT_MAX], |row| {
+        let rows = self.rows(sql, params![dag.as_str(), kept_from, PRUNABLE_OF_A_DAG_MAX], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, Option<i64>>(2)?, row.get::<_, i64>(3)?))
         })?;
         for (id, run, ended_at, callbacks) in rows {
