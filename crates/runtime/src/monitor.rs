@@ -1,6 +1,6 @@
 //! Who of this process uses which session, what runs there, and how that goes.
 //!
-//! Every lease of a session is noted here ([`Ticket`]). While a statement runs for longer than [`SLOW_AFTER`], its connection is watched from
+//! Every lease of a session is noted here (`Ticket`). While a statement runs for longer than [`SLOW_AFTER`], its connection is watched from
 //! one session beside (`rounds`): what is seen is kept as samples, and shown to whoever asks. Watching never holds anything up: the batch
 //! neither waits for it nor fails with it.
 //!

@@ -2,7 +2,7 @@
 //! set them why is noted with them.
 //!
 //! The functions on a store serve commands without a service as well: a service finds what they left by itself, see
-//! [`Service::refresh`].
+//! `Service::refresh`.
 
 use super::{Error, Service, Who};
 use crate::redact::Redactor;
