@@ -50,7 +50,7 @@ pub enum Why {
         limit: usize,
         /// Who goes before it when one ends: the length of that queue.
         ahead: usize,
-        /// Those that are going on.
+        /// Those that are going on, and those that begin as soon as other runs leave them slots.
         holders: Several,
     },
     /// Its pool has not as many free slots as it needs.
@@ -213,7 +213,12 @@ fn waits_for_slots(state: &RunState, key: Key) -> Why {
     let used = state.running().len();
     if used + startable.len() >= limit {
         let ahead = state.queue().ahead(dag, key).count();
-        return Why::MaxActiveTasks { used, limit, ahead, holders: several(state, state.running().iter().copied()) };
+        return Why::MaxActiveTasks {
+            used,
+            limit,
+            ahead,
+            holders: several(state, state.running().iter().chain(&startable).copied()),
+        };
     }
     // Whoever may begin now leaves the queue; the first of the others is the one that does not fit.
     let mut ahead = state.queue().ahead_in_pool(dag, key).filter(|other| !startable.contains(other)).peekable();
@@ -271,10 +276,7 @@ impl fmt::Display for Why {
                     1 => "1 goes before it".to_owned(),
                     many => format!("{many} go before it"),
                 };
-                match holders.count {
-                    0 => write!(f, "max_active_tasks is {limit}, and as many begin now; {queue}"),
-                    _ => write!(f, "{used} of max_active_tasks {limit} are running, {queue}: {holders}"),
-                }
+                write!(f, "{used} of max_active_tasks {limit} are running, {queue}: {holders}")
             }
             Self::Pool { pool, needs, used, slots, holders } => {
                 let needed = if *needs == 1 { "a slot".to_owned() } else { format!("{needs} slots") };

@@ -328,7 +328,7 @@ fn every_reason() {
 
     dag.max_active_tasks = 1;
     let mut run = Run::started(dag);
-    insta::assert_snapshot!(reason(&run, "small"), @r#"max_active_tasks is 1, and as many begin now; 5 go before it"#);
+    insta::assert_snapshot!(reason(&run, "small"), @r#"0 of max_active_tasks 1 are running, 5 go before it: holder (scheduled)"#);
     run.begin("holder");
     insta::assert_snapshot!(reason(&run, "small"), @r#"1 of max_active_tasks 1 are running, 4 go before it: holder (running)"#);
     assert_eq!(why(&run.state, &id("nowhere")), None);

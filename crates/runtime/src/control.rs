@@ -3,6 +3,7 @@
 use crate::others::Awaited;
 use crate::run::Decision;
 use backstop_core::{Command, InstanceId, RunState};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -116,6 +117,16 @@ impl Control {
         answer.await.ok()
     }
 
+    /// As [`Self::look`], also at what only the engine knows.
+    pub(crate) async fn look_into<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&RunState, Held<'_>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, answer) = oneshot::channel();
+        self.asks.send(Ask::LookInto(Box::new(move |state, held| drop(sender.send(look(state, held)))))).ok()?;
+        answer.await.ok()
+    }
+
     /// Begins nothing more, and lets the run go once nothing of it goes on: somebody else resumes it.
     pub fn hand_over(&self) {
         // A run that is over needs no handing over.
@@ -133,12 +144,26 @@ impl Control {
     }
 }
 
+/// What keeps an engine from going on, and is not in its log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held<'a> {
+    /// Instances in doubt that nobody could tell of so far, and why.
+    pub(crate) undecided: &'a BTreeMap<InstanceId, String>,
+    /// Nothing more is begun, because the process ends.
+    pub(crate) is_handing_over: bool,
+    /// The run is to end, and what an earlier process began ahead of the log is looked for first.
+    pub(crate) is_ending: bool,
+}
+
+type LookInto = Box<dyn FnOnce(&RunState, Held<'_>) + Send>;
+
 /// Something asked of an engine. Bounded by those who ask: each waits for its answer.
 pub(crate) enum Ask {
     Act(Vec<Command>, oneshot::Sender<Result<(), String>>),
     Decide(Decision, oneshot::Sender<Result<(), String>>),
     Look(Box<dyn FnOnce(&RunState) + Send>),
     Awaited(InstanceId, oneshot::Sender<Option<Awaited>>),
+    LookInto(LookInto),
     HandOver,
 }
 
@@ -164,6 +189,7 @@ impl std::fmt::Debug for Ask {
             Self::Decide(..) => "Decide",
             Self::Look(_) => "Look",
             Self::Awaited(..) => "Awaited",
+            Self::LookInto(_) => "LookInto",
             Self::HandOver => "HandOver",
         })
     }

@@ -5,7 +5,7 @@
 
 use crate::attempt::{Attempt, Shared, Stop, Stopper, Work, script, template_context};
 use crate::clock::until;
-use crate::control::Ask;
+use crate::control::{Ask, Held};
 use crate::failure::{FailureExt, failure};
 use crate::footing::Footing;
 use crate::journal::Journal;
@@ -628,6 +628,10 @@ impl Engine {
             Ask::Awaited(instance, answer) => {
                 // They may be gone.
                 let _ = answer.send(self.watches.get(&instance).map(|watch| watch.awaited.clone()));
+            }
+            Ask::LookInto(look) => {
+                let (is_handing_over, is_ending) = (self.is_handing_over, self.ending.is_some());
+                look(&self.state, Held { undecided: &self.undecided, is_handing_over, is_ending });
             }
             Ask::HandOver => self.is_handing_over = true,
             Ask::Act(commands, answer) => {

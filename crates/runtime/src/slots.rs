@@ -47,8 +47,14 @@ pub struct Shortage {
     pub wanted: u32,
     /// Who has them, at most [`HOLDERS_MAX`].
     pub holders: Vec<Claim>,
+    /// How many have them.
+    pub held_by: usize,
     /// How many wait too, in front of it or not.
     pub waiting: usize,
+    /// How many of them go before it, as things stand.
+    pub ahead: usize,
+    /// Who goes next, unless that is this one.
+    pub next: Option<Claim>,
 }
 
 impl std::fmt::Display for Shortage {
@@ -59,13 +65,25 @@ impl std::fmt::Display for Shortage {
             }
             None => write!(f, "as many tasks go on as may over all runs: {} of {}", self.used, self.size)?,
         }
-        for (place, claim) in self.holders.iter().take(3).enumerate() {
+        for (place, claim) in self.holders.iter().take(HOLDERS_NAMED).enumerate() {
             write!(f, "{} `{}` of run {}", if place == 0 { ", held by" } else { "," }, claim.instance, claim.run)?;
         }
-        Ok(())
+        if self.held_by > HOLDERS_NAMED {
+            write!(f, " and {} more", self.held_by - HOLDERS_NAMED)?;
+        }
+        match &self.next {
+            None => f.write_str("; it goes next"),
+            Some(next) => {
+                let (instance, run, priority, goes) =
+                    (&next.instance, &next.run, next.priority, if self.ahead == 1 { "goes" } else { "go" });
+                write!(f, "; {} {goes} before it, first `{instance}` of run {run} (priority {priority})", self.ahead)
+            }
+        }
     }
 }
 
+/// Holders that the sentence names.
+const HOLDERS_NAMED: usize = 3;
 /// Holders that are named in a [`Shortage`].
 pub const HOLDERS_MAX: usize = 20;
 
@@ -158,13 +176,21 @@ impl Slots {
     /// What an instance waits for here; `None` when it does not.
     pub fn shortage(&self, run: &RunId, instance: &InstanceId) -> Option<Shortage> {
         let state = self.state();
-        let wanted = state.seats.values().flat_map(|seat| &seat.wants).map(|(_, claim)| claim);
-        let claim = wanted.clone().find(|claim| claim.run == *run && claim.instance == *instance)?;
+        let wanted = state.seats.values().flat_map(|seat| seat.wants.iter().map(move |(order, claim)| (seat, *order, claim)));
+        let (seat, order, claim) = wanted.clone().find(|(_, _, claim)| claim.run == *run && claim.instance == *instance)?;
         let (pool, used, size) = state.missing(claim)?;
         let is_for = |other: &&Claim| pool.as_ref().is_none_or(|pool| other.pool == *pool);
-        let holders = state.held.values().map(|(_, claim)| claim).filter(is_for).take(HOLDERS_MAX).cloned().collect();
-        let waiting = wanted.clone().filter(is_for).count();
-        Some(Shortage { used, size, wanted: if pool.is_some() { claim.slots } else { 1 }, holders, waiting, pool })
+        let holding = state.held.values().map(|(_, claim)| claim).filter(is_for);
+        let (held_by, holders) = (holding.clone().count(), holding.take(HOLDERS_MAX).cloned().collect());
+        let waiting = wanted.clone().filter(|(_, _, other)| is_for(other)).count();
+        let own = state.rank(seat, order, claim);
+        let before: Vec<_> = wanted
+            .map(|(seat, order, claim)| (state.rank(seat, order, claim), claim))
+            .filter(|(rank, claim)| *rank < own && is_for(claim))
+            .collect();
+        let next = before.iter().min_by_key(|(rank, _)| *rank).map(|(_, claim)| (*claim).clone());
+        let wanted = if pool.is_some() { claim.slots } else { 1 };
+        Some(Shortage { used, size, wanted, holders, held_by, waiting, ahead: before.len(), next, pool })
     }
 
     /// A place from which a run asks.
@@ -193,6 +219,11 @@ impl State {
         (!fits).then(|| (Some(claim.pool.clone()), used, size))
     }
 
+    /// The smallest goes first.
+    fn rank(&self, seat: &Seat, order: u64, claim: &Claim) -> (u32, std::cmp::Reverse<i64>, u64) {
+        (self.dags.get(&seat.dag).copied().unwrap_or(0), std::cmp::Reverse(claim.priority), order)
+    }
+
     fn hold(&mut self, dag: &DagId, claim: &Claim) {
         self.used += 1;
         *self.pools.entry(claim.pool.clone()).or_default() += claim.slots;
@@ -210,9 +241,6 @@ impl State {
     /// Gives what is free to whoever is next, and wakes them.
     fn give(&mut self) {
         loop {
-            let rank = |seat: &Seat, order: u64, claim: &Claim| {
-                (self.dags.get(&seat.dag).copied().unwrap_or(0), std::cmp::Reverse(claim.priority), order)
-            };
             let best = self
                 .seats
                 .iter()
@@ -220,7 +248,7 @@ impl State {
                     seat.wants.iter().enumerate().map(move |(place, (order, claim))| (id, seat, place, *order, claim))
                 })
                 .filter(|(_, _, _, _, claim)| self.missing(claim).is_none())
-                .min_by_key(|(_, seat, _, order, claim)| rank(seat, *order, claim))
+                .min_by_key(|(_, seat, _, order, claim)| self.rank(seat, *order, claim))
                 .map(|(id, _, place, _, _)| (*id, place));
             let Some((id, place)) = best else { return };
             let Some(seat) = self.seats.get_mut(&id) else { return };

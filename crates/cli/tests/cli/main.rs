@@ -30,3 +30,4 @@ mod store;
 mod through;
 mod up;
 mod watch;
+mod why;

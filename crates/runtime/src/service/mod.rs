@@ -19,16 +19,18 @@ mod scheduler;
 pub mod settings;
 mod several;
 mod steer;
+mod why;
 
 pub use catalog::{Catalog, DagEntry, Loader, Trouble};
 pub use connections::ConnectionShown;
-pub use desk::{Standing, Waiting};
+pub use desk::{Counts, Standing, Waiting};
 pub use holder::{Holder, LOCK, holder};
 pub use housekeeping::Housekeeping;
 pub use live::{Live, LiveEvent};
 pub use operate::Operation;
 pub use several::{DoneToRun, Range, runs_between};
 pub use steer::{Trigger, Triggered, Who, pause_in_store, paused_in_store};
+pub use why::{RunAccount, TASKS_MAX, TaskAccount};
 
 use crate::clock::Clock;
 use crate::logs::LogWriter;

@@ -1,10 +1,10 @@
-//! What operators do to a run, whether it is driven, waits, or is over: clear, retry, mark, cancel one instance; and why an instance waits.
+//! What operators do to a run, whether it is driven, waits, or is over: clear, retry, mark, cancel one instance.
 
-use super::{Error, Service, Standing, Who};
+use super::{Error, Service, Who};
 use crate::control::Ask;
 use crate::steer::{self, Idle};
 use backstop_core::event::{Mark, Restart};
-use backstop_core::{Command, InstanceId, RunId, RunState, Selection, decide, select, select_failed, select_named, why};
+use backstop_core::{Command, InstanceId, RunId, RunState, Selection, decide, select, select_failed, select_named};
 use backstop_store::{ErrorKind, RunRow};
 
 /// What an operator wants.
@@ -115,44 +115,9 @@ impl Service {
         self.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))
     }
 
-    async fn idle(&self, row: &RunRow) -> Result<Idle, Error> {
+    pub(super) async fn idle(&self, row: &RunRow) -> Result<Idle, Error> {
         let (definition, _, _) = self.pinned(&row.header).await.map_err(Error::Conflict)?;
         Idle::read(&*self.store, definition.dag.clone(), &row.header.run_id).await.map_err(refused)
-    }
-
-    /// Why an instance does not run at this moment, in a sentence: the service's reasons first, then the run's own.
-    ///
-    /// # Errors
-    /// No such run or instance; the store.
-    pub async fn why(&self, run: &RunId, instance: &InstanceId) -> Result<String, Error> {
-        let row = self.row(run).await?;
-        match self.standing(run) {
-            Standing::Queued(waiting) => return Ok(format!("its run waits: {waiting}")),
-            Standing::Hindered { why } => return Ok(format!("its run could not be driven, and is tried again: {why}")),
-            Standing::Stuck { undecided } if undecided.contains_key(instance) => {
-                return Ok(format!("a person must say what became of it: {}", undecided[instance]));
-            }
-            Standing::Stuck { .. } | Standing::Active { .. } | Standing::Unknown => {}
-        }
-        if let Some(shortage) = self.slots.shortage(run, instance) {
-            return Ok(shortage.to_string());
-        }
-        if let Some(awaited) = self.waits_for_run(run, instance).await {
-            return Ok(awaited);
-        }
-        if let Some(told) = self.monitor.tell(run, instance) {
-            return Ok(format!("it is running: {told}"));
-        }
-        let asked = instance.clone();
-        let known = match self.control(run) {
-            Some(control) => control.look(move |state| why(state, &asked).map(|why| why.to_string())).await,
-            None => None,
-        };
-        let known = match known {
-            Some(known) => known,
-            None => why(self.idle(&row).await?.state(), instance).map(|why| why.to_string()),
-        };
-        known.ok_or_else(|| Error::NoInstance { run: run.clone(), instance: instance.clone() })
     }
 }
 

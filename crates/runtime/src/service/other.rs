@@ -51,7 +51,7 @@ impl Service {
         if let crate::others::Seen::GoesOn { run, .. } = &seen {
             match self.standing(run) {
                 super::Standing::Queued(waiting) => text.push_str(&format!(", and waits: {waiting}")),
-                super::Standing::Hindered { why } => text.push_str(&format!(", and could not be driven: {why}")),
+                super::Standing::Hindered { why, .. } => text.push_str(&format!(", and could not be driven: {why}")),
                 super::Standing::Stuck { .. } => text.push_str(", and a person must say what became of a task"),
                 super::Standing::Active { .. } | super::Standing::Unknown => {}
             }

@@ -239,7 +239,7 @@ impl Service {
             Ok(Err(refused)) => Err(Error::Conflict(refused)),
             Err(_) if self.is_over(run).await? => Err(Error::Conflict(format!("run {run} is over"))),
             Err(_) => Err(Error::Conflict(match self.standing(run) {
-                Standing::Hindered { why } => format!("run {run} cannot be driven now: {why}"),
+                Standing::Hindered { why, .. } => format!("run {run} cannot be driven now: {why}"),
                 _ => format!("run {run} was let go just now: ask again"),
             })),
         }

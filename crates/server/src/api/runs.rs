@@ -1,14 +1,14 @@
 //! Runs: what they are, what they did, why they wait, and steering them.
 
 use super::{Body, By, Page, Query, rows};
-use crate::wire::steer::{RunWhy, TaskInstance, Waiting};
+use crate::wire::steer::{RunWhy, TaskInstance, TaskWhy};
 use crate::{Problem, wire};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{DagId, InstanceId, RunId, RunPhase, TaskId};
-use backstop_runtime::service::{Service, Standing};
+use backstop_runtime::service::Service;
 use backstop_store::{RunFilter, RunRow};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -171,32 +171,21 @@ pub(super) async fn events(
     Ok(Json(Page { items, next }).into_response())
 }
 
-/// Why a run is not further: how it stands, and what each instance of it waits for that the service holds back.
-#[utoipa::path(get, path = "/runs/{run}/why", operation_id = "explain_run", tag = "runs", params(("run" = String, Path, description = "The run's id")),
+/// Why a run is not further: how it stands, and why each instance of it that is not done does not run.
+#[utoipa::path(get, path = "/runs/{run}/why", operation_id = "explain_run", tag = "runs", params(("run" = String, Path, description = "The run's id"), OfTask),
     responses(
         (status = 200, body = RunWhy),
     ))]
-pub(super) async fn why(State(service): State<Arc<Service>>, Path(run): Path<String>) -> Result<Json<RunWhy>, Problem> {
+pub(super) async fn why(
+    State(service): State<Arc<Service>>,
+    Path(run): Path<String>,
+    Query(of): Query<OfTask>,
+) -> Result<Json<RunWhy>, Problem> {
     let row = find(&service, run).await?;
-    let run = row.header.run_id.clone();
-    let standing = service.standing(&run);
-    let told = match &standing {
-        Standing::Queued(waiting) => waiting.to_string(),
-        Standing::Active { since } => format!("it goes on, driven by this service since {since}"),
-        Standing::Hindered { why } => format!("it could not be driven, and is tried again: {why}"),
-        Standing::Stuck { undecided } => {
-            let which: Vec<String> = undecided.iter().map(|(instance, why)| format!("`{instance}`: {why}")).collect();
-            format!("a person must say what became of {}", which.join("; "))
-        }
-        Standing::Unknown if row.ended_at.is_some() => format!("it is over: {}", row.state),
-        Standing::Unknown if service.store().is_run_held(&run)? => "another process drives it".into(),
-        Standing::Unknown if row.header.dry_run => "it is a dry run whose process is gone: nobody goes on with it".into(),
-        Standing::Unknown => "its process is gone: this service takes it over within 15 seconds".into(),
-    };
-    let instances = service.store().instances(&run).await?;
-    let waiting =
-        instances.iter().filter_map(|row| Some(Waiting::new(row, &service.slots().shortage(&run, &row.instance)?))).collect();
-    Ok(Json(RunWhy { run_id: run.to_string(), state: row.state, why: told, waiting }))
+    let only = of.task.as_deref().map(super::operate::instance).transpose()?;
+    let told = service.why_run(&row, only).await?;
+    let tasks = told.tasks.into_iter().map(TaskWhy::from).collect();
+    Ok(Json(RunWhy { run_id: row.header.run_id.to_string(), state: row.state, why: told.why, tasks, more: told.more }))
 }
 
 /// Cancels a run: what is running is killed on its server.

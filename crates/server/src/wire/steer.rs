@@ -1,7 +1,7 @@
 //! What is asked of runs, why they wait, and how the service is, as machines read it.
 
-use backstop_runtime::service::DoneToRun;
 use backstop_runtime::service::settings::Kept;
+use backstop_runtime::service::{DoneToRun, TaskAccount};
 use backstop_runtime::slots::{PoolUse, Shortage};
 use backstop_store::{ActRow, InstanceRow};
 use jiff::Timestamp;
@@ -105,7 +105,7 @@ pub(crate) struct InstanceWhy {
     pub(crate) why: String,
 }
 
-/// How a run stands, and what its instances wait for that the service holds back.
+/// How a run stands, and why its instances do not run.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RunWhy {
     pub(crate) run_id: String,
@@ -114,19 +114,45 @@ pub(crate) struct RunWhy {
     pub(crate) state: String,
     /// In a sentence.
     pub(crate) why: String,
-    /// Its instances that wait for slots.
-    pub(crate) waiting: Vec<Waiting>,
+    /// Its task instances that are not done, at most 100 of them; of one task that is asked for all of them.
+    pub(crate) tasks: Vec<TaskWhy>,
+    /// How many more there are.
+    pub(crate) more: usize,
 }
 
-/// A task instance that waits for slots.
+/// Why a task instance does not run.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Waiting {
+pub(crate) struct TaskWhy {
     task: String,
     /// Which instance of a mapped task, from 0.
     #[schema(required)]
     map_index: Option<u32>,
+    /// Where it is.
+    #[schema(value_type = super::names::InstanceState)]
+    state: String,
     /// In a sentence.
     why: String,
+    /// The slots it waits for; null when it waits for something else.
+    #[schema(required)]
+    slots: Option<Slots>,
+}
+
+impl From<TaskAccount> for TaskWhy {
+    fn from(account: TaskAccount) -> Self {
+        Self {
+            task: account.instance.task.to_string(),
+            map_index: account.instance.map_index,
+            state: super::instance_state(&account.phase).to_owned(),
+            why: account.why,
+            slots: account.shortage.as_ref().map(Slots::from),
+        }
+    }
+}
+
+/// Slots that a task instance waits for.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AwaitedSlots)]
+struct Slots {
     /// The pool that is full; null when as many tasks as may go on at once are going on.
     #[schema(required)]
     pool: Option<String>,
@@ -134,27 +160,29 @@ pub(crate) struct Waiting {
     used: u32,
     /// Slots there are.
     size: u32,
+    /// How many the instance wants.
+    wanted: u32,
     /// Who has them; some of them, when they are many.
     holders: Vec<Holder>,
     /// How many wait too, in front of it or not.
     waiting: usize,
+    /// How many go before it, as things stand.
+    ahead: usize,
 }
 
-impl Waiting {
-    pub(crate) fn new(row: &InstanceRow, shortage: &Shortage) -> Self {
+impl From<&Shortage> for Slots {
+    fn from(shortage: &Shortage) -> Self {
+        let holders = shortage.holders.iter();
         Self {
-            task: row.instance.task.to_string(),
-            map_index: row.instance.map_index,
-            why: shortage.to_string(),
             pool: shortage.pool.as_deref().map(str::to_owned),
             used: shortage.used,
             size: shortage.size,
-            holders: shortage
-                .holders
-                .iter()
+            wanted: shortage.wanted,
+            holders: holders
                 .map(|claim| Holder { run_id: claim.run.to_string(), task: claim.instance.to_string(), slots: claim.slots })
                 .collect(),
             waiting: shortage.waiting,
+            ahead: shortage.ahead,
         }
     }
 }

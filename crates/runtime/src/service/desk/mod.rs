@@ -1,8 +1,12 @@
-//! Which runs are driven, which wait, and why.
+//! Which runs are driven, and which wait; `standing` says why.
 //!
 //! A run is in the store before it is here, and stays there when it leaves: losing the desk loses nothing. Runs wait by DAG, oldest first;
 //! a free place goes to the DAG that has the fewest, so that one with a thousand runs does not keep the others waiting. Runs of backfills
 //! wait in a lane of their own, so that a year of them does not keep tonight's run of the same DAG waiting.
+
+mod standing;
+
+pub use standing::{Counts, Standing, Waiting};
 
 use super::live::LiveWatcher;
 use super::scheduler::Replan;
@@ -70,6 +74,8 @@ struct Hindered {
     queued: Queued,
     why: String,
     again_at: tokio::time::Instant,
+    /// The same, for people.
+    again: Timestamp,
 }
 
 /// The runs of a service.
@@ -89,99 +95,6 @@ pub(super) struct Desk {
     stuck: BTreeMap<RunId, (DagId, BTreeMap<InstanceId, String>)>,
     /// Runs that somebody steers: they are begun whatever the limits say, and whether their DAG is paused or not.
     urgent: Vec<(Queued, Control)>,
-}
-
-/// How a run stands with the service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It waits to be driven.
-    Queued(Waiting),
-    /// It is driven.
-    Active {
-        /// Since when, by this process.
-        since: Timestamp,
-    },
-    /// It could not be driven, and is tried again.
-    Hindered {
-        /// Why.
-        why: String,
-    },
-    /// A person must say what became of these.
-    Stuck {
-        /// Each, and why.
-        undecided: BTreeMap<InstanceId, String>,
-    },
-    /// The service has nothing to do with it: it is over, or another process drives it.
-    Unknown,
-}
-
-/// Why a run waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// Its DAG is paused.
-    Paused,
-    /// Its DAG has as many runs going on as it may have.
-    RunsOfDag {
-        /// Going on.
-        active: usize,
-        /// Allowed.
-        limit: usize,
-        /// Runs of the DAG in front of it.
-        ahead: usize,
-    },
-    /// Backfills of its DAG have as many runs going on as they may have.
-    RunsOfBackfill {
-        /// Going on.
-        active: usize,
-        /// Allowed.
-        limit: usize,
-        /// Runs of backfills of the DAG in front of it.
-        ahead: usize,
-    },
-    /// The service drives as many runs as it may.
-    Runs {
-        /// Going on.
-        active: usize,
-        /// Allowed.
-        limit: usize,
-    },
-    /// It is about to be begun.
-    Next,
-    /// The service is stopping.
-    Stopping,
-}
-
-impl std::fmt::Display for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Paused => f.write_str("its DAG is paused"),
-            Self::RunsOfDag { active, limit, ahead } => write!(
-                f,
-                "its DAG has {active} runs going on, of {limit} allowed (max_active_runs), and {ahead} more wait in front of this one"
-            ),
-            Self::RunsOfBackfill { active, limit, ahead } => write!(
-                f,
-                "backfills of its DAG have {active} runs going on, of {limit} allowed (max_active_runs of the backfills), and {ahead} more \
-                 wait in front of this one"
-            ),
-            Self::Runs { active, limit } => write!(f, "the service drives {active} runs, of {limit} allowed"),
-            Self::Next => f.write_str("it is about to be begun"),
-            Self::Stopping => f.write_str("the service is stopping: it goes on with the next one"),
-        }
-    }
-}
-
-/// Counts of runs, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Waiting.
-    pub queued: usize,
-    /// Driven.
-    pub active: usize,
-    /// To be tried again.
-    pub hindered: usize,
-    /// Waiting for a person.
-    pub stuck: usize,
 }
 
 impl Desk {
@@ -294,40 +207,6 @@ impl Desk {
             }
         }
     }
-
-    fn standing(&self, run: &RunId, limits: &ServiceLimits, of_lane: impl Fn(&Lane) -> usize, is_stopping: bool) -> Standing {
-        if let Some(active) = self.active.get(run) {
-            return Standing::Active { since: active.since };
-        }
-        if let Some(hindered) = self.hindered.get(run) {
-            return Standing::Hindered { why: hindered.why.clone() };
-        }
-        if let Some((_, undecided)) = self.stuck.get(run) {
-            return Standing::Stuck { undecided: undecided.clone() };
-        }
-        if !self.is_queued.contains(run) {
-            return Standing::Unknown;
-        }
-        let found = self
-            .queued
-            .iter()
-            .find_map(|(lane, queue)| queue.iter().position(|queued| queued.header.run_id == *run).map(|ahead| (lane, ahead)));
-        let Some((lane, ahead)) = found else { return Standing::Unknown };
-        let (active, limit) = (self.active_of.get(lane).copied().unwrap_or(0), of_lane(lane));
-        Standing::Queued(if is_stopping {
-            Waiting::Stopping
-        } else if self.paused.contains(&lane.dag) {
-            Waiting::Paused
-        } else if active >= limit && lane.is_backfill {
-            Waiting::RunsOfBackfill { active, limit, ahead }
-        } else if active >= limit {
-            Waiting::RunsOfDag { active, limit, ahead }
-        } else if self.is_full(limits) {
-            Waiting::Runs { active: self.busy(), limit: limits.runs }
-        } else {
-            Waiting::Next
-        })
-    }
 }
 
 /// How driving a run ended.
@@ -340,12 +219,6 @@ enum Driven {
 }
 
 impl Service {
-    /// How a run stands with the service.
-    pub fn standing(&self, run: &RunId) -> Standing {
-        let limits = self.limits_of_lanes();
-        self.desk().standing(run, &self.limits, limits, self.is_stopping())
-    }
-
     /// How many runs a lane may have going on. Runs of a backfill that is over, which somebody opened again, have what the DAG allows.
     fn limits_of_lanes(&self) -> impl Fn(&Lane) -> usize + use<> {
         let catalog = self.catalog();
@@ -356,17 +229,6 @@ impl Service {
                 || catalog.dag(lane.dag.as_str()).map_or(default, |entry| entry.definition.max_active_runs.max(1) as usize);
             let of_backfills = backfills.get(&lane.dag).filter(|_| lane.is_backfill).copied();
             of_backfills.unwrap_or_else(of_dag)
-        }
-    }
-
-    /// Runs that wait, are driven, and so on.
-    pub fn counts(&self) -> Counts {
-        let desk = self.desk();
-        Counts {
-            queued: desk.queued.values().map(VecDeque::len).sum(),
-            active: desk.active.len(),
-            hindered: desk.hindered.len(),
-            stuck: desk.stuck.len(),
         }
     }
 
@@ -510,7 +372,8 @@ impl Service {
                 let wait = AGAIN_AFTER.saturating_mul(1 << failures.min(5)).min(AGAIN_AFTER_MAX);
                 let queued = Queued { header: header.clone(), created: None, failures: failures.saturating_add(1) };
                 let again_at = tokio::time::Instant::now() + wait;
-                desk.hindered.insert(header.run_id.clone(), Hindered { queued, why, again_at });
+                let again = self.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX);
+                desk.hindered.insert(header.run_id.clone(), Hindered { queued, why, again_at, again });
             }
         }
         desk.replan.dags.insert(header.dag_id.clone());

@@ -1,0 +1,190 @@
+//! How a run stands with the service, and why it waits.
+//!
+//! It only looks at the desk: what goes next is decided beside it.
+
+use super::{Desk, Lane};
+use crate::service::{Service, ServiceLimits};
+use backstop_core::{InstanceId, RunId};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, VecDeque};
+
+/// How a run stands with the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits to be driven.
+    Queued(Waiting),
+    /// It is driven.
+    Active {
+        /// Since when, by this process.
+        since: Timestamp,
+    },
+    /// It could not be driven, and is tried again.
+    Hindered {
+        /// Why.
+        why: String,
+        /// When.
+        again_at: Timestamp,
+    },
+    /// A person must say what became of these.
+    Stuck {
+        /// Each, and why.
+        undecided: BTreeMap<InstanceId, String>,
+    },
+    /// The service has nothing to do with it: it is over, or another process drives it.
+    Unknown,
+}
+
+/// Runs that an answer names; it counts the others.
+const NAMED_MAX: usize = 3;
+
+/// Why a run waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Its DAG is paused.
+    Paused,
+    /// Its DAG has as many runs going on as it may have.
+    RunsOfDag {
+        /// Going on.
+        active: usize,
+        /// Allowed.
+        limit: usize,
+        /// Runs of the DAG in front of it.
+        ahead: usize,
+        /// Some of those that go on.
+        holders: Vec<RunId>,
+    },
+    /// Backfills of its DAG have as many runs going on as they may have.
+    RunsOfBackfill {
+        /// Going on.
+        active: usize,
+        /// Allowed.
+        limit: usize,
+        /// Runs of backfills of the DAG in front of it.
+        ahead: usize,
+        /// Some of those that go on.
+        holders: Vec<RunId>,
+    },
+    /// The service drives as many runs as it may.
+    Runs {
+        /// Going on.
+        active: usize,
+        /// Allowed.
+        limit: usize,
+        /// Runs of its DAG in front of it.
+        ahead: usize,
+    },
+    /// It is about to be begun.
+    Next,
+    /// The service is stopping.
+    Stopping,
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Paused => f.write_str("its DAG is paused"),
+            Self::RunsOfDag { active, limit, ahead, holders } => write!(
+                f,
+                "its DAG has {active} runs going on, of {limit} allowed (max_active_runs), and {ahead} more wait in front of this one: \
+                 it waits for {}",
+                named(holders, *active)
+            ),
+            Self::RunsOfBackfill { active, limit, ahead, holders } => write!(
+                f,
+                "backfills of its DAG have {active} runs going on, of {limit} allowed (max_active_runs of the backfills), and {ahead} more \
+                 wait in front of this one: it waits for {}",
+                named(holders, *active)
+            ),
+            Self::Runs { active, limit, ahead } => write!(
+                f,
+                "the service drives {active} runs, of {limit} allowed over all DAGs, and {ahead} more of its DAG wait in front of this one"
+            ),
+            Self::Next => f.write_str("it is about to be begun"),
+            Self::Stopping => f.write_str("the service is stopping: it goes on with the next one"),
+        }
+    }
+}
+
+/// The first of them, and how many there are beside.
+fn named(holders: &[RunId], count: usize) -> String {
+    let names: Vec<&str> = holders.iter().map(RunId::as_str).collect();
+    match count.saturating_sub(names.len()) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+/// Counts of runs, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Waiting.
+    pub queued: usize,
+    /// Driven.
+    pub active: usize,
+    /// To be tried again.
+    pub hindered: usize,
+    /// Waiting for a person.
+    pub stuck: usize,
+}
+
+impl Desk {
+    fn standing(&self, run: &RunId, limits: &ServiceLimits, of_lane: impl Fn(&Lane) -> usize, is_stopping: bool) -> Standing {
+        if let Some(active) = self.active.get(run) {
+            return Standing::Active { since: active.since };
+        }
+        if let Some(hindered) = self.hindered.get(run) {
+            return Standing::Hindered { why: hindered.why.clone(), again_at: hindered.again };
+        }
+        if let Some((_, undecided)) = self.stuck.get(run) {
+            return Standing::Stuck { undecided: undecided.clone() };
+        }
+        if !self.is_queued.contains(run) {
+            return Standing::Unknown;
+        }
+        let found = self
+            .queued
+            .iter()
+            .find_map(|(lane, queue)| queue.iter().position(|queued| queued.header.run_id == *run).map(|ahead| (lane, ahead)));
+        let Some((lane, ahead)) = found else { return Standing::Unknown };
+        let (active, limit) = (self.active_of.get(lane).copied().unwrap_or(0), of_lane(lane));
+        Standing::Queued(if is_stopping {
+            Waiting::Stopping
+        } else if self.paused.contains(&lane.dag) {
+            Waiting::Paused
+        } else if active >= limit && lane.is_backfill {
+            Waiting::RunsOfBackfill { active, limit, ahead, holders: self.some_active(lane) }
+        } else if active >= limit {
+            Waiting::RunsOfDag { active, limit, ahead, holders: self.some_active(lane) }
+        } else if self.is_full(limits) {
+            Waiting::Runs { active: self.busy(), limit: limits.runs, ahead }
+        } else {
+            Waiting::Next
+        })
+    }
+}
+
+impl Desk {
+    fn some_active(&self, lane: &Lane) -> Vec<RunId> {
+        let of_lane = self.active.iter().filter(|(_, active)| active.lane == *lane);
+        of_lane.map(|(run, _)| run.clone()).take(NAMED_MAX).collect()
+    }
+}
+
+impl Service {
+    /// How a run stands with the service.
+    pub fn standing(&self, run: &RunId) -> Standing {
+        let limits = self.limits_of_lanes();
+        self.desk().standing(run, &self.limits, limits, self.is_stopping())
+    }
+
+    /// Runs that wait, are driven, and so on.
+    pub fn counts(&self) -> Counts {
+        let desk = self.desk();
+        Counts {
+            queued: desk.queued.values().map(VecDeque::len).sum(),
+            active: desk.active.len(),
+            hindered: desk.hindered.len(),
+            stuck: desk.stuck.len(),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! "Why isn't this running?": the service's reasons and the run's own, in one sentence each.
+//!
+//! What the service holds back comes first, because nothing of the run moves before it: the run waits, could not be driven, or is another
+//! process's. Then what this process holds back of a run that it drives: slots that other runs have, a doubt that nobody could clear up,
+//! the end of the service. The rest is the core's to say ([`backstop_core::why`]).
+
+use super::{Error, Service, Standing, Waiting};
+use crate::control::Held;
+use crate::slots::{Shortage, Slots};
+use backstop_core::why::Why;
+use backstop_core::{InstanceId, InstancePhase, RunId, RunState, why};
+use backstop_store::RunRow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Task instances that one answer tells of; it counts the others.
+pub const TASKS_MAX: usize = 100;
+
+/// What the projection calls done.
+const DONE: [InstancePhase; 5] = [
+    InstancePhase::Success,
+    InstancePhase::Failed,
+    InstancePhase::Skipped,
+    InstancePhase::UpstreamFailed,
+    InstancePhase::Removed,
+];
+
+/// Why a run is not further.
+#[derive(Clone, Debug)]
+pub struct RunAccount {
+    /// How the run itself stands, in a sentence.
+    pub why: String,
+    /// Its task instances that are asked for, in the order of the source, at most [`TASKS_MAX`].
+    pub tasks: Vec<TaskAccount>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+/// Why a task instance does not run.
+#[derive(Clone, Debug)]
+pub struct TaskAccount {
+    /// Which.
+    pub instance: InstanceId,
+    /// Where it is, in a word of the core's.
+    pub phase: String,
+    /// In a sentence.
+    pub why: String,
+    /// The slots that it waits for.
+    pub shortage: Option<Shortage>,
+    waits_for_time: bool,
+}
+
+/// What keeps the tasks of a run from running whatever their own reasons are.
+#[derive(Clone, Debug)]
+enum Hold {
+    /// Nothing of the run moves before this does.
+    Run(String),
+    /// Somebody else drives it: its own reasons are true as far as its log is durable.
+    Elsewhere(String),
+    /// This process drives it.
+    None,
+}
+
+impl Service {
+    /// Why an instance does not run at this moment, in a sentence.
+    ///
+    /// # Errors
+    /// No such run or instance; the store.
+    pub async fn why(&self, run: &RunId, instance: &InstanceId) -> Result<String, Error> {
+        let row = self.row(run).await?;
+        let told = self.tell(&row, Some(instance.clone())).await?;
+        let task = told.tasks.into_iter().find(|task| task.instance == *instance);
+        task.map(|task| task.why).ok_or_else(|| Error::NoInstance { run: run.clone(), instance: instance.clone() })
+    }
+
+    /// Why a run is not further: how it stands itself, and each task instance that is not done; of `only` a task all its instances, also
+    /// those that are done, and of an index of it that one.
+    ///
+    /// # Errors
+    /// No such run or instance; the store.
+    pub async fn why_run(&self, row: &RunRow, only: Option<InstanceId>) -> Result<RunAccount, Error> {
+        let told = self.tell(row, only.clone()).await?;
+        match only {
+            Some(instance) if told.tasks.is_empty() => Err(Error::NoInstance { run: row.header.run_id.clone(), instance }),
+            Some(_) | None => Ok(told),
+        }
+    }
+
+    async fn tell(&self, row: &RunRow, only: Option<InstanceId>) -> Result<RunAccount, Error> {
+        let run = row.header.run_id.clone();
+        let mut standing = self.standing(&run);
+        let is_elsewhere =
+            row.ended_at.is_none() && !matches!(standing, Standing::Active { .. }) && self.store.is_run_held(&run)? && {
+                // Begun by this process just now: then it is the holder.
+                standing = self.standing(&run);
+                !matches!(standing, Standing::Active { .. })
+            };
+        let (why, hold) = match is_elsewhere {
+            true => ("another process drives it".into(), Hold::Elsewhere("another process drives its run".into())),
+            false => self.sentence(row, &standing),
+        };
+        let undecided = match standing {
+            Standing::Stuck { undecided } => undecided,
+            Standing::Queued(_) | Standing::Active { .. } | Standing::Hindered { .. } | Standing::Unknown => BTreeMap::new(),
+        };
+        let view = View { run: run.clone(), only: only.clone(), hold, slots: self.slots.clone() };
+        let looked = match self.control(&run) {
+            Some(control) => {
+                let view = view.clone();
+                control.look_into(move |state, held| view.of(state, held)).await
+            }
+            None => None,
+        };
+        let (mut tasks, more) = match looked {
+            Some(looked) => looked,
+            // A run that waits, one that another process drives, or one let go just now.
+            None => match self.idle(row).await {
+                Ok(idle) => {
+                    let held = Held { undecided: &undecided, is_handing_over: false, is_ending: false };
+                    view.of(idle.state(), held)
+                }
+                // What hinders it hinders reading it, too: its own sentence tells.
+                Err(Error::Conflict(_)) if matches!(view.hold, Hold::Run(_)) => self.as_projected(&run, &view).await?,
+                Err(error) => return Err(error),
+            },
+        };
+        if let Hold::None = view.hold {
+            for task in &mut tasks {
+                if task.waits_for_time
+                    && let Some(awaited) = self.waits_for_run(&run, &task.instance).await
+                {
+                    // What is waited for may be another DAG's run, and the time only when it is looked at again.
+                    task.why = awaited;
+                }
+                if task.phase == InstancePhase::Running.as_str()
+                    && let Some(seen) = self.monitor.tell(&run, &task.instance)
+                {
+                    task.why = format!("it is running: {seen}");
+                }
+            }
+        }
+        Ok(RunAccount { why, tasks, more })
+    }
+
+    /// How the run itself stands.
+    fn sentence(&self, row: &RunRow, standing: &Standing) -> (String, Hold) {
+        let of_run = |why: String| (why.clone(), Hold::Run(why));
+        match standing {
+            Standing::Queued(waiting) => {
+                let why = waiting.to_string();
+                (why.clone(), Hold::Run(format!("its run waits: {why}")))
+            }
+            Standing::Active { .. } if self.is_stopping() => {
+                ("the service is stopping: what is running ends, and the next one goes on with the rest".into(), Hold::None)
+            }
+            Standing::Active { since } => (format!("it goes on, driven by this service since {since}"), Hold::None),
+            Standing::Hindered { why, again_at } => (
+                format!("it could not be driven, and is tried again at {again_at}: {why}"),
+                Hold::Run(format!("its run could not be driven, and is tried again at {again_at}: {why}")),
+            ),
+            Standing::Stuck { undecided } => {
+                let which: Vec<String> = undecided.iter().map(|(instance, why)| format!("`{instance}`: {why}")).collect();
+                (format!("a person must say what became of {}", which.join("; ")), Hold::None)
+            }
+            Standing::Unknown if row.ended_at.is_some() => (format!("it is over: {}", row.state), Hold::None),
+            Standing::Unknown if row.header.dry_run => {
+                of_run("it is a dry run whose process is gone: nobody goes on with it".into())
+            }
+            Standing::Unknown => {
+                let why = match self.is_stopping() {
+                    true => Waiting::Stopping.to_string(),
+                    false => "its process is gone: this service takes it over within 15 seconds".to_owned(),
+                };
+                (why.clone(), Hold::Run(format!("its run waits: {why}")))
+            }
+        }
+    }
+
+    /// As the projection has them, of a run whose sources cannot be read.
+    async fn as_projected(&self, run: &RunId, view: &View) -> Result<(Vec<TaskAccount>, usize), Error> {
+        let rows = self.store.instances(run).await?;
+        let told = rows.iter().filter_map(|row| {
+            let Hold::Run(why) = &view.hold else { return None };
+            let is_meant = view.is_meant(&row.instance, DONE.iter().any(|phase| phase.as_str() == row.state));
+            is_meant.then(|| TaskAccount {
+                instance: row.instance.clone(),
+                phase: row.state.clone(),
+                why: why.clone(),
+                shortage: None,
+                waits_for_time: false,
+            })
+        });
+        Ok(first_of(told.collect()))
+    }
+}
+
+/// At most [`TASKS_MAX`], and how many more there are.
+fn first_of(mut tasks: Vec<TaskAccount>) -> (Vec<TaskAccount>, usize) {
+    let more = tasks.len().saturating_sub(TASKS_MAX);
+    tasks.truncate(TASKS_MAX);
+    (tasks, more)
+}
+
+/// What is looked at, and with what in mind.
+#[derive(Clone)]
+struct View {
+    run: RunId,
+    only: Option<InstanceId>,
+    hold: Hold,
+    slots: Arc<Slots>,
+}
+
+impl View {
+    fn is_meant(&self, instance: &InstanceId, is_done: bool) -> bool {
+        match &self.only {
+            None => !is_done,
+            Some(only) => only.task == instance.task && (only.map_index.is_none() || only.map_index == instance.map_index),
+        }
+    }
+
+    fn of(&self, state: &RunState, held: Held<'_>) -> (Vec<TaskAccount>, usize) {
+        let (mut tasks, mut more) = (Vec::new(), 0);
+        for (instance, view) in state.instances().filter(|(instance, view)| self.is_meant(instance, view.phase.is_done())) {
+            if tasks.len() == TASKS_MAX {
+                more += 1;
+                continue;
+            }
+            let phase = view.phase.as_str().to_owned();
+            let Some(own) = why(state, &instance) else { continue };
+            let shortage = matches!(own, Why::Ready).then(|| self.slots.shortage(&self.run, &instance)).flatten();
+            let why = self.sentence(&instance, &own, shortage.as_ref(), held);
+            let waits_for_time = matches!(own, Why::Deferred { .. }) && !held.is_handing_over && !held.is_ending;
+            tasks.push(TaskAccount { instance, phase, why, shortage, waits_for_time });
+        }
+        (tasks, more)
+    }
+
+    fn sentence(&self, instance: &InstanceId, own: &Why, shortage: Option<&Shortage>, held: Held<'_>) -> String {
+        if let Why::Done { .. } = own {
+            return own.to_string();
+        }
+        match &self.hold {
+            Hold::Run(why) => return why.clone(),
+            Hold::Elsewhere(where_to) => return format!("{where_to}; {own}"),
+            Hold::None => {}
+        }
+        // The others tell of other tasks, of what goes on, or of what is over: that stays true to the end.
+        let would_begin = matches!(
+            own,
+            Why::Decided
+                | Why::Ready
+                | Why::MaxActiveTasks { .. }
+                | Why::Pool { .. }
+                | Why::Behind { .. }
+                | Why::Retry { .. }
+                | Why::Deferred { .. }
+        );
+        if would_begin && held.is_ending {
+            return "the run is being cancelled: nothing more begins".into();
+        }
+        if would_begin && held.is_handing_over {
+            return "the service is stopping and begins nothing more: the next one goes on with it".into();
+        }
+        match own {
+            Why::InDoubt { .. } => match held.undecided.get(instance) {
+                Some(why) => format!("a person must say what became of it: {why}"),
+                None => own.to_string(),
+            },
+            Why::Ready => shortage.map_or_else(|| own.to_string(), Shortage::to_string),
+            Why::MaxActiveTasks { holders, .. } | Why::Pool { holders, .. } => {
+                // A place of the run may be kept for one that waits for slots that other runs have.
+                let waits = holders.first.iter().find_map(|(other, _)| Some((other, self.slots.shortage(&self.run, other)?)));
+                match waits {
+                    Some((other, shortage)) => format!("{own}; `{other}` waits: {shortage}"),
+                    None => own.to_string(),
+                }
+            }
+            Why::RunQueued { .. }
+            | Why::RunCancelling
+            | Why::RunOver(_)
+            | Why::Upstreams { .. }
+            | Why::Setups(_)
+            | Why::Enclosed(_)
+            | Why::Decided
+            | Why::Behind { .. }
+            | Why::Retry { .. }
+            | Why::Deferred { .. }
+            | Why::Running { .. }
+            | Why::Done { .. } => own.to_string(),
+        }
+    }
+}
