@@ -4,6 +4,7 @@
 mod batches;
 mod core_alone;
 mod http;
+mod lists;
 mod measure;
 mod memory;
 mod projects;
@@ -30,6 +31,9 @@ fn main() -> Result<()> {
     }
     if wanted("splitter") {
         rows.extend(splitter::run()?);
+    }
+    if wanted("lists") {
+        rows.extend(lists::run()?);
     }
     let server = Postgres::start().context("start PostgreSQL")?;
     let bench = batches::Bench::new(&binary, &server)?;

@@ -71,6 +71,8 @@ pub(crate) enum Command {
     /// Check, repair, copy and measure the store, and let old runs go
     #[command(subcommand)]
     Store(crate::store::arguments::StoreCommand),
+    /// List the versions of a DAG that ran, or say what changed between two
+    Versions(VersionsArgs),
     /// Show a task's SQL as it would be sent
     Render(RenderArgs),
     /// Draw a DAG
@@ -356,6 +358,21 @@ pub(crate) struct PruneArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Write a JSON array
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VersionsArgs {
+    /// The DAG
+    pub(crate) dag: String,
+    /// What to compare: a version, or the beginning of it
+    #[arg(value_name = "A")]
+    pub(crate) from: Option<String>,
+    /// With what [default: the version used last]
+    #[arg(value_name = "B")]
+    pub(crate) to: Option<String>,
+    /// Write JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -31,6 +31,7 @@ mod steer;
 mod store;
 mod trigger;
 mod up;
+mod versions;
 mod wire;
 mod words;
 
@@ -73,6 +74,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Problem> {
         Command::Pools(command) => settings::pools(command, &place),
         Command::Markers(command) => markers::markers(command, &place),
         Command::Store(command) => store::store(command, &place),
+        Command::Versions(arguments) => versions::versions(&arguments, &place),
         Command::Render(arguments) => render::render(&arguments, &place),
         Command::Graph(arguments) => graph::graph(&arguments, &place),
         Command::Schema(arguments) => schema::schema(&arguments),

@@ -4,6 +4,7 @@
 pub(crate) mod kept;
 pub(crate) mod shown;
 
+pub(crate) use backstop_server::wire::version::{VersionDiff, VersionShown};
 pub(crate) use backstop_server::wire::{EventLine, Failed, Run, Statement, counts, event};
 
 use backstop_core::InstanceId;

@@ -8,6 +8,7 @@
 //! places, and `read` turns the tree into definitions and collects everything that is wrong.
 
 mod bundle;
+pub mod compare;
 pub mod connection;
 pub mod context;
 pub mod definition;

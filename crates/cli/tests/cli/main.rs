@@ -29,5 +29,6 @@ mod steer;
 mod store;
 mod through;
 mod up;
+mod versions;
 mod watch;
 mod why;

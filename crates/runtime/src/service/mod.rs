@@ -41,7 +41,7 @@ use crate::sessions::Connect;
 use crate::slots::{SlotLimits, Slots};
 use backstop_core::{DagId, InstanceId, RunId};
 pub use backstop_project::params::ParamError;
-pub use backstop_project::{Diagnostic, Severity};
+pub use backstop_project::{Diagnostic, Severity, compare};
 use backstop_store::{Entry, RunLock, Store};
 use desk::Desk;
 use std::collections::{BTreeSet, HashSet};

@@ -15,6 +15,7 @@ mod operate;
 mod runs;
 mod settings;
 mod stream;
+mod versions;
 
 use crate::Problem;
 use axum::body::Bytes;
@@ -54,6 +55,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(backfills::resume))
         .routes(routes!(backfills::cancel))
         .routes(routes!(dags::problems))
+        .routes(routes!(versions::list))
+        .routes(routes!(versions::diff))
         .routes(routes!(lists::grid))
         .routes(routes!(lists::durations))
         .routes(routes!(lists::instances))

@@ -11,6 +11,7 @@ pub(crate) mod names;
 pub(crate) mod settings;
 pub(crate) mod steer;
 pub(crate) mod stream;
+pub mod version;
 
 use backstop_core::RunId;
 use backstop_core::event::{Failure, RunHeader, RunType, StatementRecord};

@@ -1,50 +1,38 @@
-//! Fills a store with a million task instances and measures lists over them:
-//! `cargo run --release -p backstop-store --example lists [RUNS] [TASKS] [FOLDER]`.
-//!
-//! What is filled in goes through the store as the service writes it, in appends of one run each, so it is real data.
+//! Lists and grids over a store of a million task instances, alone and while it is written to. What is filled in goes through the store
+//! as the service writes it, in appends of one run each, so it is real data.
 
-#![allow(clippy::print_stdout, reason = "its output is the measurement")]
-
+use crate::measure::{Row, ms};
+use anyhow::Result;
 use backstop_core::event::{Failure, FailureClass, RunHeader, RunType};
 use backstop_core::state::RunPhase;
 use backstop_core::{DagId, Event, InstanceId, RunId, TaskId};
 use backstop_store::sqlite::Options;
 use backstop_store::{Append, InstanceCursor, InstanceFilter, RunFilter, SqliteStore, Store};
 use jiff::Timestamp;
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+const RUNS: u64 = 10_000;
+const TASKS: u64 = 100;
+const INSTANCES: u64 = RUNS * TASKS;
 const DAGS: u64 = 20;
 /// One task of so many fails, and what is behind it is not run.
 const FAILS_ONE_IN: u64 = 5000;
 const ROUNDS: u64 = 300;
 const START: i64 = 1_700_000_000;
 
-type Failed = Box<dyn Error + Send + Sync>;
-
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<(), Failed> {
-    let mut arguments = std::env::args().skip(1);
-    let mut number = |usual: u64| arguments.next().map_or(Ok(usual), |text| text.parse());
-    let (runs, tasks) = (number(10_000)?, number(100)?);
-    let folder = arguments.next().map_or_else(std::env::temp_dir, Into::into);
-    let path = folder.join(format!("backstop-lists-{}.db", std::process::id()));
-    let store = Arc::new(SqliteStore::open(&path, Options::default())?);
-    let begin = Instant::now();
-    fill(&*store, runs, tasks).await?;
-    let seconds = begin.elapsed().as_secs_f64();
-    let bytes = std::fs::metadata(&path)?.len();
-    println!("filled {runs} runs of {tasks} tasks: {seconds:.1} s, {:.0} MB", bytes as f64 / 1e6);
-    measure(&*store, runs, tasks, "alone").await?;
-    while_written(&store, runs, tasks).await?;
-    drop(store);
-    let _ = std::fs::remove_dir_all(path.with_file_name("locks"));
-    for end in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{end}", path.display()));
-    }
-    Ok(())
+/// Fills a store and measures it.
+pub(crate) fn run() -> Result<Vec<Row>> {
+    let folder = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let store = Arc::new(SqliteStore::open(folder.path().join("store.db"), Options::default())?);
+        fill(&*store).await?;
+        let mut rows = measure(&*store, "alone").await?;
+        rows.extend(while_written(&store).await?);
+        Ok(rows)
+    })
 }
 
 fn run_id(number: u64) -> RunId {
@@ -80,11 +68,11 @@ fn created(run: &RunId, number: u64) -> Event {
 }
 
 /// All events of a run.
-fn events(run: &RunId, number: u64, tasks: u64) -> Vec<Event> {
+fn events(run: &RunId, number: u64) -> Vec<Event> {
     let at = second(number);
     let mut events = vec![created(run, number), Event::RunStarted { at }];
     let mut has_failed = false;
-    for task in 0..tasks {
+    for task in 0..TASKS {
         let instance = InstanceId::single(task_id(task));
         if has_failed {
             events.push(Event::TaskUpstreamFailed { instance });
@@ -92,7 +80,7 @@ fn events(run: &RunId, number: u64, tasks: u64) -> Vec<Event> {
         }
         events.push(Event::TaskScheduled { instance: instance.clone() });
         events.push(Event::AttemptStarted { instance: instance.clone(), try_number: 1, epoch: 1, at });
-        has_failed = (number * tasks + task) % FAILS_ONE_IN == FAILS_ONE_IN - 1;
+        has_failed = (number * TASKS + task) % FAILS_ONE_IN == FAILS_ONE_IN - 1;
         events.push(if has_failed {
             Event::AttemptFailed { instance, try_number: 1, failure: failure(), is_final: true }
         } else {
@@ -117,31 +105,36 @@ fn failure() -> Arc<Failure> {
     })
 }
 
-async fn fill(store: &dyn Store, runs: u64, tasks: u64) -> Result<(), Failed> {
-    for number in 0..runs {
-        write_run(store, number, tasks).await;
+async fn fill(store: &dyn Store) -> Result<()> {
+    for number in 0..RUNS {
+        write_run(store, number).await;
     }
     Ok(store.flush().await?)
 }
 
-async fn write_run(store: &dyn Store, number: u64, tasks: u64) {
+async fn write_run(store: &dyn Store, number: u64) {
     let run = run_id(number);
     let at = second(number).checked_add(jiff::Span::new().seconds(30)).unwrap_or_default();
-    let append = Append { events: events(&run, number, tasks), run, expected_version: 0, epoch: 1, at };
+    let append = Append { events: events(&run, number), run, expected_version: 0, epoch: 1, at };
     // Durable when the store is flushed; a refusal would show in what is counted.
     drop(store.append(append).await);
 }
 
-fn report(what: &str, how: &str, mut times: Vec<Duration>) {
+fn row(what: &str, how: &str, mut times: Vec<Duration>) -> Row {
     times.sort();
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-    println!("| {what} | {how} | {:.2} | {:.2} | {:.2} |", ms(p50), ms(p99), ms(*times.last().unwrap_or(&p99)));
+    Row {
+        what: format!("store of {INSTANCES} task instances, {how}: {what}"),
+        figure: format!("p50 {}, p99 {}", ms(p50), ms(p99)),
+        against: String::new(),
+        ratio: String::new(),
+        bar: "p99 < 50 ms",
+    }
 }
 
-async fn measure(store: &dyn Store, runs: u64, tasks: u64, how: &str) -> Result<(), Failed> {
-    println!("| list | how | p50 ms | p99 ms | most ms |\n| --- | --- | --- | --- | --- |");
-    let spread = |round: u64| round * 7919 % runs;
+async fn measure(store: &dyn Store, how: &str) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let spread = |round: u64| round * 7919 % RUNS;
     let dag = |round: u64| Some(dag_id(round));
     for (what, filter) in [
         (
@@ -172,7 +165,7 @@ async fn measure(store: &dyn Store, runs: u64, tasks: u64, how: &str) -> Result<
             store.runs(&RunFilter { limit: 50, ..filter(round) }).await?;
             times.push(begin.elapsed());
         }
-        report(&format!("{what}, 50"), how, times);
+        rows.push(row(&format!("{what}, a page of 50"), how, times));
     }
     let mut times = Vec::new();
     for round in 0..ROUNDS {
@@ -181,7 +174,7 @@ async fn measure(store: &dyn Store, runs: u64, tasks: u64, how: &str) -> Result<
         store.grid(&RunFilter { dag: dag(round), before, limit: 25, ..RunFilter::default() }).await?;
         times.push(begin.elapsed());
     }
-    report(&format!("grid, 25 runs of {tasks} tasks"), how, times);
+    rows.push(row(&format!("grid, 25 runs of {TASKS} tasks"), how, times));
     for (what, state, of_dag, task) in [
         ("task instances", None, false, None),
         ("task instances that failed", Some("failed"), false, None),
@@ -204,40 +197,46 @@ async fn measure(store: &dyn Store, runs: u64, tasks: u64, how: &str) -> Result<
             store.list_instances(&filter).await?;
             times.push(begin.elapsed());
         }
-        report(&format!("{what}, 50"), how, times);
+        rows.push(row(&format!("{what}, a page of 50"), how, times));
     }
     let mut times = Vec::new();
     for round in 0..ROUNDS {
         let begin = Instant::now();
-        store.durations(&dag_id(round), &task_id(round % tasks), 100).await?;
+        store.durations(&dag_id(round), &task_id(round % TASKS), 100).await?;
         times.push(begin.elapsed());
     }
-    report("durations of a task, 100 runs", how, times);
-    Ok(())
+    rows.push(row("durations of a task, 100 runs", how, times));
+    Ok(rows)
 }
 
 /// The same while the store is written to as fast as it takes it: who reads does not wait, nor does who writes.
-async fn while_written(store: &Arc<SqliteStore>, runs: u64, tasks: u64) -> Result<(), Failed> {
+async fn while_written(store: &Arc<SqliteStore>) -> Result<Vec<Row>> {
     let stop = Arc::new(AtomicBool::new(false));
     let written = Arc::new(AtomicU64::new(0));
     let writing = tokio::spawn({
         let (store, stop, written) = (store.clone(), stop.clone(), written.clone());
         async move {
-            for number in runs.. {
+            for number in RUNS.. {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                write_run(&*store, number, tasks).await;
-                written.fetch_add(tasks, Ordering::Relaxed);
+                write_run(&*store, number).await;
+                written.fetch_add(TASKS, Ordering::Relaxed);
             }
             store.flush().await
         }
     });
     let begin = Instant::now();
-    measure(&**store, runs, tasks, "while it is written").await?;
+    let mut rows = measure(&**store, "while it is written").await?;
     stop.store(true, Ordering::Relaxed);
     writing.await??;
     let rate = written.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64();
-    println!("written meanwhile: {rate:.0} task instances a second");
-    Ok(())
+    rows.push(Row {
+        what: "the same: written meanwhile".into(),
+        figure: format!("{rate:.0} task instances/s"),
+        against: String::new(),
+        ratio: String::new(),
+        bar: "",
+    });
+    Ok(rows)
 }
