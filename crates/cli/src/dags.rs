@@ -66,10 +66,20 @@ async fn list(json: bool, entrance: &Entrance, kept: &Kept, place: &Place) -> Re
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let rows = dags.as_array().into_iter().flatten().map(|dag| {
         let paused = if dag["paused"] == true { "paused" } else { "-" };
-        vec![text(&dag["dag"]), paused.to_owned(), text(&dag["schedule"]), text(&dag["next_run_at"]), text(&dag["file"])]
+        vec![text(&dag["dag"]), paused.to_owned(), text(&dag["schedule"]), next(dag), text(&dag["file"])]
     });
     let heading = ["DAG", "PAUSED", "SCHEDULE", "NEXT RUN", "FILE"].map(str::to_owned).to_vec();
     output::data(&output::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), Painter::stdout()))
+}
+
+/// When a DAG runs next, or after which assets.
+fn next(dag: &Value) -> String {
+    let missing: Vec<&str> = dag["missing_assets"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    match dag["next_run_at"].as_str() {
+        Some(at) => at.to_owned(),
+        None if missing.is_empty() => "-".to_owned(),
+        None => format!("after {}", missing.join(", ")),
+    }
 }
 
 fn project(place: &Place) -> Result<Project, Problem> {

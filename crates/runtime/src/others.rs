@@ -203,7 +203,13 @@ async fn of_task(store: &dyn Store, row: RunRow, task: &TaskId) -> Result<Seen, 
 
 /// The run of a DAG about a date: one that ended well before all others, then one that goes on, then the newest. Dry runs do not count.
 async fn about(store: &dyn Store, dag: &DagId, date: Timestamp) -> Result<Option<RunRow>, backstop_store::Error> {
-    let mut filter = RunFilter { dag: Some(dag.clone()), limit: RUNS_AT_ONCE, ..RunFilter::default() };
+    let mut filter = RunFilter {
+        dag: Some(dag.clone()),
+        dates_from: Some(date),
+        dates_until: Some(date),
+        limit: RUNS_AT_ONCE,
+        ..RunFilter::default()
+    };
     let mut best: Option<RunRow> = None;
     let rank = |row: &RunRow| match (row.state == RunPhase::Succeeded.as_str(), row.ended_at) {
         (true, _) => 2,

@@ -6,6 +6,7 @@
 //! Where to go next: [`Store`] for the seam, [`sqlite`] for the default, [`memory`] for tests and dry runs, `conformance` (feature) for
 //! what all of them promise, `projection` for how events become rows. The PostgreSQL store will be a module beside them.
 
+mod asset;
 #[cfg(any(test, feature = "conformance"))]
 #[doc(hidden)]
 pub mod conformance;
@@ -21,6 +22,7 @@ pub mod sqlite;
 pub mod stored;
 mod view;
 
+pub use asset::{ASSET_UPDATES_MAX, AssetFilter, AssetRow};
 pub use entry::{ACTS_MAX, Act, ActRow, Entry};
 pub use error::{AppendError, Error, ErrorKind};
 pub use lock::RunLock;
@@ -129,6 +131,26 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot read.
     async fn durations(&self, dag: &DagId, task: &TaskId, limit: u32) -> Result<Vec<Duration>, Error>;
+
+    /// The place of the last update of an asset; 0 before the first. Cheap: it is how a service notices those of other processes.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn last_asset_update(&self) -> Result<u64, Error>;
+
+    /// Updates of assets behind a place, the oldest first, at most `limit` (bounded by [`ASSET_UPDATES_MAX`]). Each is there as soon as
+    /// the event that tells of it. When a run is removed, its updates go with it, but for the newest of each asset: that one goes with the run of
+    /// a newer one. So whoever waits for an update since some place waits neither longer nor shorter.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn asset_updates(&self, after: u64, limit: u32) -> Result<Vec<AssetRow>, Error>;
+
+    /// The newest updates of each of some assets, the oldest first. Takes the same time however many there are.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn updates_of(&self, filter: &AssetFilter) -> Result<Vec<AssetRow>, Error>;
 
     /// The statements of a run, or of one of its tasks, in order.
     ///

@@ -6,6 +6,7 @@
 //! [`MemoryStore::sync_some`] carries some out; [`MemoryStore::crash`] forgets what is still queued. As in the store on disk, what a crash
 //! loses is the end of one queue over all runs, never something in the middle.
 
+mod assets;
 mod lists;
 
 use crate::log::to_microsecond;
@@ -14,9 +15,9 @@ use crate::reply::Reply;
 use crate::sqlite::{check_place, check_shape};
 use crate::view::FOUND_RUNS_MAX;
 use crate::{
-    ACTS_MAX, Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage,
-    InstanceRow, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow, SampleRow, StatementRow, Store,
-    Version, VersionUse, lock,
+    ACTS_MAX, Act, ActRow, Append, AppendError, AssetFilter, AssetRow, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter,
+    InstancePage, InstanceRow, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow, SampleRow,
+    StatementRow, Store, Version, VersionUse, lock,
 };
 use async_trait::async_trait;
 use backstop_core::event::RunHeader;
@@ -65,6 +66,9 @@ struct Kept {
     entries: BTreeMap<(String, String), String>,
     acts: Vec<Act>,
     samples: BTreeMap<(RunId, InstanceId, u32, u32), SampleRow>,
+    /// In order.
+    asset_updates: Vec<AssetRow>,
+    last_asset_update: u64,
 }
 
 #[derive(Clone)]
@@ -238,10 +242,11 @@ impl Kept {
             Some(place) => *place,
             None => self.create(&append)?,
         };
-        let run = &mut self.runs[place];
         let at = to_microsecond(append.at);
         for (seq, event) in (append.expected_version + 1..).zip(append.events) {
             let recorded = Recorded { seq, at, event };
+            self.project_assets(&append.run, &recorded);
+            let run = &mut self.runs[place];
             run.projection.apply(&recorded);
             run.events.push(recorded);
         }
@@ -371,6 +376,18 @@ impl Store for MemoryStore {
 
     async fn durations(&self, dag: &DagId, task: &TaskId, limit: u32) -> Result<Vec<Duration>, Error> {
         self.read(|kept| kept.durations(dag, task, limit))
+    }
+
+    async fn last_asset_update(&self) -> Result<u64, Error> {
+        self.read(|kept| kept.last_asset_update)
+    }
+
+    async fn asset_updates(&self, after: u64, limit: u32) -> Result<Vec<AssetRow>, Error> {
+        self.read(|kept| kept.asset_updates(after, limit))
+    }
+
+    async fn updates_of(&self, filter: &AssetFilter) -> Result<Vec<AssetRow>, Error> {
+        self.read(|kept| kept.updates_of(filter))
     }
 
     async fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error> {

@@ -7,9 +7,9 @@
 use crate::Recorded;
 use crate::log::to_microsecond;
 use crate::view::{InstanceRow, StatementRow};
-use backstop_core::event::{Event, Mark, StatementRecord};
+use backstop_core::event::{AssetUpdate, Event, Mark, StatementRecord};
 use backstop_core::state::RunPhase;
-use backstop_core::{InstanceId, TaskId};
+use backstop_core::{InstanceId, RunId, TaskId};
 use jiff::Timestamp;
 
 /// What is folded of a run as a whole.
@@ -328,6 +328,48 @@ pub(crate) fn statements(event: &Event) -> Option<EventStatements<'_>> {
         | Event::RunCancelled => return None,
     };
     (!found.records.is_empty()).then_some(found)
+}
+
+/// The updates of assets that an event tells of.
+pub(crate) fn asset_updates<'e>(run: &'e RunId, at: Timestamp, event: &'e Event) -> impl Iterator<Item = AssetUpdate> + 'e {
+    let told = match event {
+        Event::AssetsUpdated { instance, try_number: _, assets } => Some((instance, assets)),
+        Event::RunCreated(_)
+        | Event::RunStarted { .. }
+        | Event::RunResumed { .. }
+        | Event::TaskScheduled { .. }
+        | Event::TaskExpanded { .. }
+        | Event::AttemptStarted { .. }
+        | Event::SegmentCommitted { .. }
+        | Event::AttemptSucceeded { .. }
+        | Event::AttemptDeferred { .. }
+        | Event::AttemptFailed { .. }
+        | Event::AttemptUnknown { .. }
+        | Event::UnknownResolved { .. }
+        | Event::RetryScheduled { .. }
+        | Event::TimerFired { .. }
+        | Event::TaskSkipped { .. }
+        | Event::TaskUpstreamFailed { .. }
+        | Event::CallbackScheduled { .. }
+        | Event::CallbackFinished { .. }
+        | Event::AnomalyNoticed { .. }
+        | Event::OperatorActed { .. }
+        | Event::CancelRequested { .. }
+        | Event::InstancesCleared { .. }
+        | Event::TaskUnexpanded { .. }
+        | Event::InstanceMarked { .. }
+        | Event::InstanceCancelRequested { .. }
+        | Event::DeadlineAtRisk { .. }
+        | Event::DeadlineMissed { .. }
+        | Event::RunReopened
+        | Event::RunStuck { .. }
+        | Event::RunSucceeded
+        | Event::RunFailed
+        | Event::RunCancelled => None,
+    };
+    told.into_iter().flat_map(move |(instance, assets)| {
+        assets.iter().map(move |asset| AssetUpdate { asset: asset.clone(), run: run.clone(), instance: instance.clone(), at })
+    })
 }
 
 /// All projections of one run, kept in memory.

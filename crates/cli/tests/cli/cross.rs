@@ -246,3 +246,38 @@ fn a_run_that_is_stuck_tells_those_who_want_to_know() {
     assert_eq!(up.ask("POST", &format!("/api/v1/runs/{run}/resolve"), Some(&said)).status, 202);
     up.wait_for_state(&run, "success");
 }
+
+#[test]
+fn a_date_that_a_person_asked_for_gets_no_second_run_from_the_schedule() {
+    let dag = |name: &str| {
+        format!(
+            "dag: {name}\nconnection: db\nschedule: \"@once\"\nstart_date: 2025-05-01\ntasks:\n  \
+             work: {{sql: \"INSERT INTO effect VALUES ('{name}')\"}}\n  rest: {{sql: \"SELECT 1\"}}\n"
+        )
+    };
+    let project = Project::new(&[("dags/whole.yaml", &dag("whole")), ("dags/part.yaml", &dag("part"))]);
+    project.sql("CREATE TABLE effect (what text)");
+    for dag in ["whole", "part"] {
+        let paused = project.backstop(&["dags", "pause", dag, "--reason", "a test"]);
+        assert_eq!(paused.code, Some(0), "{}", paused.stderr);
+    }
+    let up = Up::of(&project);
+    let date = json!("2025-05-01T00:00:00Z");
+    let asked = up.trigger("whole", json!({ "logical_date": date }));
+    let partly = up.trigger("part", json!({ "logical_date": date, "tasks": ["work"] }));
+    for dag in ["whole", "part"] {
+        let answer = up.ask("PATCH", &format!("/api/v1/dags/{dag}"), Some(&json!({ "paused": false, "why": "a test" })));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        wait("the schedule to be through", || up.get(&format!("/api/v1/dags/{dag}"))["next_run_at"].is_null());
+    }
+    let made =
+        |dag: &str| -> Vec<String> { runs(&up, dag).iter().map(|run| run["run_type"].as_str().unwrap().to_owned()).collect() };
+    assert_eq!((made("whole"), made("part")), (vec!["manual".to_owned()], vec!["scheduled".to_owned(), "manual".to_owned()]));
+    for run in [asked, partly, runs(&up, "part")[0]["run_id"].as_str().unwrap().to_owned()] {
+        up.wait_for_state(&run, "success");
+    }
+    assert_eq!((count(&project, "whole"), count(&project, "part")), (1, 2));
+    // And the other way round.
+    let refused = up.ask("POST", "/api/v1/dags/part/runs", Some(&json!({ "logical_date": date })));
+    assert_eq!(refused.status, 409, "{}", refused.body);
+}

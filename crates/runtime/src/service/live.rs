@@ -10,7 +10,7 @@ use backstop_store::Recorded;
 use jiff::Timestamp;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 /// Events that can be asked for again.
 pub const REMEMBERED_MAX: usize = 10_000;
@@ -104,6 +104,8 @@ pub struct Live {
     /// By DAG, where somebody waits for its runs.
     changes: Mutex<HashMap<DagId, watch::Sender<u64>>>,
     measures: Measures,
+    /// Told when a run of this process updated an asset.
+    assets: Notify,
     sender: broadcast::Sender<Arc<LiveEvent>>,
 }
 
@@ -115,6 +117,7 @@ impl Default for Live {
             totals: Mutex::default(),
             changes: Mutex::default(),
             measures: Measures::default(),
+            assets: Notify::new(),
             sender: broadcast::channel(READER_MAX).0,
         }
     }
@@ -156,6 +159,11 @@ impl Live {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.retain(|_, sender| sender.receiver_count() > 0);
         changes.entry(dag.clone()).or_insert_with(|| watch::channel(0).0).subscribe()
+    }
+
+    /// Resolves once a run of this process has updated an asset, also before this was called. One may wait at a time.
+    pub(crate) async fn assets_updated(&self) {
+        self.assets.notified().await;
     }
 
     fn note_change(&self, dag: &DagId) {
@@ -232,6 +240,9 @@ impl Watcher for LiveWatcher {
             |event: &Event| matches!(event, Event::RunCreated(_) | Event::RunSucceeded | Event::RunFailed | Event::RunCancelled);
         if events.iter().any(|recorded| is_about_the_run(&recorded.event)) {
             self.live.note_change(&self.dag);
+        }
+        if events.iter().any(|recorded| matches!(recorded.event, Event::AssetsUpdated { .. })) {
+            self.live.assets.notify_one();
         }
         self.live.tell(events.iter().map(|recorded| {
             (recorded.at, What::Run { run: self.run.clone(), dag: self.dag.clone(), recorded: recorded.clone() })

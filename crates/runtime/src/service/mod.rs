@@ -6,6 +6,7 @@
 //!
 //! It must not know HTTP, nor who its users are: who asks is a name that comes with each request.
 
+mod assets;
 pub mod backfill;
 pub mod catalog;
 mod connections;
@@ -182,6 +183,8 @@ pub struct Service {
     kept: Mutex<HashSet<String>>,
     /// Held while it is found out whether a date has a run, and that run is made.
     dates: tokio::sync::Mutex<()>,
+    /// Held while what is kept of a DAG is changed: two who each know one part of it would write over the other's.
+    keeping: tokio::sync::Mutex<()>,
     /// Backfills that are not over.
     fillings: Mutex<backfill::Fillings>,
     /// Held while a backfill is changed, durably.
@@ -232,6 +235,7 @@ impl Service {
             desk: Mutex::new(Desk::new(kept)),
             kept: Mutex::default(),
             dates: tokio::sync::Mutex::default(),
+            keeping: tokio::sync::Mutex::default(),
             fillings: Mutex::new(fillings),
             filling: tokio::sync::Mutex::default(),
             fill_up: Notify::new(),
@@ -243,6 +247,7 @@ impl Service {
             _hold: hold,
         });
         service.size_pools();
+        service.begin_with_assets().await?;
         service.find_left_behind().await?;
         Ok(service)
     }

@@ -4,15 +4,14 @@
 //! died before it could note that it had, or by two. What is kept is how far each DAG is planned (its cursor). A DAG with as many runs as
 //! it may have is planned no further, so that a million missed ticks cost what goes on, not a million runs.
 
-use super::backfill::newest_about;
-use super::steer::Kept;
+use super::assets::AssetPlan;
+use super::backfill::runs_about;
 use super::{DagEntry, Error, Service};
 use crate::run::Request;
-use backstop_core::event::RunType;
+use backstop_core::event::{RunHeader, RunType};
 use backstop_core::timetable::Tick;
 use backstop_core::{DagId, RunId};
 use backstop_project::params;
-use backstop_store::Entry;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use std::time::Duration;
 /// The longest sleep. The machine may have been suspended, or its clock set: no sleep notices that.
 const SLEEP_MAX: Duration = Duration::from_secs(2);
 /// Until a tick that could not be planned is tried again.
-const AGAIN_AFTER: Duration = Duration::from_secs(5);
+pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// What ids of scheduled runs are made from.
 const NAMESPACE: uuid::Uuid = uuid::Uuid::from_u128(0x6261_636b_7374_6f70_7363_6865_6475_6c65);
 
@@ -37,6 +36,7 @@ pub(super) struct Replan {
 struct Plan {
     /// By DAG; one without is not planned.
     due: BTreeMap<DagId, Timestamp>,
+    assets: AssetPlan,
 }
 
 impl Service {
@@ -46,15 +46,18 @@ impl Service {
         let mut stopping = self.stopping.subscribe();
         self.desk().replan.all = true;
         self.plan_anew(&mut plan);
+        self.plan_by_assets(&mut plan.assets).await;
         loop {
             let now = self.clock.now();
             let wait = plan.due.values().min().map_or(SLEEP_MAX, |at| crate::clock::until(now, *at).min(SLEEP_MAX));
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.replan.notified() => self.plan_anew(&mut plan),
+                () = self.live.assets_updated() => {}
                 () = tokio::time::sleep(wait) => {}
             }
             self.plan_what_is_due(&mut plan).await;
+            self.plan_by_assets(&mut plan.assets).await;
         }
     }
 
@@ -65,7 +68,9 @@ impl Service {
         let changed = std::mem::take(&mut self.desk().replan);
         if changed.all {
             plan.due.clear();
+            plan.assets.look_at_all();
         }
+        plan.assets.look_at(changed.dags.iter().cloned());
         let dags = catalog.dags().iter().filter(|(dag, _)| changed.all || changed.dags.contains(*dag));
         for (dag, entry) in dags {
             match self.next_tick_of(entry, now) {
@@ -78,12 +83,11 @@ impl Service {
     /// The next tick of a DAG that may be planned now.
     fn next_tick_of(&self, entry: &DagEntry, now: Timestamp) -> Option<Tick> {
         let timetable = entry.definition.timetable.as_ref()?;
-        let desk = self.desk();
-        let dag = entry.definition.dag.id();
-        if desk.paused.contains(dag) || desk.runs_of(dag) >= entry.definition.max_active_runs as usize {
+        if !self.may_be_made(entry) {
             return None;
         }
-        timetable.next(desk.cursors.get(dag).copied(), now)
+        let cursor = self.desk().cursors.get(entry.definition.dag.id()).copied();
+        timetable.next(cursor, now)
     }
 
     /// When a DAG runs next by itself; `None` when it does not. Of a paused DAG: what would be next.
@@ -121,11 +125,24 @@ impl Service {
                 }
             }
         }
-        if !moved.is_empty() {
-            let entries = moved.iter().map(|dag| self.kept_entry(dag)).collect();
-            // A cursor that is not kept is found behind: the tick is planned again, and makes the run that is there.
-            let _ = self.store.put(entries, None).await;
+        self.keep_cursors(&moved).await;
+    }
+
+    /// Keeps how far DAGs are planned. A cursor that is not kept is found behind: what was planned is planned again, and makes the run
+    /// that is there.
+    pub(super) async fn keep_cursors(&self, dags: &[DagId]) {
+        if dags.is_empty() {
+            return;
         }
+        let _one_at_a_time = self.keeping.lock().await;
+        let entries = dags.iter().map(|dag| self.desk().kept(dag).entry(dag)).collect();
+        let _ = self.store.put(entries, None).await;
+    }
+
+    /// Whether nothing keeps runs of a DAG from being made.
+    pub(super) fn may_be_made(&self, entry: &DagEntry) -> bool {
+        let (desk, dag) = (self.desk(), entry.definition.dag.id());
+        !desk.paused.contains(dag) && desk.runs_of(dag) < entry.definition.max_active_runs as usize
     }
 
     async fn make_scheduled(&self, entry: &DagEntry, tick: &Tick) -> Result<(), Error> {
@@ -144,10 +161,10 @@ impl Service {
             cause: None,
             asked_by: None,
         };
-        // A backfill may have come to this date before, with catchup or over the latest of them.
+        // A person or a backfill may have come to this date before.
         let _one_at_a_time = self.dates.lock().await;
-        let newest = newest_about(&*self.store, &dag, tick.logical_date).await?;
-        if newest.is_none_or(|row| row.header.run_type != RunType::Backfill) {
+        let about = runs_about(&*self.store, &dag, tick.logical_date).await?;
+        if !about.iter().any(|row| stands_for_its_date(&row.header)) {
             let made = self.make(entry, request).await?;
             if made.is_new {
                 self.live.measures().schedule_lag.observe_between(tick.run_after, self.clock.now());
@@ -157,16 +174,15 @@ impl Service {
         Ok(())
     }
 
-    /// What is kept of a DAG beside its file.
-    pub(super) fn kept_entry(&self, dag: &DagId) -> Entry {
-        let desk = self.desk();
-        Kept { paused: desk.paused.contains(dag), cursor: desk.cursors.get(dag).copied() }.entry(dag)
-    }
-
     /// Why the ticks of a DAG cannot be planned, where they cannot.
     pub fn unplanned(&self, dag: &DagId) -> Option<String> {
         self.desk().unplanned.get(dag).cloned()
     }
+}
+
+/// Whether a run is what a tick of its date would make: all of the DAG, and not as a part of something else.
+fn stands_for_its_date(header: &RunHeader) -> bool {
+    header.only_tasks.is_empty() && header.cause.is_none()
 }
 
 fn run_id(dag: &DagId, tick: &Tick) -> RunId {

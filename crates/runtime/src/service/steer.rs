@@ -285,7 +285,8 @@ impl Service {
     /// No such DAG; the store.
     pub async fn pause(&self, dag: &str, pause: bool, who: &Who) -> Result<(), Error> {
         let id = self.dag(dag)?.definition.dag.id().clone();
-        let entry = Kept { paused: pause, cursor: self.desk().cursors.get(&id).copied() }.entry(&id);
+        let _one_at_a_time = self.keeping.lock().await;
+        let entry = Kept { paused: pause, ..self.desk().kept(&id) }.entry(&id);
         self.store.put(vec![entry], Some(self.acted(who, paused(&id, pause)))).await?;
         let mut desk = self.desk();
         if pause {
@@ -329,6 +330,8 @@ pub(super) struct Kept {
     pub(super) paused: bool,
     /// The time of the last tick that was planned.
     pub(super) cursor: Option<Timestamp>,
+    /// The last update of an asset that its runs stand for, where it waits for assets.
+    pub(super) assets: Option<u64>,
 }
 
 impl Kept {

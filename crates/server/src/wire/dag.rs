@@ -32,7 +32,9 @@ pub(crate) struct Dag {
     /// Which data that run is about.
     #[schema(required)]
     next_logical_date: Option<Timestamp>,
-    /// Why its runs cannot be made, where they cannot.
+    /// Assets that must still be updated before it runs by them; empty when it waits for none.
+    missing_assets: Vec<String>,
+    /// Why its runs are not made, where there is more to it than the time.
     #[schema(required)]
     not_scheduled_because: Option<String>,
     /// Runs of it that may go on at once.
@@ -51,6 +53,9 @@ impl Dag {
     pub(crate) fn new(service: &Service, entry: &DagEntry, paused: bool) -> Self {
         let definition = &entry.definition;
         let next = service.next_tick(entry);
+        let missing_assets = service.missing_assets(definition.dag.id());
+        let waits = || format!("not updated since its last such run: {}", missing_assets.join(", "));
+        let waits = (next.is_none() && !missing_assets.is_empty()).then(waits);
         Self {
             dag: definition.dag.id().to_string(),
             description: definition.description.clone(),
@@ -61,7 +66,8 @@ impl Dag {
             timezone: definition.timezone.clone(),
             next_run_at: next.as_ref().map(|tick| tick.run_after),
             next_logical_date: next.as_ref().map(|tick| tick.logical_date),
-            not_scheduled_because: service.unplanned(definition.dag.id()),
+            not_scheduled_because: service.unplanned(definition.dag.id()).or(waits),
+            missing_assets,
             max_active_runs: definition.max_active_runs,
             paused,
             stale: entry.is_stale,

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests, though a feature and not cfg(test) may build them")]
 
+mod assets;
 mod lists;
 mod log;
 mod prune;
@@ -11,6 +12,7 @@ mod rows;
 mod samples;
 pub mod script;
 
+pub use assets::*;
 pub use lists::*;
 pub use log::*;
 pub use prune::*;
@@ -48,7 +50,9 @@ macro_rules! conformance_suite {
             instances_are_listed_over_runs, a_list_of_instances_ends_though_nothing_is_found, a_grid_folds_instances_by_task,
             a_large_run_does_not_crowd_a_grid, durations_are_of_what_went_well,
             old_runs_may_go, removed_runs_are_gone, versions_are_listed_by_their_use,
-            samples_are_kept_and_replaced, past_statements_are_of_runs_that_are_over
+            samples_are_kept_and_replaced, past_statements_are_of_runs_that_are_over,
+            updates_of_assets_are_in_one_order, updates_are_found_by_asset,
+            updates_go_with_their_runs_but_for_the_newest
         );
     };
     ($subject:expr; $($promise:ident),+) => {

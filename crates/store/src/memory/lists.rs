@@ -156,6 +156,7 @@ impl Kept {
         let gone: Vec<RunId> = wanted.into_iter().filter(|run| may_go(self, run)).collect();
         self.runs.retain(|run| !gone.contains(&run.header.run_id));
         self.places = self.runs.iter().enumerate().map(|(place, run)| (run.header.run_id.clone(), place)).collect();
+        self.remove_asset_updates();
         gone
     }
 }

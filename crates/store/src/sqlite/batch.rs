@@ -1,9 +1,11 @@
 //! One transaction of the writer: the appends of many runs, and their projections, each touched row written once.
 
+use super::reader::Reader;
 use super::{Options, Place, fault};
 use crate::log::{from_microsecond, to_microsecond};
 use crate::projection::{self, EventStatements, NO_STATE, Patch, RunFold};
 use crate::{Act, Append, AppendError, Entry, Error, ErrorKind, Recorded, SampleRow, Version, stored};
+use backstop_core::event::AssetUpdate;
 use backstop_core::state::RunPhase;
 use backstop_core::{Event, InstanceId, RunId};
 use jiff::Timestamp;
@@ -78,6 +80,9 @@ impl<'w> Batch<'w> {
             insert.execute(params![id, to_column(seq), at.as_microsecond(), body]).map_err(|cause| self.broken(cause))?;
             start = end;
             self.project(id, seq, at, event)?;
+            for update in projection::asset_updates(&append.run, at, event) {
+                self.insert_asset_update(id, seq, &update)?;
+            }
         }
         self.events += append.events.len();
         if let Some(head) = self.heads.get_mut(&append.run) {
@@ -211,6 +216,8 @@ impl<'w> Batch<'w> {
             fold.apply(*at, event);
             self.project(id, *seq, *at, event)?;
         }
+        let reader = Reader { connection: self.connection, place: self.place };
+        self.mend_asset_updates(&reader, run, id, events)?;
         self.heads.insert(run.clone(), Head { id, version: events.len() as u64, epoch, fold, is_changed: true });
         self.write_runs()?;
         self.write_instances()
@@ -340,6 +347,15 @@ impl<'w> Batch<'w> {
                 .map_err(|cause| self.broken(cause))?;
         }
         Ok(())
+    }
+
+    pub(super) fn insert_asset_update(&self, run: i64, event: u64, update: &AssetUpdate) -> Result<(), Error> {
+        let sql =
+            "INSERT INTO asset_updates (asset, run, event, run_id, task, map_index, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let AssetUpdate { asset, run: run_id, instance, at } = update;
+        let (task, map) = (instance.task.as_str(), map_column(instance));
+        let row = params![&**asset, run, to_column(event), run_id.as_str(), task, map, at.as_microsecond()];
+        self.prepare(sql)?.execute(row).map(drop).map_err(|cause| self.broken(cause))
     }
 
     fn write_runs(&self) -> Result<(), Error> {

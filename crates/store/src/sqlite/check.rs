@@ -2,6 +2,7 @@
 //!
 //! It reads with a connection of its own, a run at a time, so that a service that goes on is neither held up nor seen half-way.
 
+use super::assets::asset_difference;
 use super::batch::Batch;
 use super::reader::{Reader, instance_row};
 use super::{Options, Place, fault, open};
@@ -197,6 +198,9 @@ fn compare(reader: &Reader<'_>, id: i64, checked: &mut Checked) -> Result<(), Er
     if let Some(what) = statement_difference(&statements, &folded.statements) {
         checked.add(run, Remedy::Rebuild, what);
     }
+    if let Some(what) = asset_difference(reader, &kept.run, id, &events)? {
+        checked.add(run, Remedy::Rebuild, what);
+    }
     Ok(())
 }
 
@@ -278,7 +282,7 @@ fn statement_difference(shown: &[StatementRow], log: &[StatementRow]) -> Option<
 
 /// Rows of runs that are not there. Those of runs that are being removed are on their way out.
 fn check_orphans(reader: &Reader<'_>, checked: &mut Checked) {
-    for table in ["events", "instances", "statements", "samples"] {
+    for table in ["events", "instances", "statements", "samples", "asset_updates"] {
         // From run to run by the key, so that the rows of one are not all read.
         let sql = format!(
             "WITH RECURSIVE of (run) AS (SELECT min(run) FROM {table} UNION ALL \

@@ -16,12 +16,12 @@ pub(super) struct Query {
 }
 
 impl Query {
-    fn new(sql: impl Into<String>) -> Self {
+    pub(super) fn new(sql: impl Into<String>) -> Self {
         Self { sql: sql.into(), values: Vec::new() }
     }
 
     /// Adds a piece with one `?`, and its value.
-    fn and(&mut self, sql: &str, value: impl Into<Value>) {
+    pub(super) fn and(&mut self, sql: &str, value: impl Into<Value>) {
         self.sql.push_str(sql);
         self.values.push(value.into());
     }

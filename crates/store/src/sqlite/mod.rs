@@ -8,6 +8,7 @@
 //! Several processes may use one file at once. Each transaction takes the write lock first and reads the versions and epochs it checks
 //! within it. The file must be on a local disk: WAL needs shared memory and working locks.
 
+mod assets;
 pub mod backup;
 mod batch;
 pub mod check;
@@ -24,8 +25,9 @@ pub(crate) use batch::{check_place, check_shape};
 use crate::lock::{FileIdentity, RunLock, RunLocks};
 use crate::reply::Reply;
 use crate::{
-    Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage, InstanceRow,
-    PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunRow, SampleRow, StatementRow, Store, Version, VersionUse,
+    Act, ActRow, Append, AppendError, AssetFilter, AssetRow, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter,
+    InstancePage, InstanceRow, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunRow, SampleRow, StatementRow,
+    Store, Version, VersionUse,
 };
 use async_trait::async_trait;
 use backstop_core::{DagId, InstanceId, RunId, TaskId};
@@ -277,6 +279,19 @@ impl Store for SqliteStore {
     async fn durations(&self, dag: &DagId, task: &TaskId, limit: u32) -> Result<Vec<Duration>, Error> {
         let (dag, task) = (dag.clone(), task.clone());
         self.readers.read(move |reader| reader.durations(&dag, &task, limit)).await
+    }
+
+    async fn last_asset_update(&self) -> Result<u64, Error> {
+        self.readers.read(|reader| reader.last_asset_update()).await
+    }
+
+    async fn asset_updates(&self, after: u64, limit: u32) -> Result<Vec<AssetRow>, Error> {
+        self.readers.read(move |reader| reader.asset_updates(after, limit)).await
+    }
+
+    async fn updates_of(&self, filter: &AssetFilter) -> Result<Vec<AssetRow>, Error> {
+        let filter = filter.clone();
+        self.readers.read(move |reader| reader.updates_of(&filter)).await
     }
 
     async fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error> {

@@ -114,6 +114,7 @@ impl Batch<'_> {
                 let gone = self.prepare(&sql)?.execute(params![run, left]).map_err(|cause| self.broken(cause))?;
                 left = left.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
             }
+            left = left.saturating_sub(self.sweep_asset_updates(run, left)?);
             if left > 0 {
                 self.prepare("DELETE FROM removals WHERE run = ?1")?.execute([run]).map_err(|cause| self.broken(cause))?;
             }

@@ -5,9 +5,9 @@ use super::world::World;
 use async_trait::async_trait;
 use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use backstop_store::{
-    Act, ActRow, Append, AppendError, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter, InstancePage, InstanceRow,
-    MemoryStore, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow, SampleRow, StatementRow, Store,
-    Version, VersionUse,
+    Act, ActRow, Append, AppendError, AssetFilter, AssetRow, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter,
+    InstancePage, InstanceRow, MemoryStore, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow,
+    SampleRow, StatementRow, Store, Version, VersionUse,
 };
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -108,6 +108,18 @@ impl Store for Disk {
 
     async fn durations(&self, dag: &DagId, task: &TaskId, limit: u32) -> Result<Vec<Duration>, Error> {
         self.kept.durations(dag, task, limit).await
+    }
+
+    async fn last_asset_update(&self) -> Result<u64, Error> {
+        self.kept.last_asset_update().await
+    }
+
+    async fn asset_updates(&self, after: u64, limit: u32) -> Result<Vec<AssetRow>, Error> {
+        self.kept.asset_updates(after, limit).await
+    }
+
+    async fn updates_of(&self, filter: &AssetFilter) -> Result<Vec<AssetRow>, Error> {
+        self.kept.updates_of(filter).await
     }
 
     async fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error> {

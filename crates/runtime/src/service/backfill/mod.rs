@@ -98,6 +98,11 @@ pub(super) async fn unfinished(store: &dyn Store) -> Result<Fillings, Error> {
 
 /// The newest run of a DAG about a date that is no dry run.
 pub(super) async fn newest_about(store: &dyn Store, dag: &DagId, date: Timestamp) -> Result<Option<RunRow>, Error> {
+    Ok(runs_about(store, dag, date).await?.into_iter().next())
+}
+
+/// The runs of a DAG about a date that are no dry runs, newest first; so many that what is sought is among them.
+pub(super) async fn runs_about(store: &dyn Store, dag: &DagId, date: Timestamp) -> Result<Vec<RunRow>, Error> {
     let dates = Some(date);
     let filter = backstop_store::RunFilter {
         dag: Some(dag.clone()),
@@ -106,7 +111,9 @@ pub(super) async fn newest_about(store: &dyn Store, dag: &DagId, date: Timestamp
         limit: RUNS_OF_A_DATE_MAX,
         ..backstop_store::RunFilter::default()
     };
-    Ok(store.runs(&filter).await?.into_iter().find(|row| row.header.logical_date == Some(date) && !row.header.dry_run))
+    let mut rows = store.runs(&filter).await?;
+    rows.retain(|row| row.header.logical_date == Some(date) && !row.header.dry_run);
+    Ok(rows)
 }
 
 /// What a backfill would do, from behind a date; nothing is kept, and nobody needs to drive.

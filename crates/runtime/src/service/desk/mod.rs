@@ -83,6 +83,10 @@ pub(super) struct Desk {
     pub(super) paused: BTreeSet<DagId>,
     /// How far each DAG is planned: the time of its last tick.
     pub(super) cursors: BTreeMap<DagId, Timestamp>,
+    /// Of each DAG that waits for assets: up to which update its runs stand for.
+    pub(super) asset_cursors: BTreeMap<DagId, u64>,
+    /// The assets that must still be updated before a DAG runs by them.
+    pub(super) missing_assets: BTreeMap<DagId, Vec<String>>,
     /// Why the ticks of a DAG cannot be planned.
     pub(super) unplanned: BTreeMap<DagId, String>,
     pub(super) replan: Replan,
@@ -101,6 +105,8 @@ impl Desk {
     pub(super) fn new(kept: BTreeMap<DagId, Kept>) -> Self {
         Self {
             paused: kept.iter().filter(|(_, kept)| kept.paused).map(|(dag, _)| dag.clone()).collect(),
+            asset_cursors: kept.iter().filter_map(|(dag, kept)| Some((dag.clone(), kept.assets?))).collect(),
+            missing_assets: BTreeMap::new(),
             cursors: kept.into_iter().filter_map(|(dag, kept)| Some((dag, kept.cursor?))).collect(),
             unplanned: BTreeMap::new(),
             replan: Replan::default(),
@@ -111,6 +117,15 @@ impl Desk {
             hindered: BTreeMap::new(),
             stuck: BTreeMap::new(),
             urgent: Vec::new(),
+        }
+    }
+
+    /// What is kept of a DAG beside its file.
+    pub(super) fn kept(&self, dag: &DagId) -> Kept {
+        Kept {
+            paused: self.paused.contains(dag),
+            cursor: self.cursors.get(dag).copied(),
+            assets: self.asset_cursors.get(dag).copied(),
         }
     }
 

@@ -94,7 +94,7 @@ fn a_newer_schema_is_too_new() {
     other.execute("INSERT INTO refinery_schema_history VALUES (99, 'later', '2030-01-01T00:00:00Z', '1')", []).unwrap();
     drop(other);
     insta::assert_snapshot!(shown(&open_error(&path), folder.path()), @r"
-    TooNew: open the store [FOLDER]/store.db: its schema is 99, and this Backstop knows schemas up to 6
+    TooNew: open the store [FOLDER]/store.db: its schema is 99, and this Backstop knows schemas up to 7
     hint: a newer Backstop wrote it: use that one, or name another store with --store
     ");
     assert_eq!(SqliteStore::open_read_only(&path).err().unwrap().kind, ErrorKind::TooNew);
@@ -133,7 +133,7 @@ async fn pending_callbacks_of_an_older_store_are_counted() {
     ];
     store_of_schema_1(&path, &runs);
     insta::assert_snapshot!(shown(&SqliteStore::open_read_only(&path).err().unwrap(), folder.path()), @r"
-    Open: open the store [FOLDER]/store.db: its schema is 1, and reading wants 6
+    Open: open the store [FOLDER]/store.db: its schema is 1, and reading wants 7
     hint: run any `backstop` command that writes, once: it brings the store up to date
     ");
     let store = open_in(&folder);
@@ -165,6 +165,29 @@ async fn dates_and_versions_of_an_older_store_are_read_from_its_log() {
     let expected = dates.map(|date| Some(date.parse::<jiff::Timestamp>().unwrap().as_microsecond()));
     assert_eq!(found.iter().map(|(date, _)| *date).collect::<Vec<_>>(), [&expected[..], &[None, None]].concat());
     assert!(found[..5].iter().all(|(_, version)| version.is_some()) && found[5].1.is_none(), "{found:?}");
+}
+
+#[tokio::test]
+async fn updates_of_assets_of_an_older_store_are_read_from_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let created = include_str!("../../../golden/v1/run_created.minimal.json").trim();
+    let updated = include_str!("../../../golden/v3/assets_updated.json").trim();
+    let mapped = include_str!("../../../golden/v3/assets_updated.mapped.json").trim();
+    // An asset, or anything else, may have the name of an event; and a body may be damaged.
+    let other = updated.replace("assets_updated", "operator_acted").replace("sales", r#"\"assets_updated\""#);
+    store_of_schema_1(&path, &[&[created, updated, &other], &[created, r#"{"assets_updated""#, mapped]]);
+    let store = open_in(&folder);
+    let found = store.asset_updates(0, 10).await.unwrap();
+    let found: Vec<String> = found
+        .iter()
+        .map(|row| format!("{} {} of {} by {}", row.seq, row.update.asset, row.update.run, row.update.instance))
+        .collect();
+    insta::assert_snapshot!(found.join("\n"), @r"
+    1 sales of r1 by load
+    2 s3://é of r1 by load
+    3 sales of r2 by b[1]
+    ");
 }
 
 /// Resuming asks for them at every start, in stores with years of runs.

@@ -98,6 +98,46 @@ async fn statements_are_compared_too() {
     }
 }
 
+/// An update that is there counts once, and keeps its number through a repair; one that was lost gets a new one.
+#[tokio::test]
+async fn updates_of_assets_are_compared_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_in(&folder);
+    let updated = |assets: &[&str]| Event::AssetsUpdated {
+        instance: script::mapped("a", 2),
+        try_number: 1,
+        assets: assets.iter().map(|asset| (*asset).into()).collect(),
+    };
+    make_run(&store, &run(), "d", vec![run_started(), updated(&["sales", "rates"]), updated(&["sales"])]).await;
+    let path = store.path().to_owned();
+    drop(store);
+    assert_eq!(found(&path), []);
+    let cases = [
+        (
+            "DELETE FROM asset_updates WHERE seq = 2",
+            "lists do not have an update of asset `rates` by a[2], of which its log tells",
+            [1, 3, 4],
+        ),
+        ("UPDATE asset_updates SET at = 5 WHERE seq = 3", "lists do not have an update of asset `sales` by a[2]", [1, 4, 5]),
+        (
+            "INSERT INTO asset_updates SELECT 99, asset, run, event, run_id, task, map_index, at FROM asset_updates WHERE seq = 1",
+            "lists have an update of asset `sales` by a[2], of which its log does not tell",
+            [1, 4, 5],
+        ),
+    ];
+    for (sql, expected, numbers) in cases {
+        damage(&path, sql);
+        let told = found(&path);
+        assert!(told.len() == 1 && told[0].1.contains(expected) && told[0].2 == Remedy::Rebuild, "{sql}: {told:?}");
+        assert_eq!(repair(&path, &[run()]).unwrap(), 1);
+        assert_eq!(found(&path), [], "{sql}");
+        let kept = open_in(&folder).asset_updates(0, 10).await.unwrap();
+        assert_eq!(kept.iter().map(|row| row.seq).collect::<Vec<_>>(), numbers, "{sql}");
+    }
+    damage(&path, "UPDATE asset_updates SET run = 77 WHERE seq = 1");
+    assert!(found(&path).iter().any(|(_, what, _)| what.contains("the table of asset_updates has rows of run number 77")));
+}
+
 #[tokio::test]
 async fn a_broken_log_is_told_and_left_alone() {
     let cases = [
