@@ -14,7 +14,7 @@ help:
 	@echo 'make test      install and start the servers the tests need, run every test'
 	@echo 'make lint      format, clippy, dependency rules, documentation'
 	@echo 'make bench     measure against psql and pgbench'
-	@echo 'make simulate  the long simulator run (BACKSTOP_SEEDS=100000)'
+	@echo 'make simulate  the long simulator run: single runs and whole services (BACKSTOP_SEEDS=100000)'
 	@echo 'make kill      the long kill -9 run (BACKSTOP_KILLS=500)'
 	@echo 'make fuzz-api  thousands of questions to the API, held against its OpenAPI document'
 	@echo 'make openapi   write docs/openapi.json anew'

@@ -1,6 +1,7 @@
 //! Thousands of seeded runs through faults and crashes: see `backstop_testkit::simulator`.
 //!
-//! `BACKSTOP_SEEDS` says how many (3,000 by default), `BACKSTOP_FIRST_SEED` where to begin.
+//! `BACKSTOP_SEEDS` says how many (3,000 by default), `BACKSTOP_FIRST_SEED` where to begin, `BACKSTOP_SERVICE_SEEDS` how many of them are
+//! whole services (by default one for every ten).
 
 use backstop_testkit::simulator::{Broken, Simulation, run_seed};
 
@@ -150,5 +151,104 @@ mod found {
     #[test]
     fn a_segment_that_lost_its_closing_marker_is_known_by_the_one_behind_it() {
         check(&[46_834, 89_722, 94_727]);
+    }
+}
+
+/// Whole services, see `backstop_testkit::simulator::service`.
+mod service {
+    use super::{OTHERS_TOLD, number};
+    use backstop_testkit::simulator::service::{Outcome, run, run_seed};
+
+    /// A service costs some forty times what a run does.
+    const RUNS_PER_SERVICE: u64 = 10;
+
+    /// What seeds that ended well came to, together.
+    #[derive(Debug, Default)]
+    struct Sums {
+        seeds: u64,
+        runs: usize,
+        processes: u64,
+        operations: u64,
+        requests: u64,
+        events: usize,
+        hours: f64,
+    }
+
+    impl Sums {
+        fn add(&mut self, outcome: &Outcome) {
+            self.seeds += 1;
+            self.runs += outcome.runs;
+            self.processes += u64::from(outcome.processes);
+            self.operations += outcome.operations;
+            self.requests += outcome.requests;
+            self.events += outcome.log.len();
+            self.hours += outcome.elapsed_ms as f64 / 3_600_000.0;
+        }
+    }
+
+    fn services() -> u64 {
+        match std::env::var("BACKSTOP_SERVICE_SEEDS") {
+            Ok(_) => number("BACKSTOP_SERVICE_SEEDS", 0),
+            Err(_) => number("BACKSTOP_SEEDS", 3_000).div_ceil(RUNS_PER_SERVICE),
+        }
+    }
+
+    #[test]
+    fn every_service_keeps_the_invariants() {
+        let first = number("BACKSTOP_FIRST_SEED", 0);
+        let mut violations = Vec::new();
+        let mut sums = Sums::default();
+        for seed in first..first + services() {
+            match run_seed(seed) {
+                Ok(outcome) => sums.add(&outcome),
+                Err(violation) => violations.push(violation),
+            }
+        }
+        println!("{sums:?}");
+        let Some(violation) = violations.first() else { return };
+        let others: Vec<String> =
+            violations.iter().skip(1).take(OTHERS_TOLD).map(|other| format!("  seed {}: {}", other.seed, other.what)).collect();
+        panic!(
+            "{violation}\nalso ({} in all):\n{}\nrun it again:\n  BACKSTOP_FIRST_SEED={} BACKSTOP_SERVICE_SEEDS=1 cargo test -p backstop-runtime --test simulation every_service",
+            violations.len(),
+            others.join("\n"),
+            violation.seed
+        );
+    }
+
+    #[test]
+    fn a_service_tells_the_same_story_twice() {
+        for seed in 0..services().div_ceil(20) {
+            let (once, twice) = (run(seed, true), run(seed, true));
+            assert_eq!(once, twice, "seed {seed}");
+        }
+    }
+
+    /// Faults of the service that it found: see `found` above.
+    mod found {
+        use super::run_seed;
+
+        fn check(seeds: &[u64]) {
+            for seed in seeds {
+                if let Err(violation) = run_seed(*seed) {
+                    panic!("{violation}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_schedule_goes_on_behind_a_run_that_was_made_and_resumed_before_it_was_noted() {
+            check(&[68, 97, 139]);
+        }
+
+        #[test]
+        fn a_pause_is_not_overwritten_by_a_schedule_that_moves_on() {
+            check(&[161]);
+        }
+
+        #[test]
+        fn a_service_that_stops_does_not_turn_round_over_a_run_that_is_hindered() {
+            check(&[271]);
+        }
     }
 }

@@ -16,6 +16,7 @@ mod disk;
 mod inspector;
 mod scenario;
 mod server;
+pub mod service;
 mod session;
 mod verdict;
 mod world;

@@ -30,6 +30,11 @@ pub trait Loader: Send + Sync {
 
     /// Something that changes whenever a file changes that the projects are made of, and with no other. Cheap.
     fn fingerprint(&self) -> u64;
+
+    /// How often the files are looked at, at most.
+    fn look_every(&self) -> Duration {
+        LOOK_EVERY
+    }
 }
 
 /// A DAG that can be run.
@@ -186,18 +191,20 @@ impl Catalog {
 /// Looks at the files now and then, and at what people set.
 pub(super) async fn watch(service: Arc<Service>) {
     let mut stopping = service.stopping.subscribe();
-    let mut rest = LOOK_EVERY;
+    let look_every = service.loader.look_every();
+    let mut rest = look_every;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(rest) => {}
+            biased;
             _ = stopping.wait_for(|stopping| *stopping) => return,
+            () = tokio::time::sleep(rest) => {}
         }
         // Another process may have set something. A store that cannot be read now is asked again at the next look.
         let _ = service.refresh().await;
         let service = service.clone();
         // Reading many files takes a while, and nobody shall wait for it.
         let looked = tokio::task::spawn_blocking(move || service.look_at_files()).await;
-        rest = looked.map_or(LOOK_EVERY, |took| (took * REST_PER_LOOK).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY));
+        rest = looked.map_or(look_every, |took| (took * REST_PER_LOOK).min(LOOK_AT_LEAST_EVERY).max(look_every));
     }
 }
 

@@ -45,6 +45,7 @@ impl Service {
             let trouble = outcome.err().map(|error| super::desk::explain(&error));
             self.housekeeping.lock().unwrap_or_else(std::sync::PoisonError::into_inner).trouble = trouble;
             tokio::select! {
+                biased;
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = tokio::time::sleep(ROUND_EVERY) => {}
             }

@@ -51,6 +51,7 @@ impl Service {
             let now = self.clock.now();
             let wait = plan.due.values().min().map_or(SLEEP_MAX, |at| crate::clock::until(now, *at).min(SLEEP_MAX));
             tokio::select! {
+                biased;
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.replan.notified() => self.plan_anew(&mut plan),
                 () = self.live.assets_updated() => {}

@@ -181,13 +181,16 @@ impl Service {
                 self.take_in(created);
                 Ok(Triggered { header, is_new: true })
             }
-            Err(run::Error::Append(AppendError::Conflict { .. })) => match self.store.run(&run).await? {
-                Some(row) if row.header.dag_id == *entry.definition.dag.id() => {
-                    Ok(Triggered { header: row.header, is_new: false })
+            // It is there: as it was made, or (`Fenced`) resumed since then.
+            Err(run::Error::Append(AppendError::Conflict { .. } | AppendError::Fenced { .. })) => {
+                match self.store.run(&run).await? {
+                    Some(row) if row.header.dag_id == *entry.definition.dag.id() => {
+                        Ok(Triggered { header: row.header, is_new: false })
+                    }
+                    Some(row) => Err(Error::Conflict(format!("run {run} is of DAG `{}` already", row.header.dag_id))),
+                    None => Err(Error::Conflict(format!("run {run} could not be made"))),
                 }
-                Some(row) => Err(Error::Conflict(format!("run {run} is of DAG `{}` already", row.header.dag_id))),
-                None => Err(Error::Conflict(format!("run {run} could not be made"))),
-            },
+            }
             Err(run::Error::Store(error) | run::Error::Append(AppendError::Store(error))) => Err(Error::Store(error)),
             Err(error) => Err(error.into()),
         }

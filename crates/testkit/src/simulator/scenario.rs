@@ -22,6 +22,8 @@ use std::time::Duration;
 pub(crate) const REPEATABLE: &str = "lax";
 /// Effects of callbacks begin so.
 pub(crate) const CALL: &str = "call:";
+/// Where several runs have effects, their names stand in front of it.
+pub(crate) const RUN_END: char = '|';
 /// The connections of every scenario, by the name of their server.
 pub(crate) const SERVERS: [&str; 2] = ["a", "b"];
 
@@ -117,8 +119,22 @@ fn template(text: impl Into<Arc<str>>) -> Template {
     Template { text: text.into(), source: source() }
 }
 
+/// How a scenario is told from others on the same servers.
+pub(crate) struct Naming<'a> {
+    /// The DAG.
+    pub(crate) dag: &'a str,
+    /// A template that stands in front of every effect's name.
+    pub(crate) prefix: &'a str,
+    /// The pools of the project; `None`: some of its own.
+    pub(crate) pools: Option<Vec<Pool>>,
+}
+
 impl Scenario {
     pub(crate) fn draw(seed: u64) -> Self {
+        Self::draw_as(seed, &Naming { dag: "simulated", prefix: "", pools: None })
+    }
+
+    pub(crate) fn draw_as(seed: u64, naming: &Naming<'_>) -> Self {
         let mut dice = Dice::for_purpose(seed, 1);
         let count = match dice.below(10) {
             0 => 1,
@@ -129,14 +145,15 @@ impl Scenario {
             Pool { name: "default_pool".into(), slots: dice.chance(30).then(|| dice.between(1, 4) as u32) },
             Pool { name: "second".into(), slots: Some(dice.between(1, 3) as u32) },
         ];
+        let pools = naming.pools.clone().unwrap_or(pools);
         let mut tasks = Vec::new();
         let mut bodies = Vec::new();
         let mut shapes = Vec::new();
         let after = edges(&mut dice, count);
         for place in 0..count {
             let downstream: Vec<usize> = (place + 1..count).filter(|later| after[*later].contains(&place)).collect();
-            let (shape, mut body) = draw_body(&mut dice, place, &downstream);
-            let callbacks = draw_callbacks(&mut dice, Some(&shape.id));
+            let (shape, mut body) = draw_body(&mut dice, naming.prefix, place, &downstream);
+            let callbacks = draw_callbacks(&mut dice, naming.prefix, Some(&shape.id));
             let settings = draw_settings(&mut dice, &shape, &callbacks, !after[place].is_empty(), &pools);
             body.callbacks = callbacks;
             shapes.push(shape);
@@ -154,9 +171,9 @@ impl Scenario {
                 settings,
             })
             .collect();
-        let callbacks = draw_callbacks(&mut dice, None);
+        let callbacks = draw_callbacks(&mut dice, naming.prefix, None);
         let spec = DagSpec {
-            id: "simulated".into(),
+            id: naming.dag.into(),
             tasks,
             groups: Vec::new(),
             pools,
@@ -242,7 +259,7 @@ fn hooks(callbacks: &Callbacks) -> Hooks {
     }
 }
 
-fn draw_body(dice: &mut Dice, place: usize, downstream: &[usize]) -> (Shape, Body) {
+fn draw_body(dice: &mut Dice, prefix: &str, place: usize, downstream: &[usize]) -> (Shape, Body) {
     let server = dice.below(SERVERS.len() as u64) as usize;
     let mut shape = Shape {
         id: format!("t{place}"),
@@ -262,7 +279,7 @@ fn draw_body(dice: &mut Dice, place: usize, downstream: &[usize]) -> (Shape, Bod
             if dice.chance(15) {
                 shape.items = Some(dice.below(4) as u32);
             }
-            Kind::Sql(draw_script(dice, &mut shape))
+            Kind::Sql(draw_script(dice, prefix, &mut shape))
         }
         13..=14 => Kind::Sensor(Sensor {
             look: SensorBy::Sql {
@@ -306,7 +323,7 @@ fn draw_body(dice: &mut Dice, place: usize, downstream: &[usize]) -> (Shape, Bod
 }
 
 /// A script of one to four segments. Its text is such that the planner cuts it into just these.
-fn draw_script(dice: &mut Dice, shape: &mut Shape) -> Sql {
+fn draw_script(dice: &mut Dice, prefix: &str, shape: &mut Shape) -> Sql {
     let count = *dice.pick(&[1, 1, 2, 3, 4]);
     let mut text = String::new();
     let keeps_result = dice.chance(30);
@@ -319,7 +336,7 @@ fn draw_script(dice: &mut Dice, shape: &mut Shape) -> Sql {
             36..=37 => Segment::RolledBack,
             _ => Segment::Broken,
         };
-        let named = |part: u32| format!("{},{{{{ ti.map_index }}}},{number},{part}", shape.id);
+        let named = |part: u32| format!("{prefix}{},{{{{ ti.map_index }}}},{number},{part}", shape.id);
         let value = dice.between(0, 999) as i64;
         let mut inside = String::new();
         match segment {
@@ -365,7 +382,7 @@ fn draw_script(dice: &mut Dice, shape: &mut Shape) -> Sql {
     }
 }
 
-fn draw_callbacks(dice: &mut Dice, task: Option<&str>) -> Callbacks {
+fn draw_callbacks(dice: &mut Dice, prefix: &str, task: Option<&str>) -> Callbacks {
     let mut list = |occasion: &str| -> Vec<Callback> {
         let count = if dice.chance(12) { dice.between(1, 2) } else { 0 };
         (0..count)
@@ -374,7 +391,7 @@ fn draw_callbacks(dice: &mut Dice, task: Option<&str>) -> Callbacks {
                     None => "run,-1,0".to_owned(),
                     Some(task) => format!("{task},{{{{ ti.map_index }}}},{{{{ ti.try_number }}}}"),
                 };
-                let script = template(format!("INSERT INTO effects VALUES ('{CALL}{about},{occasion},{place}');"));
+                let script = template(format!("INSERT INTO effects VALUES ('{prefix}{CALL}{about},{occasion},{place}');"));
                 Callback {
                     name: None,
                     kind: Kind::Sql(Sql {
@@ -434,7 +451,7 @@ fn definition(dag: Dag, bodies: Vec<Body>, callbacks: Callbacks) -> Definition {
     }
 }
 
-fn project(sessions_max: u32) -> Project {
+pub(crate) fn project(sessions_max: u32) -> Project {
     let connection = |name: &str| Connection {
         conn_type: "fake".into(),
         host: None,

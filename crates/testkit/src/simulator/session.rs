@@ -49,7 +49,7 @@ impl Connector for FakeConnector {
         let world = &self.server.world;
         world.operation(|| format!("{}: open", self.server.name));
         sleep(Duration::from_millis(world.below(4))).await;
-        if world.other_fault(40) {
+        if self.server.is_down() || world.other_fault(40) {
             return Err(Error::new(ErrorKind::Unreachable, "connect", "nobody listens"));
         }
         Ok(Box::new(FakeSession {
@@ -514,10 +514,13 @@ impl Session for FakeSession {
         if !self.is_usable {
             return Err(UnitError::RolledBack { place: None, error: lost() });
         }
+        let effect = unit.calls.iter().find_map(|call| call.sql.split(['\'', '"']).nth(1)).unwrap_or_default();
+        let seen = Seen { number: self.server.world.unit_begins(effect), server: self.server.clone() };
         let mut attended = Attended { session: self, is_over: false };
         let ended = attended.session.unit(unit, observer).await;
         attended.is_over = true;
         drop(attended);
+        drop(seen);
         self.server.world.say(|| format!("{}: unit ends: {}", self.server.name, told_end(&ended)));
         ended
     }
@@ -583,6 +586,18 @@ impl Drop for Attended<'_> {
         if !self.is_over {
             self.session.is_usable = false;
         }
+    }
+}
+
+/// Something that a server works on, as long as this is there.
+struct Seen {
+    server: Arc<Server>,
+    number: u64,
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.server.world.unit_ends(self.number);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::scenario::{CALL, Scenario, Shape, call_effect, effect};
 use super::server::Server;
 use backstop_core::dag::Delivery;
-use backstop_core::event::{Event, Evidence, Restart};
+use backstop_core::event::{Afterwards, Event, Evidence, Restart};
 use backstop_core::{InstanceId, InstancePhase, InstanceView, RunState, apply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +20,11 @@ pub(crate) fn check(scenario: &Scenario, servers: &[Arc<Server>], events: &[Even
     if !state.is_finished() {
         return Err(format!("the run is told to have ended and is {}", state.phase().as_str()));
     }
+    compare(servers, &expected(scenario, events, state)?)
+}
+
+/// How often each effect must have been applied, by the log of a run that is over.
+pub(crate) fn expected(scenario: &Scenario, events: &[Event], state: &RunState) -> Result<Allowed, String> {
     unique_commits(events)?;
     acts(scenario, events)?;
     let succeeded = succeeded(events);
@@ -39,7 +44,7 @@ pub(crate) fn check(scenario: &Scenario, servers: &[Arc<Server>], events: &[Even
     if !scenario.dry_run {
         calls(scenario, events, &mut allowed)?;
     }
-    compare(servers, &allowed)
+    Ok(allowed)
 }
 
 /// Instances of which an attempt succeeded since they were last cleared: they did all of their work, whatever a person said later.
@@ -76,18 +81,26 @@ pub(crate) fn before_clears(scenario: &Scenario, events: &[Event]) -> Allowed {
     allowed
 }
 
-/// What is over or done changes by a person alone, and nobody passes a doubt.
+/// What is over or done changes by a person alone, at once or when the attempt that they stopped for it has ended, and nobody passes a doubt.
 fn acts(scenario: &Scenario, events: &[Event]) -> Result<(), String> {
     let mut state = RunState::new(scenario.definition.dag.clone());
     let mut acted = false;
+    let mut last: Option<&Event> = None;
+    // Attempts that are being stopped, so that they are cleared or marked.
+    let mut wished: BTreeSet<&InstanceId> = BTreeSet::new();
     for event in events {
         let changed: &[InstanceId] = match event {
             Event::InstancesCleared { instances, .. } => instances,
             Event::InstanceMarked { instance, .. } => std::slice::from_ref(instance),
             _ => &[],
         };
-        let is_act = !changed.is_empty() || matches!(event, Event::RunReopened | Event::TaskUnexpanded { .. });
-        if is_act && !acted {
+        let was_wished = !changed.is_empty() && changed.iter().all(|instance| wished.remove(instance));
+        if let Event::InstanceCancelRequested { instance, then: Afterwards::Clear(_) | Afterwards::Mark(_), .. } = event {
+            wished.insert(instance);
+        }
+        let is_act = !changed.is_empty()
+            || matches!(event, Event::RunReopened | Event::TaskUnexpanded { .. } | Event::InstanceCancelRequested { .. });
+        if is_act && !acted && !was_wished {
             return Err(format!("{event:?} does not follow an act of a person"));
         }
         if *event == Event::RunReopened && !state.phase().is_terminal() {
@@ -95,11 +108,17 @@ fn acts(scenario: &Scenario, events: &[Event]) -> Result<(), String> {
         }
         for instance in changed {
             let phase = state.instance(instance).map(|view| view.phase);
-            if phase == Some(InstancePhase::InDoubt) || phase == Some(InstancePhase::Running) {
+            // A failure that is not final leaves it to the next event where the instance goes; one that expands had no effect.
+            let has_ended = was_wished
+                && (instance.map_index.is_none()
+                    && scenario.shape(instance.task.as_str()).is_some_and(|shape| shape.items.is_some())
+                    || matches!(last, Some(Event::AttemptFailed { instance: failed, is_final: false, .. }) if failed == instance));
+            if phase == Some(InstancePhase::InDoubt) || phase == Some(InstancePhase::Running) && !has_ended {
                 return Err(format!("`{instance}` is {phase:?}, and {event:?}"));
             }
         }
         acted = is_act || matches!(event, Event::OperatorActed { .. });
+        last = Some(event);
         apply(&mut state, event);
     }
     Ok(())
@@ -190,7 +209,7 @@ fn calls(scenario: &Scenario, events: &[Event], allowed: &mut Allowed) -> Result
     Ok(())
 }
 
-fn compare(servers: &[Arc<Server>], allowed: &Allowed) -> Result<(), String> {
+pub(crate) fn compare(servers: &[Arc<Server>], allowed: &Allowed) -> Result<(), String> {
     for ((server, name), (least, most)) in allowed {
         let count = servers[*server].count(name);
         if count < *least || count > *most {

@@ -4,12 +4,12 @@ use super::Broken;
 use super::dice::Dice;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// More than this in one run is a hang that keeps busy.
-const OPERATIONS_MAX: u64 = 40_000;
+pub(crate) const OPERATIONS_MAX: u64 = 40_000;
 /// Lines of history kept.
 const HISTORY_LINES: usize = 400;
 
@@ -23,7 +23,13 @@ pub(crate) struct World {
     inner: Mutex<Inner>,
     /// Asks the process to die.
     pub(crate) crash: Notify,
+    pub(crate) operations_max: u64,
+    /// What must hold of the statements that are being worked on, by their first effect.
+    pub(crate) sight: OnceLock<Sight>,
 }
+
+/// Says what is wrong with what the databases see at one moment.
+pub(crate) type Sight = Box<dyn Fn(&BTreeMap<u64, String>) -> Result<(), String> + Send + Sync>;
 
 struct Inner {
     /// Virtual time when this process began.
@@ -34,6 +40,9 @@ struct Inner {
     fault_percent: u64,
     faults_left: u32,
     operations: u64,
+    /// The first effect of each unit that is being worked on.
+    units: BTreeMap<u64, String>,
+    units_begun: u64,
     events: u64,
     /// Of this process: the event, or the operation of a database, with which it dies.
     dies_at_event: Option<u64>,
@@ -80,6 +89,8 @@ impl World {
             seed,
             broken,
             crash: Notify::new(),
+            operations_max: OPERATIONS_MAX,
+            sight: OnceLock::new(),
             inner: Mutex::new(Inner {
                 begun: 0,
                 origin: None,
@@ -88,6 +99,8 @@ impl World {
                 fault_percent,
                 faults_left,
                 operations: 0,
+                units: BTreeMap::new(),
+                units_begun: 0,
                 events: 0,
                 dies_at_event: None,
                 dies_at_operation: None,
@@ -146,10 +159,10 @@ impl World {
         let mut inner = self.inner();
         inner.operations += 1;
         let dies = inner.dies_at_operation == Some(inner.operations);
-        let is_endless = inner.operations > OPERATIONS_MAX;
+        let is_endless = inner.operations > self.operations_max;
         drop(inner);
         if is_endless {
-            self.violated(|| format!("the run asked more than {OPERATIONS_MAX} operations of its databases"));
+            self.violated(|| format!("more than {} operations were asked of the databases", self.operations_max));
         }
         if dies {
             self.say(|| "the process dies in an operation of a database".into());
@@ -198,6 +211,29 @@ impl World {
             10 | 11 => Fault::LostOpen { holds_key: dice.chance(60), commits: dice.chance(50), after: later(dice) },
             _ => Fault::Restart,
         })
+    }
+
+    /// No more faults.
+    pub(crate) fn end_faults(&self) {
+        self.inner().faults_left = 0;
+    }
+
+    /// A server begins to work on something that has this effect. Gives its number, for [`Self::unit_ends`].
+    pub(crate) fn unit_begins(&self, effect: &str) -> u64 {
+        let mut inner = self.inner();
+        inner.units_begun += 1;
+        let number = inner.units_begun;
+        inner.units.insert(number, effect.to_owned());
+        let seen = self.sight.get().map_or(Ok(()), |sight| sight(&inner.units));
+        drop(inner);
+        if let Err(what) = seen {
+            self.violated(|| what);
+        }
+        number
+    }
+
+    pub(crate) fn unit_ends(&self, number: u64) {
+        self.inner().units.remove(&number);
     }
 
     /// True when something else than a unit goes wrong: opening a link, a probe, a cancel, a reset, the disk. Units are the interesting

@@ -44,6 +44,7 @@ impl Service {
             }
             let wait = if has_more { Duration::ZERO } else { SLEEP_MAX };
             tokio::select! {
+                biased;
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = self.fill_up.notified() => {}
                 () = tokio::time::sleep(wait) => {}

@@ -334,7 +334,8 @@ impl Service {
                     driven.spawn(async move { service.drive_one(queued, control).await });
                 }
             }
-            let again_at = self.desk().hindered.values().map(|hindered| hindered.again_at).min();
+            // Who stops tries nothing again: a time that has come would wake it for ever.
+            let again_at = self.desk().hindered.values().map(|hindered| hindered.again_at).min().filter(|_| !self.is_stopping());
             let again = async {
                 match again_at {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -342,6 +343,8 @@ impl Service {
                 }
             };
             tokio::select! {
+                // In this order, so that what the simulator does follows from its seed; nothing here is ready for ever.
+                biased;
                 () = self.pump.notified() => {}
                 Some(_) = driven.join_next() => {}
                 () = again => {}

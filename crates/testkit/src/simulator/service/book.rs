@@ -1,0 +1,243 @@
+//! What the service was asked and has answered, and what must hold of it: while it goes on, and at the end.
+
+use super::house::House;
+use crate::simulator::scenario::{RUN_END, Scenario};
+use crate::simulator::server::Server;
+use crate::simulator::verdict::{self, Allowed};
+use backstop_core::event::RunType;
+use backstop_core::{DagId, Event, InstanceId, RunId, RunState};
+use backstop_runtime::service::Service;
+use backstop_store::{MemoryStore, RunFilter, RunRow, Store};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Runs that are read at once.
+const RUNS_MAX: u32 = 100_000;
+
+/// A run that somebody asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) dag: String,
+    /// The service said that it is there.
+    pub(crate) is_answered: bool,
+}
+
+/// It outlives the processes.
+#[derive(Default)]
+pub(crate) struct Book(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    asked: BTreeMap<RunId, Asked>,
+    /// Runs that people steered: the limits on runs do not hold for them.
+    steered: BTreeSet<RunId>,
+    /// What was answered of each DAG; absent while somebody asks for a change, and where nobody knows what became of it.
+    paused: BTreeMap<DagId, bool>,
+    /// Of DAGs that are paused: the runs that were going on at that moment.
+    went_on: BTreeMap<DagId, BTreeSet<RunId>>,
+}
+
+impl Book {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A process begins: it knows what was answered before.
+    pub(crate) fn begin_process(&self, service: &Service) -> Result<(), String> {
+        let mut kept = self.kept();
+        let paused = service.paused();
+        for (dag, expected) in &kept.paused {
+            if paused.contains(dag) != *expected {
+                return Err(format!("DAG `{dag}` was answered to be paused: {expected}; the next process says otherwise"));
+            }
+        }
+        // Nothing goes on when a process begins.
+        kept.went_on = paused.into_iter().map(|dag| (dag, BTreeSet::new())).collect();
+        Ok(())
+    }
+
+    pub(crate) fn asks(&self, run: &RunId, dag: &str) {
+        self.kept().asked.entry(run.clone()).or_insert_with(|| Asked { dag: dag.to_owned(), is_answered: false });
+    }
+
+    /// The service says that the run is there, and whether it had been before.
+    pub(crate) fn answered(&self, run: &RunId, is_new: bool) -> Result<(), String> {
+        let mut kept = self.kept();
+        let Some(asked) = kept.asked.get_mut(run) else { return Err(format!("nobody asked for run {run}")) };
+        if asked.is_answered && is_new {
+            return Err(format!("run {run} was made twice"));
+        }
+        asked.is_answered = true;
+        Ok(())
+    }
+
+    pub(crate) fn all_asked(&self) -> Vec<(RunId, Asked)> {
+        self.kept().asked.iter().map(|(run, asked)| (run.clone(), asked.clone())).collect()
+    }
+
+    pub(crate) fn steers(&self, run: &RunId) {
+        self.kept().steered.insert(run.clone());
+    }
+
+    pub(crate) fn asks_to_pause(&self, dag: &DagId) {
+        let mut kept = self.kept();
+        kept.paused.remove(dag);
+        kept.went_on.remove(dag);
+    }
+
+    pub(crate) fn answered_pause(&self, dag: &DagId, pause: bool, going_on: BTreeSet<RunId>) {
+        let mut kept = self.kept();
+        kept.paused.insert(dag.clone(), pause);
+        if pause {
+            kept.went_on.insert(dag.clone(), going_on);
+        }
+    }
+
+    /// An event of the live stream: of a paused DAG nothing is begun.
+    pub(crate) fn saw(&self, dag: &DagId, run: &RunId, event: &Event) -> Result<(), String> {
+        if !matches!(event, Event::RunStarted { .. } | Event::RunResumed { .. }) {
+            return Ok(());
+        }
+        let kept = self.kept();
+        match kept.went_on.get(dag) {
+            Some(went_on) if !went_on.contains(run) && !kept.steered.contains(run) => {
+                Err(format!("run {run} of DAG `{dag}` was begun while it is paused"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What the databases see at one moment is within the limits.
+    pub(crate) fn check_units(&self, house: &House, units: &BTreeMap<u64, String>) -> Result<(), String> {
+        let kept = self.kept();
+        let mut tasks = 0;
+        let mut pools = vec![0; house.pools.len()];
+        let mut runs: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for unit in units.values() {
+            let Some((run, effect)) = unit.split_once(RUN_END) else { continue };
+            let (Some((dag, run)), Some(task)) = (run.split_once('/'), effect.split(',').next()) else { continue };
+            // Callbacks have no task's name, and need no slot.
+            let Some(scenario) = house.scenario(dag) else { continue };
+            let Some(place) = scenario.definition.dag.index(task) else { continue };
+            let settings = &scenario.definition.dag.task(place).settings;
+            tasks += 1;
+            pools[settings.pool as usize] += settings.pool_slots;
+            if !kept.steered.contains(&RunId::new(run)) {
+                runs.entry(dag).or_default().insert(run);
+            }
+        }
+        if tasks > house.parallelism {
+            return Err(format!("{tasks} tasks go on at once, of {}", house.parallelism));
+        }
+        for (pool, used) in house.pools.iter().zip(pools) {
+            if pool.slots.is_some_and(|slots| used > slots) {
+                return Err(format!("{used} slots of pool `{}` are in use, of {:?}", pool.name, pool.slots));
+            }
+        }
+        for (dag, runs) in runs {
+            let most = house.scenario(dag).map_or(0, |scenario| scenario.definition.max_active_runs as usize);
+            if runs.len() > most {
+                return Err(format!("{} runs of DAG `{dag}` go on at once, of {most}: {runs:?}", runs.len()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The end: nothing is left, and the store, the databases and the answers tell one story. Gives how many runs there are, and the log.
+    pub(crate) async fn judge(
+        &self,
+        house: &House,
+        servers: &[Arc<Server>],
+        store: &MemoryStore,
+    ) -> Result<(usize, Vec<String>), String> {
+        let rows = rows(store).await?;
+        let mut allowed = Allowed::new();
+        let mut log = Vec::new();
+        for row in &rows {
+            let run = &row.header.run_id;
+            let scenario = house.scenario(row.header.dag_id.as_str());
+            let scenario = scenario.ok_or_else(|| format!("run {run} is of DAG `{}`, which is not there", row.header.dag_id))?;
+            let expected = judge_run(scenario, row, store, &mut log).await.map_err(|what| format!("run {run}: {what}"))?;
+            let named = |name: String| format!("{}/{run}{RUN_END}{name}", row.header.dag_id);
+            allowed.extend(expected.into_iter().map(|((server, name), times)| ((server, named(name)), times)));
+        }
+        verdict::compare(servers, &allowed)?;
+        for (run, asked) in self.all_asked() {
+            let found = rows.iter().filter(|row| row.header.run_id == run).map(|row| row.header.dag_id.as_str());
+            let found: Vec<&str> = found.collect();
+            if found != [asked.dag.as_str()] && (asked.is_answered || !found.is_empty()) {
+                return Err(format!("run {run} of DAG `{}` was answered for, and the store has runs of {found:?}", asked.dag));
+            }
+        }
+        house.dags.iter().try_for_each(|scenario| judge_ticks(scenario, &rows))?;
+        Ok((rows.len(), log))
+    }
+}
+
+/// All runs.
+pub(crate) async fn rows(store: &dyn Store) -> Result<Vec<RunRow>, String> {
+    let filter = RunFilter { limit: RUNS_MAX, ..RunFilter::default() };
+    store.runs(&filter).await.map_err(|error| error.to_string())
+}
+
+/// The events of a run.
+pub(crate) async fn events(store: &dyn Store, run: &RunId) -> Result<Vec<Event>, String> {
+    let recorded = store.events(run, 0, usize::MAX).await.map_err(|error| error.to_string())?;
+    Ok(recorded.into_iter().map(|recorded| recorded.event).collect())
+}
+
+/// One run is over, and its rows are what its events say. Gives what it must have done.
+async fn judge_run(scenario: &Scenario, row: &RunRow, store: &MemoryStore, log: &mut Vec<String>) -> Result<Allowed, String> {
+    let events = events(store, &row.header.run_id).await?;
+    let state = RunState::replay(scenario.definition.dag.clone(), &events);
+    if row.state != state.phase().as_str() || row.version != state.version() {
+        return Err(format!("its row says {} after {} events, its events {}", row.state, row.version, state.phase().as_str()));
+    }
+    if !state.is_finished() || !row.is_finished() {
+        return Err(format!("it is not over but {} at the end", row.state));
+    }
+    for shown in store.instances(&row.header.run_id).await.map_err(|error| error.to_string())? {
+        let view = state.instance(&shown.instance);
+        let told = view.as_ref().map(|view| (view.phase.as_str(), view.try_number));
+        let is_as_told = told == Some((shown.state.as_str(), shown.try_number));
+        let is_new = shown.try_number == 0 && !was_tried(&events, &shown.instance);
+        if !(is_as_told || is_new && told.is_some_and(|(phase, _)| phase == shown.state)) {
+            return Err(format!(
+                "the row of `{}` says {} in try {}, its events {told:?}",
+                shown.instance, shown.state, shown.try_number
+            ));
+        }
+    }
+    log.extend(events.iter().map(|event| format!("{} {event:?}", row.header.run_id)));
+    verdict::expected(scenario, &events, &state)
+}
+
+/// True when an instance was tried since it took the place of others, or others gave it back. Its tries are counted on from theirs; its row
+/// has none before the next.
+fn was_tried(events: &[Event], instance: &InstanceId) -> bool {
+    let has_its_place = |event: &Event| match event {
+        Event::TaskExpanded { task, .. } | Event::TaskUnexpanded { task, .. } => *task == instance.task,
+        _ => false,
+    };
+    let since = events.iter().rposition(has_its_place).map_or(0, |place| place + 1);
+    events[since..].iter().any(|event| matches!(event, Event::AttemptStarted { instance: tried, .. } if tried == instance))
+}
+
+/// Each tick made at most one run; with catchup exactly one.
+fn judge_ticks(scenario: &Scenario, rows: &[RunRow]) -> Result<(), String> {
+    let dag = scenario.definition.dag.id();
+    let mut made = BTreeSet::new();
+    for row in rows.iter().filter(|row| row.header.dag_id == *dag && row.header.run_type == RunType::Scheduled) {
+        if !made.insert(row.header.logical_date) {
+            return Err(format!("DAG `{dag}` has two scheduled runs about {:?}", row.header.logical_date));
+        }
+    }
+    let ticks: BTreeSet<_> = House::ticks(scenario).into_iter().map(|tick| Some(tick.logical_date)).collect();
+    if let Some(strange) = made.difference(&ticks).next() {
+        return Err(format!("DAG `{dag}` has a scheduled run about {strange:?}, which is no tick of it"));
+    }
+    match ticks.difference(&made).next() {
+        Some(missed) if scenario.definition.catchup => Err(format!("DAG `{dag}` catches up and has no run about {missed:?}")),
+        Some(_) | None => Ok(()),
+    }
+}

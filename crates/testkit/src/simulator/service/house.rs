@@ -1,0 +1,151 @@
+//! What a simulated service runs: some random DAGs of one project, some of them by a timetable, and the clock that it reads.
+
+use crate::simulator::dice::Dice;
+use crate::simulator::scenario::{Naming, Scenario, project};
+use crate::simulator::world::{Moment, World, timestamp};
+use backstop_core::dag::Pool;
+use backstop_core::timetable::{Every, IntervalReading, Schedule, Timetable};
+use backstop_core::{DagId, Tick};
+use backstop_project::{Loaded, Overrides};
+use backstop_runtime::Clock;
+use backstop_runtime::service::Loader;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The files do not change, and looking at them is left out: it is done in a thread, whose time is not virtual.
+const LOOK_EVERY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Who asks for the time more often than this in one moment never comes to rest.
+const TOLD_AT_ONCE_MAX: u32 = 200_000;
+
+/// The DAGs and the limits of a seed.
+pub(crate) struct House {
+    pub(crate) dags: Vec<Scenario>,
+    pub(crate) pools: Vec<Pool>,
+    pub(crate) parallelism: u32,
+    pub(crate) runs_at_once: usize,
+    sessions_max: u32,
+}
+
+impl House {
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut dice = Dice::for_purpose(seed, 20);
+        let pools = vec![
+            Pool { name: "default_pool".into(), slots: dice.chance(40).then(|| dice.between(2, 6) as u32) },
+            Pool { name: "second".into(), slots: Some(dice.between(1, 3) as u32) },
+        ];
+        let count = dice.between(2, 6);
+        let dags = (0..count).map(|place| draw_dag(&mut dice, place, &pools)).collect();
+        Self {
+            dags,
+            pools,
+            parallelism: *dice.pick(&[1, 2, 4, 32]),
+            runs_at_once: *dice.pick(&[2, 5, 256]),
+            sessions_max: *dice.pick(&[1, 4, 16]),
+        }
+    }
+
+    pub(crate) fn scenario(&self, dag: &str) -> Option<&Scenario> {
+        self.dags.iter().find(|scenario| scenario.definition.dag.id().as_str() == dag)
+    }
+
+    /// The ticks that a DAG has, all of them.
+    pub(crate) fn ticks(scenario: &Scenario) -> Vec<Tick> {
+        let timetable = scenario.definition.timetable.as_ref();
+        timetable.map_or_else(Vec::new, |timetable| timetable.range(Timestamp::MIN, Timestamp::MAX).collect())
+    }
+
+    /// No timetable asks for anything later.
+    pub(crate) fn last_tick(&self) -> Timestamp {
+        self.dags.iter().flat_map(Self::ticks).map(|tick| tick.run_after).max().unwrap_or(Timestamp::MIN)
+    }
+}
+
+fn draw_dag(dice: &mut Dice, place: u64, pools: &[Pool]) -> Scenario {
+    let dag = format!("d{place}");
+    let prefix = format!("{dag}/{{{{ run_id }}}}|");
+    let mut scenario = Scenario::draw_as(dice.next(), &Naming { dag: &dag, prefix: &prefix, pools: Some(pools.to_vec()) });
+    scenario.dry_run = false;
+    let timetable = dice.chance(60).then(|| {
+        let span = Duration::from_secs(60 * dice.between(2, 30));
+        let start = timestamp(dice.below(3_600_000));
+        let ticks = dice.between(2, 12) as i64;
+        let length = SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX) * ticks as i32;
+        Timetable {
+            schedules: vec![Schedule::Every(Every::new(span, timestamp(0)))],
+            start: Some(start),
+            end: start.checked_add(length).ok(),
+            catchup: dice.chance(50),
+            interval: IntervalReading::Tick,
+        }
+    });
+    let max_active_runs = dice.between(1, 4) as u32;
+    let Some(definition) = Arc::get_mut(&mut scenario.definition) else { unreachable!("nobody else has a new scenario") };
+    definition.version = format!("of {dag}");
+    definition.max_active_runs = max_active_runs;
+    definition.catchup = timetable.as_ref().is_some_and(|timetable| timetable.catchup);
+    definition.timetable = timetable;
+    scenario
+}
+
+impl Loader for House {
+    fn load(&self, _overrides: &Overrides) -> Vec<Loaded> {
+        let mut project = project(self.sessions_max);
+        let by_id = |scenario: &Scenario| (scenario.definition.dag.id().clone(), scenario.definition.clone());
+        project.dags = self.dags.iter().map(by_id).collect();
+        let files = |dag: &DagId| (dag.clone(), vec![Arc::from("dags/simulated.yaml")]);
+        let dag_files: BTreeMap<_, _> = project.dags.keys().map(files).collect();
+        vec![Loaded { project, diagnostics: Vec::new(), dag_files }]
+    }
+
+    fn fingerprint(&self) -> u64 {
+        0
+    }
+
+    fn look_every(&self) -> Duration {
+        LOOK_EVERY
+    }
+}
+
+/// The clock of one process, over a machine's clock that people set: as the product's `WallClock`, it never goes back.
+pub(crate) struct Skewed {
+    world: Arc<World>,
+    skew_ms: Arc<AtomicI64>,
+    told: Mutex<Option<(Timestamp, Moment)>>,
+    /// How often it was asked in the last moment.
+    asked: AtomicU32,
+}
+
+impl Skewed {
+    pub(crate) fn starting(world: Arc<World>, skew_ms: Arc<AtomicI64>) -> Self {
+        Self { world, skew_ms, told: Mutex::new(None), asked: AtomicU32::new(0) }
+    }
+}
+
+impl Clock for Skewed {
+    fn now(&self) -> Timestamp {
+        let moment = self.world.now();
+        let skew = SignedDuration::from_millis(self.skew_ms.load(Ordering::Relaxed));
+        let wall = timestamp(moment).checked_add(skew).unwrap_or(Timestamp::MAX);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = match *told {
+            Some((last, at)) if wall < last => {
+                let since = SignedDuration::from_millis(moment.saturating_sub(at) as i64);
+                last.checked_add(since).unwrap_or(Timestamp::MAX)
+            }
+            Some(_) | None => wall,
+        };
+        let is_same_moment = told.is_some_and(|(_, at)| at == moment);
+        *told = Some((now, moment));
+        let asked = if is_same_moment { self.asked.load(Ordering::Relaxed) + 1 } else { 0 };
+        self.asked.store(asked, Ordering::Relaxed);
+        if asked == TOLD_AT_ONCE_MAX {
+            self.world
+                .violated(|| format!("the time was asked for {asked} times in one moment: something turns round and round"));
+        }
+        now
+    }
+}

@@ -1,0 +1,333 @@
+//! People: what they ask of a service while it goes on, what they do to its machines, and how they bring it all to an end.
+
+use super::book::{Book, events, rows};
+use super::house::House;
+use super::set_clock;
+use crate::simulator::dice::Dice;
+use crate::simulator::scenario::{RUN_END, Shape, effect};
+use crate::simulator::server::Server;
+use crate::simulator::verdict::before_clears;
+use crate::simulator::world::World;
+use backstop_core::event::Mark;
+use backstop_core::{InstanceId, RunId, RunState, Selection};
+use backstop_runtime::service::{Error, Operation, Service, Standing, Trigger, Who};
+use backstop_store::RunRow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// Runs that are asked for by hand, at most.
+const TRIGGERS_MAX: u64 = 15;
+/// A request that is not answered within this is not answered.
+const ANSWER_MAX: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+/// How often people look whether everything is over, and how many times.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOKS_MAX: u32 = 6 * 24 * 60;
+
+/// They outlive the processes.
+pub(crate) struct People {
+    dice: Dice,
+    world: Arc<World>,
+    house: Arc<House>,
+    servers: Vec<Arc<Server>>,
+    book: Arc<Book>,
+    skew_ms: Arc<AtomicI64>,
+    pause_ms_max: u64,
+    asked: u64,
+    requests_max: u64,
+    pub(crate) requests: u64,
+}
+
+fn who() -> Who {
+    Who { who: "somebody".into(), why: "it is wanted".into() }
+}
+
+/// What people expect to hear now and then; all else is a fault of the service.
+fn refused(answer: Result<(), Error>) -> Result<(), String> {
+    match answer {
+        Ok(()) | Err(Error::Conflict(_) | Error::NothingMeant | Error::Stopping | Error::Store(_) | Error::Run(_)) => Ok(()),
+        Err(error) => Err(format!("somebody was answered: {error}")),
+    }
+}
+
+impl People {
+    pub(crate) fn new(
+        seed: u64,
+        world: Arc<World>,
+        house: Arc<House>,
+        servers: Vec<Arc<Server>>,
+        book: Arc<Book>,
+        skew_ms: Arc<AtomicI64>,
+    ) -> Self {
+        let mut dice = Dice::for_purpose(seed, 22);
+        let pause_ms_max = *dice.pick(&[20, 2_000, 60_000, 600_000]);
+        let requests_max = *dice.pick(&[10, 40, 100]);
+        Self { dice, world, house, servers, book, skew_ms, pause_ms_max, asked: 0, requests_max, requests: 0 }
+    }
+
+    /// Asks for one thing after the other, until it is dropped.
+    pub(crate) async fn steer_for_ever(&mut self, service: &Arc<Service>) {
+        loop {
+            if self.requests == self.requests_max {
+                return std::future::pending().await;
+            }
+            let pause = self.dice.below(self.pause_ms_max + 1);
+            sleep(Duration::from_millis(pause + 1)).await;
+            self.requests += 1;
+            let done = match timeout(ANSWER_MAX, self.act(service)).await {
+                Ok(done) => done,
+                Err(_) => Err(format!("somebody got no answer within {ANSWER_MAX:?}")),
+            };
+            if let Err(what) = done {
+                self.world.violated(|| what);
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    async fn act(&mut self, service: &Arc<Service>) -> Result<(), String> {
+        match self.dice.below(20) {
+            0..=8 => self.trigger(service).await,
+            9..=10 => self.pause(service).await,
+            11 => self.cancel(service).await,
+            12..=15 => self.operate(service).await,
+            16..=17 => self.resolve(service).await,
+            18 => {
+                self.set_clock();
+                Ok(())
+            }
+            _ => {
+                self.kill_a_server();
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks for a new run, or for one once more: above all where no answer came.
+    async fn trigger(&mut self, service: &Arc<Service>) -> Result<(), String> {
+        let known = self.book.all_asked();
+        let unanswered: Vec<_> = known.iter().filter(|(_, asked)| !asked.is_answered).cloned().collect();
+        let again = match self.dice.below(3) {
+            0 if !unanswered.is_empty() => Some(self.dice.pick(&unanswered).clone()),
+            1 if !known.is_empty() => Some(self.dice.pick(&known).clone()),
+            _ => None,
+        };
+        let (run, dag) = match again {
+            Some((run, asked)) => (run, asked.dag),
+            None if self.asked == TRIGGERS_MAX => return Ok(()),
+            None => {
+                self.asked += 1;
+                let scenario = self.dice.pick(&self.house.dags);
+                (RunId::new(format!("asked-for-{}", self.asked)), scenario.definition.dag.id().to_string())
+            }
+        };
+        self.world.say(|| format!("somebody asks for run {run} of `{dag}`"));
+        self.book.asks(&run, &dag);
+        let trigger = Trigger { dag, run_id: Some(run.clone()), ..Trigger::default() };
+        let who = who();
+        if self.dice.chance(20) {
+            let (one, other) = tokio::join!(service.trigger(trigger.clone(), &who), service.trigger(trigger, &who));
+            if [&one, &other].iter().all(|made| made.as_ref().is_ok_and(|made| made.is_new)) {
+                return Err(format!("run {run} was made twice at once"));
+            }
+            for made in [one, other] {
+                self.heard(&run, made.map(|made| made.is_new), true)?;
+            }
+            return Ok(());
+        }
+        self.heard(&run, service.trigger(trigger, &who).await.map(|made| made.is_new), false)
+    }
+
+    fn heard(&self, run: &RunId, made: Result<bool, Error>, was_twice: bool) -> Result<(), String> {
+        match made {
+            // Of two that were asked at once, the answer that it is new may be heard last.
+            Ok(is_new) => self.book.answered(run, is_new && !was_twice),
+            Err(Error::Conflict(what)) => Err(format!("run {run} was asked for with the same words, and refused: {what}")),
+            Err(error) => refused(Err(error)),
+        }
+    }
+
+    async fn pause(&mut self, service: &Arc<Service>) -> Result<(), String> {
+        let dag = self.dice.pick(&self.house.dags).definition.dag.id().clone();
+        let pause = self.dice.chance(50);
+        self.world.say(|| format!("somebody pauses `{dag}`: {pause}"));
+        self.book.asks_to_pause(&dag);
+        let answer = service.pause(dag.as_str(), pause, &who()).await;
+        if answer.is_ok() {
+            let going_on = active_runs(service).await?;
+            self.book.answered_pause(&dag, pause, going_on);
+        }
+        refused(answer)
+    }
+
+    async fn pick_run(&mut self, service: &Arc<Service>) -> Result<Option<RunRow>, String> {
+        let rows = rows(&**service.store()).await?;
+        Ok((!rows.is_empty()).then(|| self.dice.pick(&rows).clone()))
+    }
+
+    async fn cancel(&mut self, service: &Arc<Service>) -> Result<(), String> {
+        let Some(row) = self.pick_run(service).await? else { return Ok(()) };
+        let run = row.header.run_id.clone();
+        self.world.say(|| format!("somebody cancels run {run}"));
+        self.book.steers(&run);
+        refused(service.cancel(&run, &who()).await)
+    }
+
+    async fn operate(&mut self, service: &Arc<Service>) -> Result<(), String> {
+        let Some(row) = self.pick_run(service).await? else { return Ok(()) };
+        let Some(scenario) = self.house.scenario(row.header.dag_id.as_str()) else { return Ok(()) };
+        let run = row.header.run_id.clone();
+        let folded = RunState::replay(scenario.definition.dag.clone(), &events(&**service.store(), &run).await?);
+        let all: Vec<InstanceId> = folded.instances().map(|(instance, _)| instance).collect();
+        let tasks: Vec<InstanceId> = all.iter().filter(|_| self.dice.chance(40)).cloned().collect();
+        let mut flag = || self.dice.chance(30);
+        let selection = Selection { tasks, upstream: flag(), downstream: flag(), only_failed: flag(), only_running: false };
+        let operation = match self.dice.below(8) {
+            0..=2 => Operation::Retry,
+            3..=5 => Operation::Clear(selection),
+            6 => Operation::Mark(selection, *self.dice.pick(&[Mark::Success, Mark::Failed])),
+            _ if all.is_empty() => return Ok(()),
+            _ => Operation::Cancel(self.dice.pick(&all).clone()),
+        };
+        let dry_run = self.dice.chance(25);
+        self.world.say(|| format!("somebody asks of run {run}: {operation:?}, dry: {dry_run}"));
+        if !dry_run {
+            self.book.steers(&run);
+        }
+        let answer = service.operate(&run, operation, &who(), dry_run).await;
+        let after = service.store().run(&run).await.ok().flatten();
+        if dry_run && row.is_finished() && after.is_some_and(|after| after.version != row.version) {
+            return Err(format!("a dry run of an operation changed run {run}"));
+        }
+        refused(answer.map(drop))
+    }
+
+    /// Looks at the databases, and says what is true of an attempt in doubt.
+    async fn resolve(&mut self, service: &Arc<Service>) -> Result<(), String> {
+        for row in rows(&**service.store()).await? {
+            let run = row.header.run_id.clone();
+            let Standing::Stuck { undecided } = service.standing(&run) else { continue };
+            if undecided.is_empty() {
+                return Err(format!("run {run} is stuck, and names no instance"));
+            }
+            // What dead clients left open has ended before anybody looks.
+            while let Some(last) = self.servers.iter().filter_map(|server| server.last_end()).max() {
+                sleep(Duration::from_millis(last.saturating_sub(self.world.now()) + 1)).await;
+            }
+            for instance in undecided.keys() {
+                let Some(took_effect) = self.took_effect(service, &row, instance).await? else { continue };
+                self.world.say(|| format!("somebody says that `{instance}` of run {run} took effect: {took_effect}"));
+                self.book.steers(&run);
+                refused(service.resolve(&run, instance.clone(), took_effect, &who()).await)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn took_effect(&self, service: &Arc<Service>, row: &RunRow, instance: &InstanceId) -> Result<Option<bool>, String> {
+        let Some(scenario) = self.house.scenario(row.header.dag_id.as_str()) else { return Ok(None) };
+        let events = events(&**service.store(), &row.header.run_id).await?;
+        let state = RunState::replay(scenario.definition.dag.clone(), &events);
+        let (Some(view), Some(shape)) = (state.instance(instance), scenario.shape(instance.task.as_str())) else {
+            return Ok(None);
+        };
+        let name = first_effect(shape, instance, view.segments.len());
+        let before = before_clears(scenario, &events);
+        let before = before.get(&(shape.server, name.clone())).map_or(0, |(least, _)| *least);
+        let name = format!("{}/{}{RUN_END}{name}", row.header.dag_id, row.header.run_id);
+        Ok(Some(self.servers[shape.server].count(&name) > before))
+    }
+
+    /// The machine's clock goes forwards by hours or backwards by minutes.
+    pub(crate) fn set_clock(&mut self) {
+        let by_ms = match self.dice.below(2) {
+            0 => self.dice.between(1_000, 4 * 3_600_000) as i64,
+            _ => -(self.dice.between(1_000, 1_800_000) as i64),
+        };
+        self.world.say(|| format!("the machine's clock is set by {by_ms} ms"));
+        set_clock(&self.skew_ms, by_ms);
+    }
+
+    fn kill_a_server(&mut self) {
+        let most = *self.dice.pick(&[1_000, 60_000, 1_800_000]);
+        let milliseconds = self.dice.between(1, most);
+        let server = self.dice.pick(&self.servers);
+        self.world.say(|| format!("{} dies for {milliseconds} ms", server.name));
+        server.die(milliseconds);
+    }
+
+    /// The faults stop, and people do what is theirs until nothing is left to do.
+    pub(crate) async fn bring_to_an_end(&mut self, service: &Arc<Service>) -> Result<(), String> {
+        self.world.say(|| "the faults stop".into());
+        self.world.end_faults();
+        self.servers.iter().for_each(|server| server.come_back());
+        for dag in service.paused() {
+            self.book.asks_to_pause(&dag);
+            service.pause(dag.as_str(), false, &who()).await.map_err(|error| format!("unpause `{dag}`: {error}"))?;
+        }
+        for _ in 0..LOOKS_MAX {
+            sleep(LOOK_EVERY).await;
+            match timeout(ANSWER_MAX, self.resolve(service)).await {
+                Ok(resolved) => resolved?,
+                Err(_) => return Err(format!("nobody answered to a resolve within {ANSWER_MAX:?}")),
+            }
+            if self.is_over(service).await? {
+                return Ok(());
+            }
+        }
+        let mut left = Vec::new();
+        for row in rows(&**service.store()).await?.iter().filter(|row| !row.is_finished()) {
+            left.push(format!(
+                "{} of {} is {}: {:?}",
+                row.header.run_id,
+                row.header.dag_id,
+                row.state,
+                service.standing(&row.header.run_id)
+            ));
+        }
+        let missing = self.missing(&rows(&**service.store()).await?);
+        Err(format!(
+            "{} runs are not over {LOOKS_MAX} minutes after the faults stopped: {}; of ticks there is no run: {missing:?}; next: {:?}",
+            left.len(),
+            left.join("; "),
+            service.catalog().dags().values().map(|entry| service.next_tick(entry)).collect::<Vec<_>>()
+        ))
+    }
+
+    /// Nothing goes on, no tick is to come, and none that is caught up is missing.
+    async fn is_over(&self, service: &Arc<Service>) -> Result<bool, String> {
+        let counts = service.counts();
+        let is_idle = counts.queued + counts.active + counts.hindered + counts.stuck == 0;
+        let has_ticks = service.catalog().dags().values().any(|entry| service.next_tick(entry).is_some());
+        if !is_idle || has_ticks || service.now() <= self.house.last_tick() {
+            return Ok(false);
+        }
+        let rows = rows(&**service.store()).await?;
+        Ok(self.missing(&rows).is_empty() && rows.iter().all(RunRow::is_finished))
+    }
+
+    /// Ticks of DAGs that catch up of which there is no run.
+    fn missing(&self, rows: &[RunRow]) -> Vec<String> {
+        let mut missing = Vec::new();
+        for scenario in self.house.dags.iter().filter(|scenario| scenario.definition.catchup) {
+            let dag = scenario.definition.dag.id();
+            let of_dag = rows.iter().filter(|row| row.header.dag_id == *dag);
+            let dates: BTreeSet<_> = of_dag.map(|row| row.header.logical_date).collect();
+            let ticks = House::ticks(scenario).into_iter().map(|tick| tick.logical_date);
+            missing.extend(ticks.filter(|date| !dates.contains(&Some(*date))).map(|date| format!("{dag} about {date}")));
+        }
+        missing
+    }
+}
+
+async fn active_runs(service: &Arc<Service>) -> Result<BTreeSet<RunId>, String> {
+    let runs = rows(&**service.store()).await?.into_iter().map(|row| row.header.run_id.clone());
+    Ok(runs.filter(|run| matches!(service.standing(run), Standing::Active { .. })).collect())
+}
+
+/// The effect by which a segment is known to have been applied.
+fn first_effect(shape: &Shape, instance: &InstanceId, segment: usize) -> String {
+    effect(&shape.id, instance.map_index, segment, 0)
+}
