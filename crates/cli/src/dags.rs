@@ -26,6 +26,13 @@ pub(crate) enum DagsCommand {
         #[command(flatten)]
         entrance: Entrance,
     },
+    /// Say why no run of a DAG is made now: what it waits for
+    Why {
+        /// The DAG
+        dag: String,
+        #[command(flatten)]
+        entrance: Entrance,
+    },
     /// Begin nothing more of a DAG; what goes on goes on
     Pause(PauseArgs),
     /// Let a paused DAG go on
@@ -48,6 +55,7 @@ pub(crate) fn dags(command: DagsCommand, place: &Place) -> Result<Exit, Problem>
     block_on(async {
         match command {
             DagsCommand::List { json, entrance } => list(json, &entrance, &kept, place).await,
+            DagsCommand::Why { dag, entrance } => why(&dag, &entrance, &kept).await,
             DagsCommand::Pause(arguments) => pause(&arguments, true, &kept, place).await,
             DagsCommand::Unpause(arguments) => pause(&arguments, false, &kept, place).await,
         }
@@ -70,6 +78,34 @@ async fn list(json: bool, entrance: &Entrance, kept: &Kept, place: &Place) -> Re
     });
     let heading = ["DAG", "PAUSED", "SCHEDULE", "NEXT RUN", "FILE"].map(str::to_owned).to_vec();
     output::data(&output::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), Painter::stdout()))
+}
+
+async fn why(dag: &str, entrance: &Entrance, kept: &Kept) -> Result<(), Problem> {
+    let Some(service) = Service::of_kept(kept, entrance).await? else {
+        return Err(Problem::usage("no service has the store: without one no run is made by itself")
+            .hint("start one with `backstop up`, or run the DAG now with `backstop run`"));
+    };
+    let found = service.get(&format!("/api/v1/dags/{}", part(dag))).await?;
+    output::data(&account(dag, &found))
+}
+
+/// What keeps a DAG's next run from being made, a line each.
+fn account(dag: &str, found: &Value) -> String {
+    let mut lines = Vec::new();
+    if found["paused"] == true {
+        lines.push(format!("it is paused: nothing of it is begun before `backstop dags unpause {dag}`"));
+    }
+    lines.extend(found["not_scheduled_because"].as_str().map(str::to_owned));
+    if let Some(at) = found["next_run_at"].as_str() {
+        let date = found["next_logical_date"].as_str().filter(|date| *date != at);
+        lines.push(format!("its next time is {at}{}", date.map_or_else(String::new, |date| format!(" (about {date})"))));
+    }
+    if found["schedule"].is_null() {
+        lines.push("it has no schedule: its runs are asked for".to_owned());
+    } else if lines.is_empty() {
+        lines.push("its schedule has nothing more to come".to_owned());
+    }
+    lines.iter().map(|line| format!("{dag}: {line}\n")).collect()
 }
 
 /// When a DAG runs next, or after which assets.

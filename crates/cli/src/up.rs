@@ -61,6 +61,7 @@ async fn serve(arguments: &UpArgs, access: Access, roots: Vec<PathBuf>, kept: &K
         scratch: kept.scratch.clone(),
         limits: ServiceLimits { slots, ..ServiceLimits::default() },
         keep,
+        notice: Arc::new(output::warn),
         address: address.to_string(),
     })
     .await

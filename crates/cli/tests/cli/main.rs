@@ -24,6 +24,7 @@ mod places;
 mod project;
 mod questions;
 mod resume;
+mod schedules;
 mod secrets;
 mod server;
 mod steer;

@@ -16,14 +16,16 @@ impl Timetable {
     /// A DAG that was never planned begins at its start, or, where it has none, now: then nothing was missed. A tick of `@once` comes once, at the
     /// start or now. None: nothing is to come.
     pub fn next(&self, after: Option<Timestamp>, now: Timestamp) -> Option<Tick> {
-        let timed = self.next_timed(after, now);
-        let once = self.next_once(after, now);
-        match (timed, once) {
-            (Some(timed), Some(once)) => {
-                Some(if (once.run_after, once.schedule) < (timed.run_after, timed.schedule) { once } else { timed })
-            }
-            (timed, once) => timed.or(once),
+        earlier(self.next_timed(after, now), self.next_once(after, now))
+    }
+
+    /// As [`Timetable::next`], of a DAG that was never planned and is known since a time. Where the timetable has no start, nothing was missed
+    /// before that time, and what was missed since is missed as after any tick; `@once` is at that time, whenever it is asked for.
+    pub fn next_since(&self, since: Timestamp, now: Timestamp) -> Option<Tick> {
+        if self.start.is_some() {
+            return self.next(None, now);
         }
+        earlier(self.next_timed(since.checked_sub(NANOSECOND).ok(), now), self.next_once(None, since))
     }
 
     /// What [`Timetable::next`] gives one after the other until nothing more is due: with catchup every missed tick in order, without at most the
@@ -151,6 +153,11 @@ impl Timetable {
     fn last_before(&self, time: Timestamp) -> Option<Timestamp> {
         self.last_until(time.checked_sub(NANOSECOND).ok()?).map(|(last, _)| last)
     }
+}
+
+/// Of two at one instant, that of the first schedule.
+fn earlier(one: Option<Tick>, other: Option<Tick>) -> Option<Tick> {
+    [one, other].into_iter().flatten().min_by_key(|tick| (tick.run_after, tick.schedule))
 }
 
 /// Ticks of a range, from either side; see [`Timetable::range`].

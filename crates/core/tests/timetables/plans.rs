@@ -1,7 +1,7 @@
 //! What is planned next, what was missed, what a backfill has.
 
 use super::{at, classic, cron, shown, zone};
-use backstop_core::timetable::{AssetExpr, Cron, Every, Schedule, Tick, Timetable};
+use backstop_core::timetable::{AssetExpr, Cron, Every, IntervalReading, Schedule, Tick, Timetable};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -45,6 +45,27 @@ fn a_dag_that_was_never_planned_begins_at_its_start_or_now() {
     assert_eq!(next(&started, None, "2025-04-01T00:00:00Z").as_deref(), Some("2025-05-01T02:00:00Z"));
     let all = Timetable { catchup: true, ..started };
     assert_eq!(next(&all, None, now).as_deref(), Some("2025-05-01T02:00:00Z"));
+}
+
+#[test]
+fn a_dag_that_is_known_since_a_time_misses_what_came_since() {
+    let since = at("2025-05-10T12:00:00Z");
+    let next = |timetable: &Timetable, now: &str| timetable.next_since(since, at(now)).map(|tick| tick.run_after.to_string());
+    assert_eq!(next(&daily(), "2025-05-10T12:00:00Z").as_deref(), Some("2025-05-11T02:00:00Z"));
+    assert_eq!(next(&daily(), "2025-05-11T01:59:59Z").as_deref(), Some("2025-05-11T02:00:00Z"));
+    assert_eq!(next(&daily(), "2025-05-13T12:00:00Z").as_deref(), Some("2025-05-13T02:00:00Z"));
+    let all = Timetable { catchup: true, ..daily() };
+    assert_eq!(next(&all, "2025-05-13T12:00:00Z").as_deref(), Some("2025-05-11T02:00:00Z"));
+    assert_eq!(next(&all, "2025-05-09T12:00:00Z").as_deref(), Some("2025-05-11T02:00:00Z"), "the clock was set back");
+    // A start says more.
+    let started = Timetable { start: Some(at("2025-05-01T00:00:00Z")), ..all };
+    assert_eq!(next(&started, "2025-05-13T12:00:00Z").as_deref(), Some("2025-05-01T02:00:00Z"));
+    let once = Timetable { schedules: vec![Schedule::Once], ..Timetable::default() };
+    assert_eq!(next(&once, "2025-05-13T12:00:00Z").as_deref(), Some("2025-05-10T12:00:00Z"), "always the same");
+    // The first interval of the classic reading is the one that goes on.
+    let classic = Timetable { interval: IntervalReading::Classic, ..daily() };
+    let tick = classic.next_since(since, at("2025-05-11T03:00:00Z")).unwrap();
+    assert_eq!(tick.logical_date, at("2025-05-10T02:00:00Z"));
 }
 
 #[test]

@@ -9,7 +9,6 @@
 
 use super::catalog::Catalog;
 use super::scheduler::AGAIN_AFTER;
-use super::steer::Kept;
 use super::{DagEntry, Error, Service};
 use crate::run::Request;
 use backstop_core::event::{AssetUpdate, Cause, RunType};
@@ -55,29 +54,11 @@ fn condition(entry: &DagEntry) -> Option<AssetExpr> {
 }
 
 /// The DAGs that wait for assets.
-fn waiting(catalog: &Catalog) -> impl Iterator<Item = (&DagId, AssetExpr)> {
+pub(super) fn waiting(catalog: &Catalog) -> impl Iterator<Item = (&DagId, AssetExpr)> {
     catalog.dags().iter().filter_map(|(dag, entry)| Some((dag, condition(entry)?)))
 }
 
 impl Service {
-    /// DAGs that wait for assets for the first time begin here: what was updated before they were there does not count.
-    pub(super) async fn begin_with_assets(&self) -> Result<(), Error> {
-        let catalog = self.catalog();
-        let new: Vec<DagId> = {
-            let desk = self.desk();
-            waiting(&catalog).map(|(dag, _)| dag).filter(|dag| !desk.asset_cursors.contains_key(*dag)).cloned().collect()
-        };
-        if new.is_empty() {
-            return Ok(());
-        }
-        let last = self.store.last_asset_update().await?;
-        let _one_at_a_time = self.keeping.lock().await;
-        let entry = |dag: &DagId| Kept { assets: Some(last), ..self.desk().kept(dag) }.entry(dag);
-        self.store.put(new.iter().map(entry).collect(), None).await?;
-        self.desk().asset_cursors.extend(new.into_iter().map(|dag| (dag, last)));
-        Ok(())
-    }
-
     /// Makes the runs whose assets were updated.
     pub(super) async fn plan_by_assets(&self, plan: &mut AssetPlan) {
         let catalog = self.catalog();
@@ -88,9 +69,6 @@ impl Service {
             return;
         }
         // When the store fails, what is due stays due, and is asked again soon.
-        if self.begin_with_assets().await.is_err() {
-            return;
-        }
         let Ok(last) = self.store.last_asset_update().await else { return };
         if self.find_concerned(plan, &catalog, last).await.is_err() {
             return;
@@ -235,6 +213,32 @@ impl Service {
             hull = Some(hull.map_or((start, end), |(first, last)| (first.min(start), last.max(end))));
         }
         Ok(hull.unwrap_or((date, date)))
+    }
+
+    /// Why no run of a DAG is made at this moment, in a sentence, where there is more to it than the time of its next tick.
+    pub fn why_no_run(&self, entry: &DagEntry) -> Option<String> {
+        let dag = entry.definition.dag.id();
+        if let Some(why) = self.unplanned(dag) {
+            return Some(why);
+        }
+        condition(entry)?;
+        let (missing, is_paused, runs) = {
+            let desk = self.desk();
+            (desk.missing_assets.get(dag).cloned(), desk.paused.contains(dag), desk.runs_of(dag))
+        };
+        match missing? {
+            missing if !missing.is_empty() => {
+                Some(format!("it waits for assets that were not updated since its last such run: {}", missing.join(", ")))
+            }
+            _ if is_paused => {
+                Some("its assets were updated, and it is paused: one run comes for all of it when it goes on".into())
+            }
+            _ if runs >= entry.definition.max_active_runs as usize => Some(format!(
+                "its assets were updated, and it has {runs} runs going on, of {} allowed (max_active_runs): one run comes for all of it",
+                entry.definition.max_active_runs
+            )),
+            _ => None,
+        }
     }
 
     /// The assets that must still be updated before a DAG runs by them; empty when it waits for none.

@@ -50,6 +50,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, watch};
 
+/// Takes a line for whoever looks after the machine.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// What a service is made of.
 pub struct Options {
     /// Where runs are kept.
@@ -68,6 +71,8 @@ pub struct Options {
     pub limits: ServiceLimits,
     /// Which runs stay when they are over.
     pub keep: Keep,
+    /// Takes what whoever looks after the machine must know, a line each.
+    pub notice: Notice,
     /// For whoever finds the store taken: how to reach the service.
     pub address: String,
 }
@@ -197,6 +202,7 @@ pub struct Service {
     replan: Notify,
     keep: Keep,
     housekeeping: Mutex<Housekeeping>,
+    notice: Notice,
     stopping: watch::Sender<bool>,
     /// Nobody else drives runs of this store as long as this is held.
     _hold: RunLock,
@@ -243,11 +249,12 @@ impl Service {
             replan: Notify::new(),
             keep: options.keep,
             housekeeping: Mutex::default(),
+            notice: options.notice,
             stopping: watch::channel(false).0,
             _hold: hold,
         });
         service.size_pools();
-        service.begin_with_assets().await?;
+        service.begin_with_new_dags().await?;
         service.find_left_behind().await?;
         Ok(service)
     }

@@ -3,16 +3,21 @@
 //! A run's id follows from its DAG and the time of its tick, so that a tick makes one run however often it is planned: by a process that
 //! died before it could note that it had, or by two. What is kept is how far each DAG is planned (its cursor). A DAG with as many runs as
 //! it may have is planned no further, so that a million missed ticks cost what goes on, not a million runs.
+//!
+//! Schedules are of the wall, so it is the machine's own clock that counts here, also where it was set back. That makes no tick come twice:
+//! the cursors stay. But where a clock was ahead for a while, and the latest of the ticks that it went over was made, those that it left
+//! out come when it is their time: the cursor goes back, and ticks that were made find their runs.
 
 use super::assets::AssetPlan;
 use super::backfill::runs_about;
 use super::{DagEntry, Error, Service};
+use crate::clock::JumpWatch;
 use crate::run::Request;
 use backstop_core::event::{RunHeader, RunType};
-use backstop_core::timetable::Tick;
+use backstop_core::timetable::{Tick, Timetable};
 use backstop_core::{DagId, RunId};
 use backstop_project::params;
-use jiff::Timestamp;
+use jiff::{SignedDuration, SpanRound, Timestamp, Unit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,10 +38,11 @@ pub(super) struct Replan {
 
 /// When each DAG is to be looked at next.
 #[derive(Default)]
-struct Plan {
+pub(super) struct Plan {
     /// By DAG; one without is not planned.
     due: BTreeMap<DagId, Timestamp>,
     assets: AssetPlan,
+    clock: JumpWatch,
 }
 
 impl Service {
@@ -45,28 +51,108 @@ impl Service {
         let mut plan = Plan::default();
         let mut stopping = self.stopping.subscribe();
         self.desk().replan.all = true;
-        self.plan_anew(&mut plan);
-        self.plan_by_assets(&mut plan.assets).await;
         loop {
-            let now = self.clock.now();
-            let wait = plan.due.values().min().map_or(SLEEP_MAX, |at| crate::clock::until(now, *at).min(SLEEP_MAX));
+            self.look_at_schedules(&mut plan).await;
+            let wait = plan.due.values().min().map_or(SLEEP_MAX, |at| crate::clock::until(self.wall(), *at).min(SLEEP_MAX));
             tokio::select! {
                 biased;
                 _ = stopping.wait_for(|stopping| *stopping) => return,
-                () = self.replan.notified() => self.plan_anew(&mut plan),
+                () = self.replan.notified() => {}
                 () = self.live.assets_updated() => {}
                 () = tokio::time::sleep(wait) => {}
             }
-            self.plan_what_is_due(&mut plan).await;
-            self.plan_by_assets(&mut plan.assets).await;
         }
+    }
+
+    /// Makes the runs that are due.
+    pub(super) async fn look_at_schedules(&self, plan: &mut Plan) {
+        self.look_at_clock(plan).await;
+        // When the store fails, new DAGs are planned when it works again.
+        let _ = self.begin_with_new_dags().await;
+        self.plan_anew(plan);
+        self.plan_what_is_due(plan).await;
+        self.plan_by_assets(&mut plan.assets).await;
+    }
+
+    /// The time that schedules are in.
+    fn wall(&self) -> Timestamp {
+        self.clock.reading().map_or_else(|| self.clock.now(), |reading| reading.wall)
+    }
+
+    /// Says so when the machine's clock has jumped, and plans anew by what it says now.
+    async fn look_at_clock(&self, plan: &mut Plan) {
+        let Some(reading) = self.clock.reading() else { return };
+        let Some(jump) = plan.clock.look(reading) else { return };
+        if jump.is_negative() {
+            self.take_back_what_was_left_out(reading.wall).await;
+        }
+        self.desk().replan.all = true;
+        (self.notice)(&jumped(jump));
+    }
+
+    /// The clock was ahead, and is not any more: ticks that were left out because a later one was due are to come again.
+    async fn take_back_what_was_left_out(&self, wall: Timestamp) {
+        let back: Vec<DagId> = {
+            let mut desk = self.desk();
+            let all = std::mem::take(&mut desk.left_out);
+            let (back, stay): (BTreeMap<_, _>, BTreeMap<_, _>) = all.into_iter().partition(|(_, (_, tick))| *tick > wall);
+            desk.left_out = stay;
+            for (dag, (cursor, _)) in &back {
+                match cursor {
+                    Some(cursor) => drop(desk.cursors.insert(dag.clone(), *cursor)),
+                    None => drop(desk.cursors.remove(dag)),
+                }
+            }
+            back.into_keys().collect()
+        };
+        self.keep_cursors(&back).await;
+    }
+
+    /// DAGs that are there for the first time begin here, durably. One that waits for assets does not count what was updated before; one by
+    /// time that has no start counts nothing as missed that was before, and everything that comes, however often the service starts anew.
+    pub(super) async fn begin_with_new_dags(&self) -> Result<(), Error> {
+        let catalog = self.catalog();
+        let (for_assets, by_time) = {
+            let desk = self.desk();
+            let for_assets: BTreeSet<DagId> = super::assets::waiting(&catalog)
+                .map(|(dag, _)| dag)
+                .filter(|dag| !desk.asset_cursors.contains_key(*dag))
+                .cloned()
+                .collect();
+            let is_new = |dag: &DagId| !desk.cursors.contains_key(dag) && !desk.since.contains_key(dag);
+            let needs_one =
+                |entry: &DagEntry| entry.definition.timetable.as_ref().is_some_and(|timetable| timetable.start.is_none());
+            let new = catalog.dags().iter().filter(|(dag, entry)| is_new(dag) && needs_one(entry));
+            (for_assets, new.map(|(dag, _)| dag.clone()).collect::<BTreeSet<_>>())
+        };
+        if for_assets.is_empty() && by_time.is_empty() {
+            return Ok(());
+        }
+        let last = self.store.last_asset_update().await?;
+        let now = self.wall();
+        let _one_at_a_time = self.keeping.lock().await;
+        let entry = |dag: &DagId| {
+            let mut kept = self.desk().kept(dag);
+            kept.assets = kept.assets.or(for_assets.contains(dag).then_some(last));
+            kept.since = kept.since.or(by_time.contains(dag).then_some(now));
+            kept.entry(dag)
+        };
+        self.store.put(for_assets.union(&by_time).map(entry).collect(), None).await?;
+        let mut desk = self.desk();
+        desk.replan.dags.extend(for_assets.union(&by_time).cloned());
+        desk.asset_cursors.extend(for_assets.into_iter().map(|dag| (dag, last)));
+        desk.since.extend(by_time.into_iter().map(|dag| (dag, now)));
+        Ok(())
     }
 
     /// Looks again at the DAGs whose ticks may have changed: all of them after a reload, one when a run of it has ended.
     fn plan_anew(&self, plan: &mut Plan) {
-        let now = self.clock.now();
-        let catalog = self.catalog();
         let changed = std::mem::take(&mut self.desk().replan);
+        if !changed.all && changed.dags.is_empty() {
+            return;
+        }
+        let now = self.wall();
+        let catalog = self.catalog();
         if changed.all {
             plan.due.clear();
             plan.assets.look_at_all();
@@ -87,18 +173,29 @@ impl Service {
         if !self.may_be_made(entry) {
             return None;
         }
-        let cursor = self.desk().cursors.get(entry.definition.dag.id()).copied();
-        timetable.next(cursor, now)
+        self.first_of(timetable, entry.definition.dag.id(), now, None)
+    }
+
+    /// The tick behind the cursor. A DAG without a start that was never planned begins when it was seen first, or `otherwise`.
+    fn first_of(&self, timetable: &Timetable, dag: &DagId, now: Timestamp, otherwise: Option<Timestamp>) -> Option<Tick> {
+        let desk = self.desk();
+        let since = desk.since.get(dag).copied().or(otherwise);
+        match (desk.cursors.get(dag).copied(), timetable.start, since) {
+            (cursor @ Some(_), _, _) | (cursor @ None, Some(_), _) => timetable.next(cursor, now),
+            (None, None, Some(since)) => timetable.next_since(since, now),
+            // What is planned from a time that is not kept might be planned from another one after a crash.
+            (None, None, None) => None,
+        }
     }
 
     /// When a DAG runs next by itself; `None` when it does not. Of a paused DAG: what would be next.
     pub fn next_tick(&self, entry: &DagEntry) -> Option<Tick> {
-        let cursor = self.desk().cursors.get(entry.definition.dag.id()).copied();
-        entry.definition.timetable.as_ref()?.next(cursor, self.clock.now())
+        let now = self.wall();
+        self.first_of(entry.definition.timetable.as_ref()?, entry.definition.dag.id(), now, Some(now))
     }
 
     async fn plan_what_is_due(&self, plan: &mut Plan) {
-        let now = self.clock.now();
+        let now = self.wall();
         let due: Vec<DagId> = plan.due.iter().filter(|(_, at)| **at <= now).map(|(dag, _)| dag.clone()).collect();
         let catalog = self.catalog();
         let mut moved = Vec::new();
@@ -112,7 +209,7 @@ impl Service {
             }
             match self.make_scheduled(entry, &tick).await {
                 Ok(()) => {
-                    self.desk().cursors.insert(dag.clone(), tick.run_after);
+                    self.move_cursor(entry, &tick);
                     moved.push(dag.clone());
                     // With catchup the next may be due as well.
                     if let Some(next) = self.next_tick_of(entry, now) {
@@ -127,6 +224,19 @@ impl Service {
             }
         }
         self.keep_cursors(&moved).await;
+    }
+
+    fn move_cursor(&self, entry: &DagEntry, tick: &Tick) {
+        let dag = entry.definition.dag.id();
+        let first = {
+            let timetable = entry.definition.timetable.as_ref().map(|timetable| Timetable { catchup: true, ..timetable.clone() });
+            timetable.and_then(|timetable| self.first_of(&timetable, dag, tick.run_after, None))
+        };
+        let mut desk = self.desk();
+        let before = desk.cursors.insert(dag.clone(), tick.run_after);
+        if first.is_some_and(|first| first.run_after < tick.run_after) {
+            desk.left_out.insert(dag.clone(), (before, tick.run_after));
+        }
     }
 
     /// Keeps how far DAGs are planned. A cursor that is not kept is found behind: what was planned is planned again, and makes the run
@@ -168,7 +278,7 @@ impl Service {
         if !about.iter().any(|row| stands_for_its_date(&row.header)) {
             let made = self.make(entry, request).await?;
             if made.is_new {
-                self.live.measures().schedule_lag.observe_between(tick.run_after, self.clock.now());
+                self.live.measures().schedule_lag.observe_between(tick.run_after, self.wall());
             }
         }
         self.desk().unplanned.remove(&dag);
@@ -184,6 +294,27 @@ impl Service {
 /// Whether a run is what a tick of its date would make: all of the DAG, and not as a part of something else.
 fn stands_for_its_date(header: &RunHeader) -> bool {
     header.only_tasks.is_empty() && header.cause.is_none()
+}
+
+/// What a jump of the clock means, for whoever looks after the machine.
+fn jumped(jump: SignedDuration) -> String {
+    let far = words(jump.abs());
+    if jump.is_negative() {
+        return format!(
+            "the machine's clock was set back by {far}: schedules wait until it has caught up, and what ran does not run again; the times of \
+             events go on from the last one, at half pace until then"
+        );
+    }
+    format!(
+        "the machine's clock has gone on by {far} more than the time that passed: the machine was suspended, or its clock was set; what fell \
+         due meanwhile is made up for as `catchup` says, and waits that are over end now"
+    )
+}
+
+fn words(time: SignedDuration) -> String {
+    let span =
+        jiff::Span::try_from(time).and_then(|span| span.round(SpanRound::new().largest(Unit::Hour).smallest(Unit::Second)));
+    span.map_or_else(|_| format!("{} s", time.as_secs()), |span| format!("{span:#}"))
 }
 
 fn run_id(dag: &DagId, tick: &Tick) -> RunId {

@@ -157,6 +157,7 @@ impl Service {
     pub(super) async fn make(&self, entry: &DagEntry, request: Request) -> Result<Triggered, Error> {
         self.keep(entry).await?;
         let run = request.run_id.clone();
+        let _making = self.announce(&run);
         let launch = Launch {
             project: entry.project.clone(),
             definition: entry.definition.clone(),
@@ -333,6 +334,8 @@ pub(super) struct Kept {
     pub(super) paused: bool,
     /// The time of the last tick that was planned.
     pub(super) cursor: Option<Timestamp>,
+    /// When a service saw it first: before its first tick, this is how far it is planned. Only where its timetable does not say.
+    pub(super) since: Option<Timestamp>,
     /// The last update of an asset that its runs stand for, where it waits for assets.
     pub(super) assets: Option<u64>,
 }

@@ -1,1 +1,250 @@
+//! The service with a clock that is turned by hand, over a store in memory: which runs it makes, however often it is started anew, and
+//! whatever becomes of the machine's clock.
 
+use super::scheduler::Plan;
+use super::steer::Kept;
+use super::*;
+use crate::clock::Reading;
+use crate::run::Request;
+use backstop_core::event::RunType;
+use backstop_project::{Bundle, Environment, Loaded, Overrides};
+use backstop_store::{MemoryStore, RunFilter};
+use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+/// The machine's clocks, turned by hand.
+struct Hand(Mutex<(Reading, Timestamp)>);
+
+impl Hand {
+    fn at(time: &str) -> Arc<Self> {
+        let wall = time.parse().unwrap();
+        Arc::new(Self(Mutex::new((Reading { wall, monotonic: Duration::ZERO }, wall))))
+    }
+
+    /// Time passes.
+    fn pass(&self, time: SignedDuration) {
+        self.set(time);
+        self.0.lock().unwrap().0.monotonic += Duration::try_from(time).unwrap();
+    }
+
+    /// The clock is set, or the machine was suspended.
+    fn set(&self, by: SignedDuration) {
+        self.0.lock().unwrap().0.wall += by;
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        let mut told = self.0.lock().unwrap();
+        told.1 = told.1.max(told.0.wall);
+        told.1
+    }
+
+    fn reading(&self) -> Option<Reading> {
+        Some(self.0.lock().unwrap().0)
+    }
+}
+
+/// A project of one file.
+struct OneFile(String);
+
+impl Loader for OneFile {
+    fn load(&self, overrides: &Overrides) -> Vec<Loaded> {
+        let files = [("backstop.yaml", ""), ("dags/d.yaml", &*self.0)];
+        let files = files.map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec())).into();
+        let loaded = backstop_project::load_with(&Bundle { files, ..Bundle::default() }, &Environment::default(), overrides);
+        assert!(loaded.is_valid(), "{:?}", loaded.diagnostics);
+        vec![loaded]
+    }
+
+    fn fingerprint(&self) -> u64 {
+        0
+    }
+}
+
+/// A service that makes runs and drives none, as one does that is new.
+struct Planning {
+    service: Arc<Service>,
+    plan: Plan,
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+impl Planning {
+    async fn start(store: &MemoryStore, clock: &Arc<Hand>, schedule: &str) -> Self {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let notice = {
+            let said = said.clone();
+            Arc::new(move |line: &str| said.lock().unwrap().push(line.to_owned()))
+        };
+        let service = Service::new(Options {
+            store: Arc::new(store.clone()),
+            loader: Arc::new(OneFile(format!("dag: d\nmax_active_runs: 100\n{schedule}\ntasks:\n  one: {{empty: true}}\n"))),
+            clock: clock.clone(),
+            connect: Arc::new(backstop_connect::connector),
+            logs: LogWriter::start(None),
+            scratch: PathBuf::new(),
+            limits: ServiceLimits::default(),
+            keep: Keep { runs_for: None, runs: None },
+            notice,
+            address: "nowhere".into(),
+        });
+        let service = service.await.unwrap();
+        service.desk().replan.all = true;
+        let mut planning = Self { service, plan: Plan::default(), said };
+        planning.look().await;
+        planning
+    }
+
+    async fn look(&mut self) {
+        // With catchup one tick a look is made.
+        for _ in 0..10 {
+            self.service.look_at_schedules(&mut self.plan).await;
+        }
+    }
+
+    /// The logical dates of all runs, in the order in which they were made.
+    async fn runs(&self) -> Vec<String> {
+        let rows = self.service.store.runs(&RunFilter { limit: 100, ..RunFilter::default() }).await.unwrap();
+        rows.iter().rev().map(|row| row.header.logical_date.unwrap().to_string()).collect()
+    }
+
+    fn said(&self) -> Vec<String> {
+        std::mem::take(&mut self.said.lock().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_dag_without_a_start_runs_however_often_the_service_starts_anew() {
+    let (store, clock) = (MemoryStore::new(), Hand::at("2025-05-10T12:00:00Z"));
+    let schedule = "schedule: \"0 2 * * *\"";
+    for _ in 0..3 {
+        let planning = Planning::start(&store, &clock, schedule).await;
+        assert_eq!(planning.runs().await, [""; 0]);
+        let next = planning.service.next_tick(&planning.service.dag("d").unwrap()).unwrap();
+        assert_eq!(next.run_after.to_string(), "2025-05-11T02:00:00Z");
+        drop(planning);
+        clock.pass(HOUR * 4);
+    }
+    clock.pass(HOUR * 3);
+    for _ in 0..2 {
+        let planning = Planning::start(&store, &clock, schedule).await;
+        assert_eq!(planning.runs().await, ["2025-05-11T02:00:00Z"], "nothing is missed that was before");
+        drop(planning);
+        clock.pass(HOUR);
+    }
+}
+
+#[tokio::test]
+async fn once_is_once_also_when_the_process_dies_before_it_notes_it() {
+    let (store, clock) = (MemoryStore::new(), Hand::at("2025-05-10T12:00:00Z"));
+    for _ in 0..3 {
+        let planning = Planning::start(&store, &clock, "schedule: \"@once\"").await;
+        assert_eq!(planning.runs().await, ["2025-05-10T12:00:00Z"]);
+        let dag = DagId::new("d");
+        let kept = planning.service.desk().kept(&dag);
+        assert!(kept.cursor.is_some());
+        store.put(vec![Kept { cursor: None, ..kept }.entry(&dag)], None).await.unwrap();
+        drop(planning);
+        clock.pass(HOUR);
+    }
+}
+
+#[tokio::test]
+async fn each_tick_comes_once_however_the_clock_is_set() {
+    for catchup in [false, true] {
+        let (store, clock) = (MemoryStore::new(), Hand::at("2025-05-10T10:30:00Z"));
+        let mut planning = Planning::start(&store, &clock, &format!("schedule: \"0 * * * *\"\ncatchup: {catchup}")).await;
+        let dates = |hours: &[i32]| hours.iter().map(|hour| format!("2025-05-10T{hour}:00:00Z")).collect::<Vec<_>>();
+        clock.pass(HOUR);
+        planning.look().await;
+        assert_eq!((planning.runs().await, planning.said()), (dates(&[11]), vec![]));
+        clock.set(-HOUR);
+        planning.look().await;
+        let said = planning.said();
+        assert!(said.len() == 1 && said[0].starts_with("the machine's clock was set back by 1h: schedules wait"), "{said:?}");
+        clock.pass(HOUR);
+        planning.look().await;
+        assert_eq!(planning.runs().await, dates(&[11]), "it is 11:30 again");
+        clock.pass(HOUR);
+        planning.look().await;
+        assert_eq!((planning.runs().await, planning.said()), (dates(&[11, 12]), vec![]));
+        clock.set(HOUR * 5);
+        planning.look().await;
+        let said = planning.said();
+        assert!(said.len() == 1 && said[0].starts_with("the machine's clock has gone on by 5h more than"), "{said:?}");
+        let ahead = if catchup { dates(&[11, 12, 13, 14, 15, 16, 17]) } else { dates(&[11, 12, 17]) };
+        assert_eq!(planning.runs().await, ahead);
+        // It was wrong. What was left out comes when it is time, and what was made does not come again.
+        clock.set(-(HOUR * 5));
+        planning.look().await;
+        assert_eq!((planning.runs().await, planning.said().len()), (ahead, 1));
+        for hour in 13..=18 {
+            clock.pass(HOUR);
+            // Also by another process.
+            if hour == 15 {
+                drop(planning);
+                planning = Planning::start(&store, &clock, &format!("schedule: \"0 * * * *\"\ncatchup: {catchup}")).await;
+            }
+            planning.look().await;
+        }
+        let mut all = planning.runs().await;
+        all.sort();
+        assert_eq!(all, dates(&[11, 12, 13, 14, 15, 16, 17, 18]), "catchup {catchup}");
+    }
+}
+
+/// A run is in the store before the service has taken it in. Who looks for runs that were left behind at that moment leaves it alone.
+#[tokio::test]
+async fn a_run_that_is_being_made_is_not_left_behind() {
+    let (store, clock) = (MemoryStore::with_manual_durability(), Hand::at("2025-05-10T12:00:00Z"));
+    let syncing = async {
+        loop {
+            store.sync_all();
+            tokio::task::yield_now().await;
+        }
+    };
+    let planning = tokio::select! {
+        planning = Planning::start(&store, &clock, "") => planning,
+        () = syncing => unreachable!("it goes on for ever"),
+    };
+    let service = &planning.service;
+    let entry = service.dag("d").unwrap();
+    let request = |run: &str| Request {
+        run_id: run.into(),
+        logical_date: None,
+        data_interval: None,
+        params: serde_json::Map::new(),
+        only_tasks: Vec::new(),
+        dry_run: false,
+        run_type: RunType::Manual,
+        cause: None,
+        asked_by: None,
+    };
+    let is_there = async |run: &str| store.run(&run.into()).await.unwrap().is_some();
+    let mut making = Box::pin(service.make(&entry, request("first")));
+    while !is_there("first").await {
+        tokio::select! {
+            biased;
+            _ = &mut making => unreachable!("it is told when it is durable"),
+            () = tokio::task::yield_now() => {}
+        }
+        store.sync_some(1);
+    }
+    assert_eq!(service.find_left_behind().await.unwrap(), 0);
+    assert!(making.await.unwrap().is_new);
+    assert_eq!((service.counts().queued, service.find_left_behind().await.unwrap()), (1, 0));
+    // Who asked for it goes away at that moment: then it was left behind.
+    let mut making = Box::pin(service.make(&entry, request("second")));
+    while !is_there("second").await {
+        tokio::select! {
+            biased;
+            _ = &mut making => unreachable!("it is told when it is durable"),
+            () = tokio::task::yield_now() => {}
+        }
+        store.sync_some(1);
+    }
+    drop(making);
+    assert_eq!((service.find_left_behind().await.unwrap(), service.counts().queued), (1, 2));
+}

@@ -34,7 +34,7 @@ pub(crate) struct Dag {
     next_logical_date: Option<Timestamp>,
     /// Assets that must still be updated before it runs by them; empty when it waits for none.
     missing_assets: Vec<String>,
-    /// Why its runs are not made, where there is more to it than the time.
+    /// Why no run of it is made now, in a sentence, where there is more to it than the time: it waits for assets, or its runs cannot be made.
     #[schema(required)]
     not_scheduled_because: Option<String>,
     /// Runs of it that may go on at once.
@@ -54,8 +54,6 @@ impl Dag {
         let definition = &entry.definition;
         let next = service.next_tick(entry);
         let missing_assets = service.missing_assets(definition.dag.id());
-        let waits = || format!("not updated since its last such run: {}", missing_assets.join(", "));
-        let waits = (next.is_none() && !missing_assets.is_empty()).then(waits);
         Self {
             dag: definition.dag.id().to_string(),
             description: definition.description.clone(),
@@ -66,7 +64,7 @@ impl Dag {
             timezone: definition.timezone.clone(),
             next_run_at: next.as_ref().map(|tick| tick.run_after),
             next_logical_date: next.as_ref().map(|tick| tick.logical_date),
-            not_scheduled_because: service.unplanned(definition.dag.id()).or(waits),
+            not_scheduled_because: service.why_no_run(entry),
             missing_assets,
             max_active_runs: definition.max_active_runs,
             paused,

@@ -264,6 +264,7 @@ impl Life {
                 .ok_or_else(|| backstop_connect::Error::config(format!("there is no server `{}`", config.id)))
         });
         let slots = SlotLimits { parallelism: Some(self.house.parallelism), ..SlotLimits::default() };
+        let world = self.world.clone();
         Options {
             store: Arc::new(disk),
             loader: self.house.clone(),
@@ -273,6 +274,7 @@ impl Life {
             scratch: PathBuf::from("/nowhere"),
             limits: ServiceLimits { runs: self.house.runs_at_once, slots, ..ServiceLimits::default() },
             keep: Keep::default(),
+            notice: Arc::new(move |line: &str| world.say(|| line.to_owned())),
             address: "nowhere".into(),
         }
     }

@@ -12,7 +12,7 @@ use super::live::LiveWatcher;
 use super::scheduler::Replan;
 use super::steer::Kept;
 use super::{Error, Service, ServiceLimits};
-use crate::clock::Clock;
+use crate::clock::{Clock, Reading};
 use crate::control::Ask;
 use crate::run::{self, Control, Created, Launch, Limits, Report};
 use crate::sessions::Sessions;
@@ -22,7 +22,7 @@ use backstop_project::Bundle;
 use backstop_project::definition::{Definition, Project};
 use backstop_store::{ErrorKind, RunFilter};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -83,6 +83,10 @@ pub(super) struct Desk {
     pub(super) paused: BTreeSet<DagId>,
     /// How far each DAG is planned: the time of its last tick.
     pub(super) cursors: BTreeMap<DagId, Timestamp>,
+    /// When each DAG that has no start was seen first, as it is kept: where it was never planned, nothing is missed before.
+    pub(super) since: BTreeMap<DagId, Timestamp>,
+    /// Of each DAG whose last tick left out others, because a later one was due: the cursor before, and that tick.
+    pub(super) left_out: BTreeMap<DagId, (Option<Timestamp>, Timestamp)>,
     /// Of each DAG that waits for assets: up to which update its runs stand for.
     pub(super) asset_cursors: BTreeMap<DagId, u64>,
     /// The assets that must still be updated before a DAG runs by them.
@@ -90,6 +94,8 @@ pub(super) struct Desk {
     /// Why the ticks of a DAG cannot be planned.
     pub(super) unplanned: BTreeMap<DagId, String>,
     pub(super) replan: Replan,
+    /// Runs that are being made, and by how many at once.
+    making: HashMap<RunId, usize>,
     queued: BTreeMap<Lane, VecDeque<Queued>>,
     /// The runs that are in `queued`: whether one is there must not cost a walk through all of them.
     is_queued: HashSet<RunId>,
@@ -106,10 +112,13 @@ impl Desk {
         Self {
             paused: kept.iter().filter(|(_, kept)| kept.paused).map(|(dag, _)| dag.clone()).collect(),
             asset_cursors: kept.iter().filter_map(|(dag, kept)| Some((dag.clone(), kept.assets?))).collect(),
+            since: kept.iter().filter_map(|(dag, kept)| Some((dag.clone(), kept.since?))).collect(),
+            left_out: BTreeMap::new(),
             missing_assets: BTreeMap::new(),
             cursors: kept.into_iter().filter_map(|(dag, kept)| Some((dag, kept.cursor?))).collect(),
             unplanned: BTreeMap::new(),
             replan: Replan::default(),
+            making: HashMap::new(),
             queued: BTreeMap::new(),
             is_queued: HashSet::new(),
             active: BTreeMap::new(),
@@ -125,6 +134,7 @@ impl Desk {
         Kept {
             paused: self.paused.contains(dag),
             cursor: self.cursors.get(dag).copied(),
+            since: self.since.get(dag).copied(),
             assets: self.asset_cursors.get(dag).copied(),
         }
     }
@@ -143,6 +153,7 @@ impl Desk {
             || self.hindered.contains_key(run)
             || self.stuck.contains_key(run)
             || self.is_queued.contains(run)
+            || self.making.contains_key(run)
     }
 
     /// Takes a run that waits, for whatever reason, away.
@@ -224,6 +235,24 @@ impl Desk {
     }
 }
 
+/// A run that is being made. Dropped with the request when who asked for it goes away: then the run is found like any other.
+pub(super) struct Making<'s> {
+    service: &'s Service,
+    run: RunId,
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        let mut desk = self.service.desk();
+        if let Some(count) = desk.making.get_mut(&self.run) {
+            *count -= 1;
+            if *count == 0 {
+                desk.making.remove(&self.run);
+            }
+        }
+    }
+}
+
 /// How driving a run ended.
 enum Driven {
     Report(Box<Report>),
@@ -252,9 +281,21 @@ impl Service {
         self.desk().active.get(run).map(|active| active.control.clone())
     }
 
-    /// Takes in a run that this process made.
+    /// Announces a run that this process is about to make. As long as the answer is held, the run is not taken for one that was left behind:
+    /// it is in the store before it is here.
+    pub(super) fn announce(&self, run: &RunId) -> Making<'_> {
+        *self.desk().making.entry(run.clone()).or_default() += 1;
+        Making { service: self, run: run.clone() }
+    }
+
+    /// Takes in a run that this process made, and had announced.
     pub(super) fn take_in(&self, created: Created) {
-        self.desk().push(Queued { header: created.header.clone(), created: Some(created), failures: 0 });
+        let mut desk = self.desk();
+        // Else somebody was quicker who steers it: it is driven, or over already.
+        if desk.making.contains_key(&created.header.run_id) {
+            desk.push(Queued { header: created.header.clone(), created: Some(created), failures: 0 });
+        }
+        drop(desk);
         self.pump.notify_one();
     }
 
@@ -266,6 +307,7 @@ impl Service {
         }
         let control = Control::telling(self.pump.clone());
         control.ask(ask);
+        desk.making.remove(&header.run_id);
         let queued = desk.take_off(&header.run_id).unwrap_or(Queued { header: header.clone(), created: None, failures: 0 });
         desk.enter(&header, &control, self.clock.now());
         desk.urgent.push((queued, control));
@@ -508,5 +550,9 @@ impl Clock for NotBefore {
     fn now(&self) -> Timestamp {
         let now = self.clock.now();
         self.earliest.map_or(now, |earliest| now.max(earliest))
+    }
+
+    fn reading(&self) -> Option<Reading> {
+        self.clock.reading()
     }
 }

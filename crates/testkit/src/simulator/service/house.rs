@@ -7,7 +7,7 @@ use backstop_core::dag::Pool;
 use backstop_core::timetable::{Every, IntervalReading, Schedule, Timetable};
 use backstop_core::{DagId, Tick};
 use backstop_project::{Loaded, Overrides};
-use backstop_runtime::Clock;
+use backstop_runtime::clock::{Clock, Reading};
 use backstop_runtime::service::Loader;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
@@ -110,7 +110,8 @@ impl Loader for House {
     }
 }
 
-/// The clock of one process, over a machine's clock that people set: as the product's `WallClock`, it never goes back.
+/// The clock of one process, over a machine's clock that people set: as the product's `WallClock`, it never goes back, and lets the
+/// machine's come near.
 pub(crate) struct Skewed {
     world: Arc<World>,
     skew_ms: Arc<AtomicI64>,
@@ -133,7 +134,7 @@ impl Clock for Skewed {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = match *told {
             Some((last, at)) if wall < last => {
-                let since = SignedDuration::from_millis(moment.saturating_sub(at) as i64);
+                let since = SignedDuration::from_micros(moment.saturating_sub(at) as i64 * 500);
                 last.checked_add(since).unwrap_or(Timestamp::MAX)
             }
             Some(_) | None => wall,
@@ -147,5 +148,12 @@ impl Clock for Skewed {
                 .violated(|| format!("the time was asked for {asked} times in one moment: something turns round and round"));
         }
         now
+    }
+
+    fn reading(&self) -> Option<Reading> {
+        let moment = self.world.now();
+        let skew = SignedDuration::from_millis(self.skew_ms.load(Ordering::Relaxed));
+        let wall = timestamp(moment).checked_add(skew).unwrap_or(Timestamp::MAX);
+        Some(Reading { wall, monotonic: Duration::from_millis(moment) })
     }
 }
