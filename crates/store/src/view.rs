@@ -1,7 +1,7 @@
 //! The rows that lists show. All are projections of the log, see `projection`.
 
 use backstop_core::event::{RunHeader, StatementRecord};
-use backstop_core::state::RunPhase;
+use backstop_core::state::{FIRST_EPOCH, RunPhase};
 use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -27,6 +27,12 @@ pub struct RunRow {
 }
 
 impl RunRow {
+    /// Of a run that was just made: as its first event makes it.
+    pub fn made(header: Arc<RunHeader>) -> Self {
+        let state = RunPhase::Queued.as_str().to_owned();
+        Self { header, state, started_at: None, ended_at: None, callbacks_pending: 0, version: 1, epoch: FIRST_EPOCH }
+    }
+
     /// Whether nothing is left to do: the run is over, and its callbacks have run. As the core's `RunState::is_finished`.
     pub fn is_finished(&self) -> bool {
         self.ended_at.is_some() && self.callbacks_pending == 0

@@ -3,6 +3,7 @@
 use super::{Options, fault};
 use crate::{Error, ErrorKind};
 use refinery::{Migration, Runner};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -188,6 +189,7 @@ fn configure_writer(connection: &Connection, options: &Options) -> rusqlite::Res
     connection.pragma_update(None, "trusted_schema", false)?;
     // A run that is removed goes before its rows do, see `prune`. Nobody but this crate writes here, and `check` finds rows without a run.
     connection.pragma_update(None, "foreign_keys", false)?;
+    keep_plans(connection)?;
     connection.set_prepared_statement_cache_capacity(48);
     Ok(())
 }
@@ -196,8 +198,14 @@ fn configure_reader(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.set_prepared_statement_cache_capacity(16);
+    keep_plans(connection)?;
+    connection.set_prepared_statement_cache_capacity(32);
     Ok(())
+}
+
+/// A statement's plan does not depend on the values it is given: otherwise SQLite parses it anew for each list that is asked for.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// What a SQLite file is to us.

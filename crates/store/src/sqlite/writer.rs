@@ -94,15 +94,23 @@ pub(super) struct Writer {
     /// Set by those who wait for the answer.
     hurry: Arc<AtomicBool>,
     committed_at: Option<Instant>,
+    /// Requests in the last batch.
+    answered: usize,
+    /// The last batch was cut by its bound: what comes behind it has waited already.
+    was_full: bool,
 }
 
 /// How long appends are gathered after a commit before the next one. Nobody waits for them but those who say so (`flush`), and a commit
 /// costs as much for one append as for many.
 const GATHER: Duration = Duration::from_millis(8);
+/// The same where somebody waits for the answer, but the last batch showed that many do: a moment more makes one commit of several.
+const GATHER_IN_A_HURRY: Duration = Duration::from_millis(4);
+/// Requests in the last batch that show it.
+const MANY: usize = 16;
 
 impl Writer {
     pub(super) fn new(connection: Connection, place: Arc<Place>, options: Options, hurry: Arc<AtomicBool>) -> Self {
-        Self { connection, place, options, buffer: Vec::new(), hurry, committed_at: None }
+        Self { connection, place, options, buffer: Vec::new(), hurry, committed_at: None, answered: 0, was_full: false }
     }
 
     /// Works until the store is dropped and the queue is empty.
@@ -116,11 +124,14 @@ impl Writer {
 
     /// Lets more come, unless somebody waits for the answer or the last commit is long past.
     fn gather(&self, first: &Request) {
-        let rest = self.committed_at.map_or(Duration::ZERO, |at| GATHER.saturating_sub(at.elapsed()));
-        let is_append = matches!(first, Request::Append(..));
-        if is_append && !rest.is_zero() && !self.hurry.load(Ordering::Acquire) {
+        let gathers = matches!(first, Request::Append(..)) && !self.was_full;
+        let rest = |gather: Duration| self.committed_at.map_or(Duration::ZERO, |at| gather.saturating_sub(at.elapsed()));
+        if gathers && !rest(GATHER).is_zero() && !self.hurry.load(Ordering::Acquire) {
             // Woken early by those in a hurry; a wake-up without a reason costs one smaller batch.
-            std::thread::park_timeout(rest);
+            std::thread::park_timeout(rest(GATHER));
+        }
+        while gathers && self.answered >= MANY && !rest(GATHER_IN_A_HURRY).is_zero() {
+            std::thread::park_timeout(rest(GATHER_IN_A_HURRY));
         }
         self.hurry.store(false, Ordering::Release);
     }
@@ -129,7 +140,10 @@ impl Writer {
     fn write_batch(&mut self, first: Request, queue: &mut mpsc::Receiver<Request>) {
         let mut answers = Vec::new();
         match self.write(first, queue, &mut answers) {
-            Ok(()) => answers.into_iter().for_each(Answer::give),
+            Ok(()) => {
+                self.answered = answers.len();
+                answers.into_iter().for_each(Answer::give);
+            }
             Err(error) => {
                 self.roll_back();
                 // Whatever is queued was decided in the belief that the lost appends were kept. It is taken out before anybody is told:
@@ -181,6 +195,7 @@ impl Writer {
             }
             next = if batch.is_full() { None } else { queue.try_recv().ok() };
         }
+        self.was_full = batch.is_full();
         batch.commit()
     }
 
