@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{RunId, TaskId};
 use backstop_runtime::service::{DagEntry, Service, Trigger, Triggered};
+use backstop_store::RunRow;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -153,8 +154,14 @@ pub(super) async fn trigger(
     };
     let Triggered { header, is_new } = service.trigger(trigger, &By { who: wanted.who, why: wanted.why }.into()).await?;
     let location = format!("/api/v1/runs/{}", header.run_id);
-    let row = service.store().run(&header.run_id).await?;
-    let row = row.ok_or_else(|| Problem::not_found(format!("there is no run `{}`", header.run_id)))?;
+    let row = match is_new {
+        // What it is now is known without asking the store: as it was made.
+        true => RunRow::made(header),
+        false => {
+            let row = service.store().run(&header.run_id).await?;
+            row.ok_or_else(|| Problem::not_found(format!("there is no run `{}`", header.run_id)))?
+        }
+    };
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, [(header::LOCATION, location)], Json(wire::Run::new(&row, false))).into_response())
 }
