@@ -8,15 +8,14 @@ use crate::engine::Engine;
 use crate::journal::Journal;
 use crate::logs::{LogWriter, Logs};
 use crate::others::Others;
-use crate::redact::Redactor;
+use crate::prepared::Prepared;
 use crate::sessions::Sessions;
 use crate::slots::Slots;
 use crate::watch::Watcher;
 use backstop_core::event::{Cause, Event, Evidence, RunHeader, RunType};
 use backstop_core::state::FIRST_EPOCH;
 use backstop_core::{Command, InstanceId, RunId, RunState, TaskId};
-use backstop_project::definition::{Definition, Project};
-use backstop_project::template::Renderer;
+use backstop_project::definition::Definition;
 use backstop_store::{AppendError, Store, Version};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -62,10 +61,8 @@ pub enum Error {
 /// What a run needs.
 #[derive(Clone)]
 pub struct Launch {
-    /// Connections and variables.
-    pub project: Arc<Project>,
-    /// The DAG.
-    pub definition: Arc<Definition>,
+    /// The DAG in its project.
+    pub prepared: Arc<Prepared>,
     /// Where the log is kept.
     pub store: Arc<dyn Store>,
     /// Where task logs go.
@@ -167,7 +164,7 @@ pub struct Decision {
 /// # Errors
 /// When the store fails. A task that fails is no error here: see the report.
 pub async fn start(launch: Launch, request: Request, control: Control) -> Result<Report, Error> {
-    keep_version(&*launch.store, &launch.definition).await?;
+    keep_version(&*launch.store, &launch.prepared.definition).await?;
     let created = create(&launch, request).await?;
     begin(launch, created, control).await
 }
@@ -179,15 +176,15 @@ pub async fn start(launch: Launch, request: Request, control: Control) -> Result
 /// `Append` with a conflict when there is a run of this id; when the store fails; when a task is named that is not there.
 pub async fn create(launch: &Launch, request: Request) -> Result<Created, Error> {
     for task in &request.only_tasks {
-        if launch.definition.dag.index(task.as_str()).is_none() {
-            return Err(Error::Request(format!("there is no task `{task}` in DAG `{}`", launch.definition.dag.id())));
+        if launch.prepared.definition.dag.index(task.as_str()).is_none() {
+            return Err(Error::Request(format!("there is no task `{task}` in DAG `{}`", launch.prepared.definition.dag.id())));
         }
     }
     let now = launch.clock.now();
     let header = Arc::new(RunHeader {
         run_id: request.run_id,
-        dag_id: launch.definition.dag.id().clone(),
-        version: launch.definition.version.clone(),
+        dag_id: launch.prepared.definition.dag.id().clone(),
+        version: launch.prepared.definition.version.clone(),
         logical_date: request.logical_date,
         data_interval: request.data_interval,
         queued_at: now,
@@ -211,7 +208,7 @@ pub async fn create(launch: &Launch, request: Request) -> Result<Created, Error>
 
 impl Created {
     fn state(&self, launch: &Launch) -> RunState {
-        RunState::replay(launch.definition.dag.clone(), &self.events)
+        RunState::replay(launch.prepared.definition.dag.clone(), &self.events)
     }
 }
 
@@ -228,7 +225,7 @@ pub async fn begin(launch: Launch, created: Created, control: Control) -> Result
     let begun_at = header.queued_at;
     let shared = Arc::new(share(&launch, header, begun_at, false));
     let mut engine = engine(&launch, shared, state, journal, control);
-    engine.past = deadlines::past(&*launch.store, &launch.definition).await?;
+    engine.past = deadlines::past(&*launch.store, &launch.prepared.definition).await?;
     engine.start_if_queued().await?;
     finish(engine).await
 }
@@ -249,13 +246,13 @@ fn engine(launch: &Launch, shared: Arc<Shared>, state: RunState, journal: Journa
 pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control: Control) -> Result<Report, Error> {
     let row = launch.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))?;
     let events = read_all(&*launch.store, run).await?;
-    check_shape(&launch.definition, run, &events)?;
-    let state = RunState::replay(launch.definition.dag.clone(), events.iter());
+    check_shape(&launch.prepared.definition, run, &events)?;
+    let state = RunState::replay(launch.prepared.definition.dag.clone(), events.iter());
     if state.is_finished() {
         return Err(Error::Over { run: run.clone(), state: state.phase().as_str().to_owned() });
     }
     let epoch = launch.store.take_over(run).await?;
-    keep_version(&*launch.store, &launch.definition).await?;
+    keep_version(&*launch.store, &launch.prepared.definition).await?;
     let run_start = row.started_at.unwrap_or(row.header.queued_at);
     let shared = share(&launch, row.header.clone(), run_start, true);
     for (instance, view) in state.instances() {
@@ -267,7 +264,7 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
     }
     let journal = Journal::new(launch.store.clone(), run.clone(), epoch, events.len() as u64, launch.watcher.clone());
     let mut engine = engine(&launch, Arc::new(shared), state, journal, control);
-    engine.past = deadlines::past(&*launch.store, &launch.definition).await?;
+    engine.past = deadlines::past(&*launch.store, &launch.prepared.definition).await?;
     if !engine.state.phase().is_terminal() {
         engine.command(Command::Resume { epoch }).await?;
         engine.wake_who_waits_for_runs().await?;
@@ -298,17 +295,17 @@ pub async fn keep_version(store: &dyn Store, definition: &Definition) -> Result<
 
 fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_interrupted: bool) -> Shared {
     launch.sessions.monitor().learn(&header.dag_id);
-    let redactor = Arc::new(Redactor::of(&launch.project));
+    let redactor = launch.prepared.redactor();
     let params = match serde_json::from_str(&header.params) {
         Ok(serde_json::Value::Object(params)) => params,
         _ => serde_json::Map::new(),
     };
     Shared {
-        renderer: Renderer::new(&launch.project, &launch.definition),
+        renderer: launch.prepared.renderer(),
         sessions: launch.sessions.clone(),
         logs: Logs::new(launch.logs.clone(), header.run_id.clone(), redactor.clone()),
-        project: launch.project.clone(),
-        definition: launch.definition.clone(),
+        project: launch.prepared.project.clone(),
+        definition: launch.prepared.definition.clone(),
         redactor,
         clock: launch.clock.clone(),
         watcher: launch.watcher.clone(),

@@ -26,7 +26,7 @@ use backstop_core::event::{Event, Mark, Restart, RunType};
 use backstop_core::{Command, InstanceId, RunId, RunPhase, RunState, Selection};
 use backstop_runtime::run::Decision;
 use backstop_runtime::steer::Idle;
-use backstop_runtime::{Connect, Control, Launch, Limits, LogWriter, Report, Request, Sessions};
+use backstop_runtime::{Connect, Control, Launch, Limits, LogWriter, Prepared, Report, Request, Sessions};
 use backstop_store::{MemoryStore, Store};
 use dice::Dice;
 use disk::Disk;
@@ -370,8 +370,7 @@ impl Life {
                 .ok_or_else(|| backstop_connect::Error::config(format!("there is no server `{}`", config.id)))
         });
         Launch {
-            project: self.scenario.project.clone(),
-            definition: self.scenario.definition.clone(),
+            prepared: Prepared::new(self.scenario.project.clone(), self.scenario.definition.clone()),
             store: Arc::new(disk),
             logs: LogWriter::start(None),
             scratch: PathBuf::from("/nowhere"),

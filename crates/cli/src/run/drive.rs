@@ -10,7 +10,9 @@ use backstop_core::{Command, RunId, TaskId};
 use backstop_project::definition::{Definition, Project};
 use backstop_runtime::others::Beside;
 use backstop_runtime::run::Decision;
-use backstop_runtime::{Clock, Control, Launch, Limits, LogWriter, Monitor, Report, Request, Sessions, SystemClock, Watcher};
+use backstop_runtime::{
+    Clock, Control, Launch, Limits, LogWriter, Monitor, Prepared, Report, Request, Sessions, SystemClock, Watcher,
+};
 use backstop_store::{RunRow, Store};
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -153,8 +155,7 @@ impl Drive {
 
     fn launch(&self, clock: Arc<dyn Clock>, watcher: Arc<dyn Watcher>) -> Launch {
         Launch {
-            project: self.project.clone(),
-            definition: self.definition.clone(),
+            prepared: Prepared::new(self.project.clone(), self.definition.clone()),
             store: self.store.clone(),
             logs: LogWriter::start(Some(self.kept.logs.clone())),
             scratch: self.kept.scratch.clone(),

@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     /// The DAG.
     pub(crate) definition: Arc<Definition>,
     /// Its templates.
-    pub(crate) renderer: Renderer,
+    pub(crate) renderer: Arc<Renderer>,
     /// Open sessions.
     pub(crate) sessions: Arc<Sessions>,
     /// Log files.

@@ -21,8 +21,9 @@ use jiff::Timestamp;
 use std::fmt::Write as _;
 use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
+use std::time::Instant;
 use tokio::sync::mpsc;
 
 /// Lines that may wait for the disk.
@@ -35,6 +36,8 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 pub struct LogWriter {
     root: Option<PathBuf>,
     orders: Option<(mpsc::Sender<Order>, Thread)>,
+    /// When the thread was last woken out of its rest.
+    woken_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl LogWriter {
@@ -45,11 +48,20 @@ impl LogWriter {
             let thread = std::thread::Builder::new().name("task-logs".into()).spawn(move || writer::write_all(receiver));
             thread.ok().map(|thread| (sender, thread.thread().clone()))
         });
-        Self { root, orders }
+        Self { root, orders, woken_at: Arc::default() }
     }
 }
 
 impl LogWriter {
+    /// Wakes the thread, unless that was done a moment ago: where many runs end one behind the other, its next rest is over soon enough.
+    fn wake(&self, thread: &Thread) {
+        let mut woken_at = self.woken_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if woken_at.is_none_or(|at| at.elapsed() >= writer::REST) {
+            *woken_at = Some(Instant::now());
+            thread.unpark();
+        }
+    }
+
     /// Where the logs are; `None` when none are kept.
     pub fn root(&self) -> Option<&Path> {
         self.root.as_deref()
@@ -148,7 +160,7 @@ impl Logs {
         let (done, written) = tokio::sync::oneshot::channel();
         let shared = root.join(self.run.as_str()).join(RUN_FILE);
         if orders.send(Order::EndRun { run: self.run.clone(), shared, done }).await.is_ok() {
-            thread.unpark();
+            self.writer.wake(thread);
             // The writer answers or ends; both mean that nothing more can be waited for.
             let _ = written.await;
         }

@@ -5,6 +5,7 @@ use super::{Order, TryFile};
 use backstop_core::RunId;
 use jiff::Timestamp;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ const HOUR_BYTES_MAX: usize = 64 * 1024;
 /// Own files kept open at once.
 const FILES_OPEN_MAX: usize = 64;
 /// After a burst the writer rests so long and then takes all that has come: waking it for each line would cost more than the line.
-const REST: Duration = Duration::from_millis(5);
+pub(super) const REST: Duration = Duration::from_millis(5);
 
 /// How far a try has come.
 enum Stage {
@@ -37,10 +38,17 @@ enum RunStage {
     Own(BufWriter<File>),
 }
 
+/// What is known of a run.
+struct RunLog {
+    stage: RunStage,
+    /// It has a folder, so there may be files of it. Most runs have none, and are not asked about each.
+    has_folder: bool,
+}
+
 #[derive(Default)]
 struct Files {
     hours: Hours,
-    runs: HashMap<RunId, RunStage>,
+    runs: HashMap<RunId, RunLog>,
     tries: HashMap<PathBuf, Stage>,
     open: usize,
 }
@@ -83,19 +91,21 @@ pub(super) fn write_all(mut orders: mpsc::Receiver<Order>) {
 
 impl Files {
     fn line(&mut self, of: &Arc<TryFile>, at: Timestamp, lines: &str) -> io::Result<()> {
+        let run = of_run(&mut self.runs, of)?;
         if !self.tries.contains_key(&of.own) {
             // A sensor goes on with its try, and a resumed run with its folder: an own file stays in use.
-            let stage = if of.own.exists() { Stage::Own(None) } else { Stage::Shared(String::new()) };
-            self.tries.insert(of.own.clone(), stage);
+            let is_own = run.has_folder && of.own.exists();
+            self.tries.insert(of.own.clone(), if is_own { Stage::Own(None) } else { Stage::Shared(String::new()) });
         }
         let Some(stage) = self.tries.get_mut(&of.own) else { return Ok(()) };
         match stage {
             Stage::Shared(said) if said.len() + lines.len() <= SHARED_BYTES_MAX => {
                 said.push_str(lines);
-                run_lines(&mut self.runs, &mut self.hours, of, at, lines)
+                run_lines(run, &mut self.hours, of, at, lines)
             }
             Stage::Shared(said) => {
                 let mut file = append_to(&of.own)?;
+                run.has_folder = true;
                 file.write_all(said.as_bytes())?;
                 file.write_all(lines.as_bytes())?;
                 *stage = Stage::Own(Some(file));
@@ -137,7 +147,7 @@ impl Files {
 
     fn end_run(&mut self, run: &RunId, shared: &Path) -> io::Result<()> {
         let folder = shared.parent();
-        let mut outcome = match self.runs.remove(run) {
+        let mut outcome = match self.runs.remove(run).map(|run| run.stage) {
             Some(RunStage::Own(mut file)) => file.flush(),
             Some(RunStage::Hour(_)) => self.hours.flush(),
             None => Ok(()),
@@ -154,7 +164,7 @@ impl Files {
 
     fn flush(&mut self) -> io::Result<()> {
         self.hours.flush()?;
-        self.runs.values_mut().try_for_each(|stage| match stage {
+        self.runs.values_mut().try_for_each(|run| match &mut run.stage {
             RunStage::Own(file) => file.flush(),
             RunStage::Hour(_) => Ok(()),
         })?;
@@ -165,14 +175,21 @@ impl Files {
     }
 }
 
-fn run_lines(runs: &mut HashMap<RunId, RunStage>, hours: &mut Hours, of: &TryFile, at: Timestamp, lines: &str) -> io::Result<()> {
-    if !runs.contains_key(&of.run) {
-        // A run that an earlier process gave a file keeps to it.
-        let stage = if of.shared.exists() { RunStage::Own(append_to(&of.shared)?) } else { RunStage::Hour(0) };
-        runs.insert(of.run.clone(), stage);
-    }
-    let Some(stage) = runs.get_mut(&of.run) else { return Ok(()) };
-    if let RunStage::Hour(said) = stage {
+fn of_run<'r>(runs: &'r mut HashMap<RunId, RunLog>, of: &TryFile) -> io::Result<&'r mut RunLog> {
+    Ok(match runs.entry(of.run.clone()) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(place) => {
+            let has_folder = of.shared.parent().is_some_and(Path::exists);
+            // A run that an earlier process gave a file keeps to it.
+            let is_own = has_folder && of.shared.exists();
+            let stage = if is_own { RunStage::Own(append_to(&of.shared)?) } else { RunStage::Hour(0) };
+            place.insert(RunLog { stage, has_folder })
+        }
+    })
+}
+
+fn run_lines(run: &mut RunLog, hours: &mut Hours, of: &TryFile, at: Timestamp, lines: &str) -> io::Result<()> {
+    if let RunStage::Hour(said) = &mut run.stage {
         if *said + lines.len() <= HOUR_BYTES_MAX {
             *said += lines.len();
             let hour = hours.at(&of.root, at)?;
@@ -180,9 +197,10 @@ fn run_lines(runs: &mut HashMap<RunId, RunStage>, hours: &mut Hours, of: &TryFil
             let text: String = lines.lines().map(|line| format!("{}\t{}\t{line}\n", of.run, of.name)).collect();
             return hour.write_all(text.as_bytes());
         }
-        *stage = RunStage::Own(append_to(&of.shared)?);
+        run.stage = RunStage::Own(append_to(&of.shared)?);
+        run.has_folder = true;
     }
-    match stage {
+    match &mut run.stage {
         RunStage::Own(file) => lines.lines().try_for_each(|line| writeln!(file, "{}\t{line}", of.name)),
         RunStage::Hour(_) => Ok(()),
     }

@@ -6,6 +6,7 @@
 
 use super::Service;
 use crate::monitor::Monitor;
+use crate::prepared::Prepared;
 use crate::sessions::{Connect, Sessions};
 use backstop_core::DagId;
 use backstop_project::definition::{Definition, Project};
@@ -44,6 +45,8 @@ pub struct DagEntry {
     pub definition: Arc<Definition>,
     /// The project it stands in.
     pub project: Arc<Project>,
+    /// Both, with what its runs share.
+    pub prepared: Arc<Prepared>,
     /// The project's sessions.
     pub sessions: Arc<Sessions>,
     /// True when its file is broken now and this is its last good version.
@@ -96,6 +99,7 @@ impl Catalog {
             .map(|definition| DagEntry {
                 definition: definition.clone(),
                 project: project.clone(),
+                prepared: Prepared::new(project.clone(), definition.clone()),
                 sessions: sessions.clone(),
                 is_stale: false,
             })

@@ -116,8 +116,8 @@ impl Service {
     }
 
     pub(super) async fn idle(&self, row: &RunRow) -> Result<Idle, Error> {
-        let (definition, _, _) = self.pinned(&row.header).await.map_err(Error::Conflict)?;
-        Idle::read(&*self.store, definition.dag.clone(), &row.header.run_id).await.map_err(refused)
+        let (prepared, _) = self.pinned(&row.header).await.map_err(Error::Conflict)?;
+        Idle::read(&*self.store, prepared.definition.dag.clone(), &row.header.run_id).await.map_err(refused)
     }
 }
 

@@ -159,8 +159,7 @@ impl Service {
         let run = request.run_id.clone();
         let _making = self.announce(&run);
         let launch = Launch {
-            project: entry.project.clone(),
-            definition: entry.definition.clone(),
+            prepared: entry.prepared.clone(),
             store: self.store.clone(),
             logs: self.logs.clone(),
             scratch: self.scratch.clone(),

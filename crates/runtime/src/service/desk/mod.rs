@@ -14,12 +14,12 @@ use super::steer::Kept;
 use super::{Error, Service, ServiceLimits};
 use crate::clock::{Clock, Reading};
 use crate::control::Ask;
+use crate::prepared::Prepared;
 use crate::run::{self, Control, Created, Launch, Limits, Report};
 use crate::sessions::Sessions;
 use backstop_core::event::{RunHeader, RunType};
 use backstop_core::{DagId, InstanceId, RunId, RunPhase};
 use backstop_project::Bundle;
-use backstop_project::definition::{Definition, Project};
 use backstop_store::{ErrorKind, RunFilter};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -454,7 +454,7 @@ impl Service {
             Err(error) if error.kind == ErrorKind::Busy => return Driven::Hindered(error.message),
             Err(error) => return Driven::Hindered(explain(&error)),
         };
-        let (definition, project, sessions) = match self.pinned(&header).await {
+        let (prepared, sessions) = match self.pinned(&header).await {
             Ok(found) => found,
             Err(why) => return Driven::Hindered(why),
         };
@@ -463,8 +463,7 @@ impl Service {
             Err(why) => return Driven::Hindered(why),
         };
         let launch = Launch {
-            project,
-            definition,
+            prepared,
             store: self.store.clone(),
             logs: self.logs.clone(),
             scratch: self.scratch.clone(),
@@ -487,11 +486,11 @@ impl Service {
     }
 
     /// What a run goes on with: the definition it began with, and the project's connections as they are now.
-    pub(super) async fn pinned(&self, header: &RunHeader) -> Result<(Arc<Definition>, Arc<Project>, Arc<Sessions>), String> {
+    pub(super) async fn pinned(&self, header: &RunHeader) -> Result<(Arc<Prepared>, Arc<Sessions>), String> {
         let catalog = self.catalog();
         let entry = catalog.dag(header.dag_id.as_str());
         if let Some(entry) = entry.filter(|entry| entry.definition.version == header.version) {
-            return Ok((entry.definition.clone(), entry.project.clone(), entry.sessions.clone()));
+            return Ok((entry.prepared.clone(), entry.sessions.clone()));
         }
         let (project, sessions) = match (entry, catalog.any_project()) {
             (Some(entry), _) => (entry.project.clone(), entry.sessions.clone()),
@@ -505,7 +504,7 @@ impl Service {
             let first = diagnostics.first().map(|diagnostic| diagnostic.message.clone()).unwrap_or_default();
             format!("the sources it began with do not fit the project any more: {first}")
         })?;
-        Ok((definition, project, sessions))
+        Ok((Prepared::new(project, definition), sessions))
     }
 
     /// A run's clock never goes back behind its last event, whatever became of the machine's.
