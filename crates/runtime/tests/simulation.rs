@@ -167,6 +167,7 @@ mod service {
     struct Sums {
         seeds: u64,
         runs: usize,
+        runs_by_assets: usize,
         processes: u64,
         operations: u64,
         requests: u64,
@@ -178,6 +179,7 @@ mod service {
         fn add(&mut self, outcome: &Outcome) {
             self.seeds += 1;
             self.runs += outcome.runs;
+            self.runs_by_assets += outcome.runs_by_assets;
             self.processes += u64::from(outcome.processes);
             self.operations += outcome.operations;
             self.requests += outcome.requests;
@@ -205,7 +207,10 @@ mod service {
             }
         }
         println!("{sums:?}");
-        let Some(violation) = violations.first() else { return };
+        let Some(violation) = violations.first() else {
+            assert!(sums.seeds < 100 || sums.runs_by_assets > 0, "no seed has runs by assets");
+            return;
+        };
         let others: Vec<String> =
             violations.iter().skip(1).take(OTHERS_TOLD).map(|other| format!("  seed {}: {}", other.seed, other.what)).collect();
         panic!(

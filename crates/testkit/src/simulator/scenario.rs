@@ -127,15 +127,18 @@ pub(crate) struct Naming<'a> {
     pub(crate) prefix: &'a str,
     /// The pools of the project; `None`: some of its own.
     pub(crate) pools: Option<Vec<Pool>>,
+    /// The asset that some of its tasks update.
+    pub(crate) updates: Option<Arc<str>>,
 }
 
 impl Scenario {
     pub(crate) fn draw(seed: u64) -> Self {
-        Self::draw_as(seed, &Naming { dag: "simulated", prefix: "", pools: None })
+        Self::draw_as(seed, &Naming { dag: "simulated", prefix: "", pools: None, updates: None })
     }
 
     pub(crate) fn draw_as(seed: u64, naming: &Naming<'_>) -> Self {
         let mut dice = Dice::for_purpose(seed, 1);
+        let mut updating = Dice::for_purpose(seed, 5);
         let count = match dice.below(10) {
             0 => 1,
             1..=6 => dice.between(2, 5),
@@ -154,7 +157,8 @@ impl Scenario {
             let downstream: Vec<usize> = (place + 1..count).filter(|later| after[*later].contains(&place)).collect();
             let (shape, mut body) = draw_body(&mut dice, naming.prefix, place, &downstream);
             let callbacks = draw_callbacks(&mut dice, naming.prefix, Some(&shape.id));
-            let settings = draw_settings(&mut dice, &shape, &callbacks, !after[place].is_empty(), &pools);
+            let mut settings = draw_settings(&mut dice, &shape, &callbacks, !after[place].is_empty(), &pools);
+            settings.updates = naming.updates.iter().filter(|_| updating.chance(40)).cloned().collect();
             body.callbacks = callbacks;
             shapes.push(shape);
             bodies.push(body);

@@ -4,8 +4,10 @@
 //! fake: time, which the machine's clock tells wrongly now and then, the databases, which die and come back, the disk. A process dies at
 //! some moment, or stops and hands over. In the end the faults stop, people go on resolving doubts, and everything must come to an end.
 //!
-//! Where to go next: `house` for what is run, `people` for what is asked of the service, `book` for what was answered and what must hold.
+//! Where to go next: `house` for what is run, `people` for what is asked of the service, `book` for what was answered and what must hold,
+//! `assets` for what must hold of DAGs that wait for them.
 
+mod assets;
 mod book;
 mod house;
 mod people;
@@ -42,6 +44,8 @@ const GRACE: Duration = Duration::from_secs(30);
 pub struct Outcome {
     /// Runs there were.
     pub runs: usize,
+    /// How many of them updates of assets asked for.
+    pub runs_by_assets: usize,
     /// Processes that it took.
     pub processes: u32,
     /// Operations asked of the databases.
@@ -153,6 +157,7 @@ impl Life {
         let (_, operations) = self.world.counts();
         Ok(Outcome {
             runs,
+            runs_by_assets: log.iter().filter(|line| line.contains("run_type: AssetTriggered")).count(),
             processes: self.processes,
             operations,
             requests: self.people.requests,

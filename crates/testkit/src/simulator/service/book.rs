@@ -1,5 +1,6 @@
 //! What the service was asked and has answered, and what must hold of it: while it goes on, and at the end.
 
+use super::assets;
 use super::house::House;
 use crate::simulator::scenario::{RUN_END, Scenario};
 use crate::simulator::server::Server;
@@ -170,6 +171,9 @@ impl Book {
             }
         }
         house.dags.iter().try_for_each(|scenario| judge_ticks(scenario, &rows))?;
+        let updates = assets::updates(store).await?;
+        assets::judge_told(store, &rows, &updates).await?;
+        house.dags.iter().try_for_each(|scenario| assets::judge(scenario, &rows, &updates))?;
         Ok((rows.len(), log))
     }
 }

@@ -4,7 +4,7 @@ use crate::simulator::dice::Dice;
 use crate::simulator::scenario::{Naming, Scenario, project};
 use crate::simulator::world::{Moment, World, timestamp};
 use backstop_core::dag::Pool;
-use backstop_core::timetable::{Every, IntervalReading, Schedule, Timetable};
+use backstop_core::timetable::{AssetExpr, Every, IntervalReading, Schedule, Timetable};
 use backstop_core::{DagId, Tick};
 use backstop_project::{Loaded, Overrides};
 use backstop_runtime::clock::{Clock, Reading};
@@ -20,6 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Who asks for the time more often than this in one moment never comes to rest.
 const TOLD_AT_ONCE_MAX: u32 = 200_000;
+
+/// Of so many seeds one has assets.
+const ASSETS_EVERY: u64 = 3;
 
 /// The DAGs and the limits of a seed.
 pub(crate) struct House {
@@ -38,7 +41,9 @@ impl House {
             Pool { name: "second".into(), slots: Some(dice.between(1, 3) as u32) },
         ];
         let count = dice.between(2, 6);
-        let dags = (0..count).map(|place| draw_dag(&mut dice, place, &pools)).collect();
+        // A third of all seeds has assets; the others tell the stories that they told before there were any.
+        let mut waiting = seed.is_multiple_of(ASSETS_EVERY).then(|| Dice::for_purpose(seed, 23));
+        let dags = (0..count).map(|place| draw_dag(&mut dice, place, &pools, waiting.as_mut())).collect();
         Self {
             dags,
             pools,
@@ -64,10 +69,12 @@ impl House {
     }
 }
 
-fn draw_dag(dice: &mut Dice, place: u64, pools: &[Pool]) -> Scenario {
+fn draw_dag(dice: &mut Dice, place: u64, pools: &[Pool], waiting: Option<&mut Dice>) -> Scenario {
     let dag = format!("d{place}");
     let prefix = format!("{dag}/{{{{ run_id }}}}|");
-    let mut scenario = Scenario::draw_as(dice.next(), &Naming { dag: &dag, prefix: &prefix, pools: Some(pools.to_vec()) });
+    let updates = waiting.is_some().then(|| asset(place));
+    let naming = Naming { dag: &dag, prefix: &prefix, pools: Some(pools.to_vec()), updates };
+    let mut scenario = Scenario::draw_as(dice.next(), &naming);
     scenario.dry_run = false;
     let timetable = dice.chance(60).then(|| {
         let span = Duration::from_secs(60 * dice.between(2, 30));
@@ -83,12 +90,31 @@ fn draw_dag(dice: &mut Dice, place: u64, pools: &[Pool]) -> Scenario {
         }
     });
     let max_active_runs = dice.between(1, 4) as u32;
+    let condition = waiting.and_then(|waiting| (place > 0 && waiting.chance(50)).then(|| draw_condition(waiting, place)));
+    let after_assets = |condition| Timetable { schedules: vec![Schedule::Assets(condition)], ..Timetable::default() };
+    let timetable = condition.map(after_assets).or(timetable);
     let Some(definition) = Arc::get_mut(&mut scenario.definition) else { unreachable!("nobody else has a new scenario") };
     definition.version = format!("of {dag}");
     definition.max_active_runs = max_active_runs;
     definition.catchup = timetable.as_ref().is_some_and(|timetable| timetable.catchup);
     definition.timetable = timetable;
     scenario
+}
+
+/// What each DAG may update.
+fn asset(place: u64) -> Arc<str> {
+    format!("a{place}").into()
+}
+
+/// Only what DAGs before it update, so that no DAG waits for itself.
+fn draw_condition(dice: &mut Dice, place: u64) -> AssetExpr {
+    let count = dice.between(1, 3);
+    let some = (0..count).map(|_| AssetExpr::Asset(asset(dice.below(place)))).collect::<Vec<_>>();
+    match dice.below(3) {
+        0 => AssetExpr::Any(some),
+        1 => AssetExpr::All(some),
+        _ => AssetExpr::All(vec![AssetExpr::Any(some), AssetExpr::Asset(asset(dice.below(place)))]),
+    }
 }
 
 impl Loader for House {

@@ -1,5 +1,6 @@
 //! People: what they ask of a service while it goes on, what they do to its machines, and how they bring it all to an end.
 
+use super::assets;
 use super::book::{Book, events, rows};
 use super::house::House;
 use super::set_clock;
@@ -305,6 +306,10 @@ impl People {
             return Ok(false);
         }
         let rows = rows(&**service.store()).await?;
+        let updates = assets::updates(&**service.store()).await?;
+        if self.house.dags.iter().any(|scenario| assets::is_due(scenario, &rows, &updates)) {
+            return Ok(false);
+        }
         Ok(self.missing(&rows).is_empty() && rows.iter().all(RunRow::is_finished))
     }
 
