@@ -237,8 +237,18 @@ pub trait Session: Send {
     fn server_id(&self) -> String;
 
     /// Says on whose behalf the session works from the next unit on, so that people who look at the server see it. Costs no round trip of
-    /// its own; where the server has no place for it nothing happens. At most [`NAME_BYTES_MAX`] bytes are kept.
+    /// its own; where the server has no place for it nothing happens. At most [`NAME_BYTES_MAX`] bytes are kept; an empty name is none.
     fn introduce(&mut self, _name: &str) {}
+
+    /// Ends what other sessions of this user still do under a name that they were given by [`Self::introduce`]: their statements die, and
+    /// what they did not commit is rolled back. `except` are sessions that stay, by [`Self::server_id`]. Returns how many were ended; 0
+    /// where the server has no place for names.
+    ///
+    /// # Errors
+    /// When the server refuses, or the link is lost. Some may have been ended.
+    async fn end_leftovers(&mut self, _name: &str, _except: &[String]) -> Result<usize, Error> {
+        Ok(0)
+    }
 
     /// False once the link is broken or its state is doubtful: close it.
     fn is_usable(&self) -> bool;

@@ -46,7 +46,7 @@ pub(crate) struct User {
 
 impl User {
     /// As other people see it on the server: the task, and the run behind it. Of a long task's name only the beginning.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let (task, run) = (self.instance.to_string(), self.run.as_str());
         let room = NAME_BYTES_MAX.saturating_sub(OUR_NAME.len() + 1 + run.len());
         let task: String = task.chars().filter(char::is_ascii).take(room).collect();
@@ -217,6 +217,13 @@ impl Monitor {
         running
     }
 
+    /// The sessions of a connection that are in use here, by the server's names of them.
+    pub(crate) fn sessions_in_use(&self, connection: &str) -> Vec<String> {
+        let state = self.state();
+        let used = state.works.values().filter(|work| work.watched.id == connection);
+        used.filter_map(|work| work.session.clone()).collect()
+    }
+
     /// What could not be seen, and which right is missing: by connection.
     pub fn limits(&self) -> BTreeMap<String, String> {
         self.state().limits.clone()
@@ -305,10 +312,9 @@ impl Ticket {
             work.session = Some(id);
             name = Some(work.user.name());
         });
-        // A question is short, and blocks nobody.
-        if let Some(name) = name.filter(|_| purpose == Purpose::Write) {
-            session.introduce(&name);
-        }
+        // A question is short, and blocks nobody; nor does it go by the name of who had the session before.
+        let name = name.filter(|_| purpose == Purpose::Write).unwrap_or_default();
+        session.introduce(&name);
     }
 
     /// A statement was sent.

@@ -6,7 +6,7 @@ use crate::attempt::{Shared, Stopper, http_is_safe, other, template_context};
 use crate::engine::Answer;
 use crate::monitor::User;
 use crate::others::child_id;
-use crate::sessions::Purpose;
+use crate::sessions::{Lease, Purpose};
 use backstop_connect::script::{SegmentEnd, SegmentPromise};
 use backstop_connect::{Error, ErrorKind, MarkerRow, Probe};
 use backstop_core::dag::Delivery;
@@ -311,15 +311,30 @@ impl Doubt {
     async fn probe(&self, connection: &str, number: usize, kind: &str) -> Result<Option<Probe>, String> {
         let (run, dag) = (self.shared.header.run_id.clone(), self.shared.header.dag_id.clone());
         let user = User { run, dag, instance: self.instance.clone(), try_number: self.try_number };
+        let name = user.name();
         let mut lease = self.shared.sessions.get(connection, Purpose::Write, user).await.map_err(|error| error.to_string())?;
         let table = marker_table(&self.shared, connection);
         let key = marker_key(&self.shared, &self.instance, self.try_number, number, kind);
         let probed = lease.session().probe(&table, &key, PROBE_WAIT).await;
+        if matches!(probed, Ok(Probe::Fenced | Probe::StillRunning)) {
+            self.end_leftovers(connection, &mut lease, &name).await;
+        }
         lease.give_back().await;
         match probed {
             Ok(probe) => Ok(Some(probe)),
             Err(Error { kind: ErrorKind::Permission, .. }) => Ok(None),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What the lost attempt still does can commit no more, or not to anybody's knowledge, but holds locks that the next one waits for.
+    async fn end_leftovers(&self, connection: &str, lease: &mut Lease, name: &str) {
+        let ours = self.shared.sessions.monitor().sessions_in_use(connection);
+        // Where it is not allowed, they end by themselves, sooner or later.
+        if let Ok(ended @ 1..) = lease.session().end_leftovers(name, &ours).await {
+            self.shared
+                .watcher
+                .note(Some(&self.instance), &format!("ended {ended} session(s) that the lost attempt left on the server"));
         }
     }
 

@@ -6,12 +6,13 @@ use super::settings::{SslMode, quoted};
 use super::value::{column, decode, encode};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{MarkerKey, MarkerTable, Probe};
-use crate::session::{Call, Canceller, Observer, Session, StatementOutcome, Unit, UnitError, UnitOutcome};
+use crate::session::{Call, Canceller, NAME_BYTES_MAX, Observer, Session, StatementOutcome, Unit, UnitError, UnitOutcome};
 use crate::value::{Column, Value};
 use async_trait::async_trait;
 use mysql_async::consts::StatusFlags;
 use mysql_async::prelude::{Protocol, Queryable};
 use mysql_async::{Conn, DriverError, Params, QueryResult};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub(super) struct MySqlSession {
     is_lost: bool,
     /// Something is going on. A caller that goes away in the middle leaves it set, which is right: half an answer is still on its way.
     is_engaged: bool,
+    /// A comment before each statement of the user, which says in the process list on whose behalf it runs.
+    comment: Option<String>,
     operation: String,
 }
 
@@ -85,7 +88,7 @@ impl MySqlSession {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
         let conn = connect(&shared).await?;
         let operation = format!("run a statement on {}", shared.settings.id);
-        Ok(Self { shared, conn, is_lost: false, is_engaged: false, operation })
+        Ok(Self { shared, conn, is_lost: false, is_engaged: false, comment: None, operation })
     }
 
     fn failed(&mut self, sql: &str, source: mysql_async::Error) -> Failure {
@@ -148,14 +151,18 @@ impl MySqlSession {
         let sent = Instant::now();
         observer.started(place);
         let canceller = self.canceller();
+        let sql = match &self.comment {
+            Some(comment) => Cow::Owned(format!("{comment} {}", call.sql)),
+            None => Cow::Borrowed(call.sql),
+        };
         let ran = if call.parameters.is_empty() {
-            match self.conn.query_iter(call.sql).await {
+            match self.conn.query_iter(&*sql).await {
                 Ok(result) => deliver(result, place, observer, &*canceller).await,
                 Err(source) => Err(source),
             }
         } else {
             let parameters = Params::Positional(call.parameters.iter().map(encode).collect());
-            match self.conn.exec_iter(call.sql, parameters).await {
+            match self.conn.exec_iter(&*sql, parameters).await {
                 Ok(result) => deliver(result, place, observer, &*canceller).await,
                 Err(source) => Err(source),
             }
@@ -185,6 +192,29 @@ impl MySqlSession {
         Ok(())
     }
 
+    /// Kills the user's other sessions whose statement begins with a comment.
+    async fn kill_commented(&mut self, comment: &str, except: &[String]) -> Result<usize, Failure> {
+        let sql = format!(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() \
+             AND USER = SUBSTRING_INDEX(USER(), '@', 1) AND LEFT(INFO, {}) = '{comment}'",
+            comment.len()
+        );
+        let mut ended = 0;
+        for id in self.query(&sql).await?.into_iter().flatten() {
+            let id = if let Value::Int(id) = id { id.to_string() } else { continue };
+            if except.contains(&id) {
+                continue;
+            }
+            match self.query(&format!("KILL {id}")).await {
+                Ok(_) => ended += 1,
+                // No such thread any more.
+                Err(Failure::Refused(error)) if error.native_code.as_deref() == Some("1094") => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(ended)
+    }
+
     pub(super) async fn roll_back(&mut self) {
         // Where it fails, the link is lost, and the server rolls back by itself.
         let _ = self.query("ROLLBACK").await;
@@ -205,6 +235,13 @@ impl MySqlSession {
         self.is_engaged = false;
         done.map(|_| ()).map_err(Failure::into_error)
     }
+}
+
+/// A name as a comment in SQL; `None` when nothing is left of it.
+fn comment(name: &str) -> Option<String> {
+    let fits = |letter: &char| (' '..='~').contains(letter) && !matches!(letter, '\'' | '\\' | '*' | '!' | '+');
+    let name: String = name.chars().filter(fits).take(NAME_BYTES_MAX).collect();
+    (!name.is_empty()).then(|| format!("/* {name} */"))
 }
 
 struct Delivered {
@@ -285,6 +322,18 @@ impl Session for MySqlSession {
 
     fn server_id(&self) -> String {
         self.conn.id().to_string()
+    }
+
+    fn introduce(&mut self, name: &str) {
+        self.comment = comment(name);
+    }
+
+    async fn end_leftovers(&mut self, name: &str, except: &[String]) -> Result<usize, Error> {
+        let Some(comment) = comment(name) else { return Ok(0) };
+        self.engaged().await?;
+        let ended = self.kill_commented(&comment, except).await;
+        self.is_engaged = false;
+        ended.map_err(Failure::into_error)
     }
 
     fn is_usable(&self) -> bool {

@@ -536,6 +536,12 @@ impl Canceller for PostgresCanceller {
     }
 }
 
+/// What of a name can be an `application_name` inside of quotes.
+fn fitting(name: &str) -> String {
+    let fits = |letter: &char| (' '..='~').contains(letter) && !matches!(letter, '\'' | '\\');
+    name.chars().filter(fits).take(NAME_BYTES_MAX).collect()
+}
+
 #[async_trait]
 impl Session for PostgresSession {
     fn canceller(&self) -> Arc<dyn Canceller> {
@@ -548,9 +554,24 @@ impl Session for PostgresSession {
 
     fn introduce(&mut self, name: &str) {
         if !self.shared.settings.is_named {
-            let fits = |letter: &char| (' '..='~').contains(letter) && !matches!(letter, '\'' | '\\');
-            self.name = Some(name.chars().filter(fits).take(NAME_BYTES_MAX).collect());
+            self.name = Some(fitting(name)).filter(|name| !name.is_empty());
         }
+    }
+
+    async fn end_leftovers(&mut self, name: &str, except: &[String]) -> Result<usize, Error> {
+        let name = fitting(name);
+        if self.shared.settings.is_named || name.is_empty() {
+            return Ok(0);
+        }
+        self.settle().await?;
+        self.is_engaged = true;
+        let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+                   WHERE application_name = $1 AND usename = SESSION_USER AND datname = pg_catalog.current_database() \
+                   AND pid <> pg_catalog.pg_backend_pid() AND NOT pid = ANY ($2::integer[])";
+        let except = Value::Text(format!("{{{}}}", except.join(",")));
+        let ended = self.query(sql, &[Value::Text(name), except]).await;
+        self.is_engaged = false;
+        ended.map(|rows| rows.len()).map_err(Failure::into_error)
     }
 
     fn is_usable(&self) -> bool {

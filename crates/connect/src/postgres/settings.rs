@@ -21,7 +21,7 @@ const SERVER_SETTINGS: &[&str] = &[
 
 /// How often a server looks whether the client of a running statement is still there (PostgreSQL 14 and newer, where its system can tell):
 /// so that the statement of a process that died does not go on for hours.
-pub(super) const CONNECTION_CHECK: (&str, &str) = ("client_connection_check_interval", "10s");
+pub(super) const CONNECTION_CHECK: (&str, &str) = ("client_connection_check_interval", "2s");
 
 const OUR_SETTINGS: &[&str] =
     &["sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "keepalives_idle", "keepalives_interval"];

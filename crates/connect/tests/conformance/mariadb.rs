@@ -26,6 +26,7 @@ on_servers!(
     failing_to_connect_says_what_is_to_blame,
     an_idle_session_that_was_cut_fails_before_anything_runs,
     a_script_that_moves_elsewhere_still_marks_at_home,
+    what_was_left_behind_is_ended_by_its_name,
 );
 
 /// A server of its own; the watchdog ends it with the process.

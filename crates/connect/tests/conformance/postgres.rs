@@ -28,6 +28,7 @@ on_servers!(
     failing_to_connect_says_what_is_to_blame,
     an_idle_session_that_was_cut_fails_before_anything_runs,
     a_script_that_moves_elsewhere_still_marks_at_home,
+    what_was_left_behind_is_ended_by_its_name,
 );
 
 /// A server of its own; the watchdog ends it with the process.
@@ -451,9 +452,9 @@ async fn a_lookout_with_few_rights_says_which_is_missing() {
 async fn a_statement_ends_when_its_client_is_gone() {
     let Some(bed) = Bed::postgres() else { return };
     let mut session = bed.session().await;
-    assert_eq!(value(&mut session, "SHOW client_connection_check_interval").await, Value::Text("10s".into()));
+    assert_eq!(value(&mut session, "SHOW client_connection_check_interval").await, Value::Text("2s".into()));
     session.reset().await.unwrap();
-    assert_eq!(value(&mut session, "SHOW client_connection_check_interval").await, Value::Text("10s".into()));
+    assert_eq!(value(&mut session, "SHOW client_connection_check_interval").await, Value::Text("2s".into()));
     let connector = bed.changed(|config| drop(config.extra.insert("client_connection_check_interval".into(), "100ms".into())));
     let mut session = connector.open().await.unwrap();
     let id = session.server_id();

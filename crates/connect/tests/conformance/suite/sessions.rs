@@ -2,6 +2,7 @@
 
 use super::super::bed::{Bed, Memory, Place, call, hides, marked, run, secret, unit, value};
 use super::endless;
+use super::statements::wait_until_running;
 use backstop_connect::session::Wrap;
 use backstop_connect::{ErrorKind, UnitError, UnitOutcome};
 
@@ -47,6 +48,30 @@ pub(in crate::conformance) async fn a_session_left_in_the_middle_is_not_usable(b
         // The servers' sleeping statements end with their cancel; SQLite's ends when the session is dropped.
         session.canceller().cancel().await.unwrap();
     }
+}
+
+/// What another process left under a name goes away; what this one does under it, and what has another name, goes on.
+pub(in crate::conformance) async fn what_was_left_behind_is_ended_by_its_name(bed: &Bed) {
+    let mut session = bed.with_table().await;
+    let name = "backstop load run-7";
+    let mut left = Vec::new();
+    for (key, other) in [("lost", name), ("ours", name), ("another", "backstop load run-70")] {
+        let mut busy = bed.session().await;
+        busy.introduce(other);
+        let id = busy.server_id();
+        let statement = endless(bed);
+        let running = tokio::spawn(async move { unit(&mut busy, marked(key), &[statement]).await });
+        wait_until_running(bed, &id, true).await;
+        left.push((id, running));
+    }
+    assert_eq!(session.end_leftovers(name, std::slice::from_ref(&left[1].0)).await.unwrap(), 1);
+    assert!(left.remove(0).1.await.unwrap().is_err());
+    for (id, running) in left {
+        wait_until_running(bed, &id, true).await;
+        running.abort();
+    }
+    assert_eq!(session.end_leftovers("", &[]).await.unwrap(), 0);
+    assert!(session.is_usable());
 }
 
 pub(in crate::conformance) async fn savepoints_undo_a_part(bed: &Bed) {

@@ -115,7 +115,7 @@ pub(in crate::conformance) async fn a_syntax_error_has_its_position(bed: &Bed) {
 }
 
 /// Waits, by looking, until the server runs (or no longer runs) the endless statement of this session.
-async fn wait_until_running(bed: &Bed, server_id: &str, wanted: bool) {
+pub(super) async fn wait_until_running(bed: &Bed, server_id: &str, wanted: bool) {
     let look = bed.pick(
         format!(
             "SELECT count(*) FROM pg_stat_activity WHERE pid = {} AND state = 'active' AND query LIKE '%sleep%'",
