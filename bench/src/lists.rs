@@ -187,6 +187,7 @@ async fn measure(store: &dyn Store, how: &str) -> Result<Vec<Row>> {
         for round in 0..ROUNDS {
             let after = InstanceCursor { run: run_id(spread(round)), instance: InstanceId::single(task_id(3)) };
             let filter = InstanceFilter {
+                run: None,
                 dag: of_dag.then(|| dag(round)).flatten(),
                 task: task.map(task_id),
                 state: state.map(str::to_owned),

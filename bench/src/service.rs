@@ -100,7 +100,10 @@ pub(crate) fn idle(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let checked = (0..5).map(|_| time(&mut check)).collect::<Result<Vec<_>>>()?;
     let up = Up::start(bench, &project)?;
     let mut client = up.client()?;
-    ensure!(client.get("/api/v1/dags")?["items"].as_array().is_some_and(|dags| dags.len() == DAGS), "not every DAG was loaded");
+    ensure!(
+        client.get("/api/v1/dags?limit=1000")?["items"].as_array().is_some_and(|dags| dags.len() == DAGS),
+        "not every DAG was loaded"
+    );
     std::thread::sleep(Duration::from_secs(3));
     let before = up.cpu()?;
     std::thread::sleep(WATCHED);

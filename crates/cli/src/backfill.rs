@@ -272,8 +272,8 @@ pub(crate) fn backfills(command: BackfillsCommand, place: &Place) -> Result<Exit
     block_on(async {
         match command {
             BackfillsCommand::List { json, entrance } => {
-                let mut found = the_service(&kept, &entrance).await?.get("/api/v1/backfills?limit=1000").await?;
-                if json { output::data(&format!("{:#}\n", found["items"].take())) } else { tell_list(&found["items"]) }
+                let found = Value::Array(the_service(&kept, &entrance).await?.list("/api/v1/backfills", "before").await?);
+                if json { output::data(&format!("{found:#}\n")) } else { tell_list(&found) }
             }
             BackfillsCommand::Show { id, json, entrance } => {
                 let shown = the_service(&kept, &entrance).await?.get(&format!("/api/v1/backfills/{}", part(&id))).await?;

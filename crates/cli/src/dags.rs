@@ -65,7 +65,7 @@ pub(crate) fn dags(command: DagsCommand, place: &Place) -> Result<Exit, Problem>
 
 async fn list(json: bool, entrance: &Entrance, kept: &Kept, place: &Place) -> Result<(), Problem> {
     let dags = match Service::of_kept(kept, entrance).await? {
-        Some(service) => service.get("/api/v1/dags").await?["items"].take(),
+        Some(service) => Value::Array(service.list("/api/v1/dags", "after").await?),
         None => from_files(kept, place).await?,
     };
     if json {

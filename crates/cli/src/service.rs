@@ -24,6 +24,10 @@ pub(crate) const TOKEN: &str = "BACKSTOP_TOKEN";
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Bytes of an answer, at most. Pages are smaller.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Rows of a page that is asked for.
+const PAGE_ROWS: usize = 1000;
+/// Pages of a list that are followed, at most.
+const PAGES_MAX: usize = 1000;
 /// What may stand in a part of a path as it is.
 const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -109,6 +113,21 @@ impl Service {
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Problem> {
         self.ask(Method::GET, path, None).await
+    }
+
+    /// All rows of a list: page after page, each going on (by this parameter) where the one before ended.
+    pub(crate) async fn list(&self, path: &str, cursor: &str) -> Result<Vec<Value>, Problem> {
+        let mut rows = Vec::new();
+        let mut next = String::new();
+        for _ in 0..PAGES_MAX {
+            let mut page = self.get(&format!("{path}?limit={PAGE_ROWS}{next}")).await?;
+            if let Value::Array(items) = page["items"].take() {
+                rows.extend(items);
+            }
+            let Some(place) = page["next"].as_str() else { return Ok(rows) };
+            next = format!("&{cursor}={}", part(place));
+        }
+        Err(Problem::usage(format!("the list {path} has more than {} rows", PAGES_MAX * PAGE_ROWS)))
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Problem> {

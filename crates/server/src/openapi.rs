@@ -178,6 +178,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_list_has_a_limit_and_a_cursor() {
+        let document: serde_json::Value = serde_json::from_str(&text()).unwrap();
+        let mut lists = 0;
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let answer = &item["get"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"];
+            let Some(schema) = answer.as_str().and_then(|name| document.pointer(name.trim_start_matches('#'))) else { continue };
+            if schema["properties"]["items"].is_null() {
+                continue;
+            }
+            lists += 1;
+            let parameters = item["get"]["parameters"].as_array().unwrap();
+            let takes = |name: &str| parameters.iter().any(|parameter| parameter["name"] == name && parameter["in"] == "query");
+            assert!(takes("limit") && (takes("after") || takes("before")), "{path} comes whole");
+        }
+        assert!(lists > 10, "{lists}");
+    }
+
     /// The description is a file, so that programs are made from it and changes are seen. `make openapi` writes it.
     #[test]
     fn the_openapi_file_is_current() {

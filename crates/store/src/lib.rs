@@ -32,8 +32,8 @@ pub use sample::{Blocking, HowFar, PastStatement, SAMPLES_MAX, Sample, SampleRow
 pub use sqlite::SqliteStore;
 pub use view::{
     GRID_INSTANCES_MAX, GridRow, GridTask, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, LOOKED_AT_MAX,
-    PRUNABLE_OF_A_DAG_MAX, PrunableRun, PruneRule, RUNS_LOOKED_AT_MAX, RunFilter, RunRow, StatementRow, VERSIONS_MAX, Version,
-    VersionUse,
+    PRUNABLE_OF_A_DAG_MAX, PrunableRun, PruneRule, RUNS_LOOKED_AT_MAX, RunFilter, RunRow, StatementCursor, StatementFilter,
+    StatementPage, StatementRow, VERSIONS_MAX, Version, VersionUse,
 };
 
 use async_trait::async_trait;
@@ -112,10 +112,10 @@ pub trait Store: Send + Sync {
     /// When the store cannot read.
     async fn instances(&self, run: &RunId) -> Result<Vec<InstanceRow>, Error>;
 
-    /// Task instances over runs. Takes the same time however many there are.
+    /// Task instances over runs, or of one. Takes the same time however many there are.
     ///
     /// # Errors
-    /// `NotFound` when the run of the cursor is not there; otherwise when the store cannot read.
+    /// `NotFound` when the run, or the run of the cursor, is not there, or the cursor is of another run; otherwise when the store cannot read.
     async fn list_instances(&self, filter: &InstanceFilter) -> Result<InstancePage, Error>;
 
     /// Runs with their tasks, as [`Self::runs`] lists them. There may be fewer than asked for, but one at least where there is one: a run
@@ -157,6 +157,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When the store cannot read.
     async fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error>;
+
+    /// A page of the statements of a run, in order. Takes the same time however many there are.
+    ///
+    /// # Errors
+    /// When the store cannot read.
+    async fn list_statements(&self, filter: &StatementFilter) -> Result<StatementPage, Error>;
 
     /// Keeps a definition; does nothing when it is there. Durable on return.
     ///

@@ -17,7 +17,7 @@ use crate::view::FOUND_RUNS_MAX;
 use crate::{
     ACTS_MAX, Act, ActRow, Append, AppendError, AssetFilter, AssetRow, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter,
     InstancePage, InstanceRow, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow, SampleRow,
-    StatementRow, Store, Version, VersionUse, lock,
+    StatementFilter, StatementPage, StatementRow, Store, Version, VersionUse, lock,
 };
 use async_trait::async_trait;
 use backstop_core::event::RunHeader;
@@ -395,6 +395,10 @@ impl Store for MemoryStore {
             let rows = kept.run(run).map(|run| run.projection.statements.as_slice()).unwrap_or_default();
             rows.iter().filter(|row| task.is_none_or(|task| row.instance.task.as_str() == task)).cloned().collect()
         })
+    }
+
+    async fn list_statements(&self, filter: &StatementFilter) -> Result<StatementPage, Error> {
+        self.read(|kept| kept.list_statements(filter))
     }
 
     async fn keep_version(&self, version: Version) -> Result<(), Error> {

@@ -287,6 +287,16 @@ pub(crate) struct EventStatements<'a> {
     pub(crate) records: &'a [StatementRecord],
 }
 
+impl EventStatements<'_> {
+    /// As a list shows them.
+    pub(crate) fn rows(&self) -> Vec<StatementRow> {
+        let Self { instance, try_number, segment, records } = *self;
+        let row =
+            |record: &StatementRecord| StatementRow { instance: instance.clone(), try_number, segment, record: record.clone() };
+        records.iter().map(row).collect()
+    }
+}
+
 /// The statements of one event, if it has any. Those of callbacks are not of an attempt, and are only in the log.
 pub(crate) fn statements(event: &Event) -> Option<EventStatements<'_>> {
     let found = match event {
@@ -395,13 +405,8 @@ impl Projection {
                 self.instances.insert(instance.clone(), row);
             }
         });
-        if let Some(EventStatements { instance, try_number, segment, records }) = statements(event) {
-            self.statements.extend(records.iter().map(|record| StatementRow {
-                instance: instance.clone(),
-                try_number,
-                segment,
-                record: record.clone(),
-            }));
+        if let Some(told) = statements(event) {
+            self.statements.extend(told.rows());
         }
     }
 

@@ -107,6 +107,8 @@ impl RunFilter {
 /// What a list of task instances over many runs is limited to. It goes by run, the newest first, and within a run by task and map index.
 #[derive(Clone, Debug, Default)]
 pub struct InstanceFilter {
+    /// Only of this run, which must be there.
+    pub run: Option<RunId>,
     /// Only of this DAG.
     pub dag: Option<DagId>,
     /// Only of this task.
@@ -145,7 +147,60 @@ pub struct InstancePage {
     pub next: Option<InstanceCursor>,
 }
 
-/// Instances that are looked at for one page of a list, at most.
+/// What a list of the statements of a run is limited to. It is in the order in which they ran.
+#[derive(Clone, Debug)]
+pub struct StatementFilter {
+    /// Whose.
+    pub run: RunId,
+    /// Only of this task.
+    pub task: Option<TaskId>,
+    /// Only those behind this place.
+    pub after: Option<StatementCursor>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A place in the list of a run's statements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StatementCursor {
+    /// The event that tells of the statement.
+    pub seq: u64,
+    /// Its place in the event.
+    pub place: u32,
+}
+
+/// A page of statements.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StatementPage {
+    /// In the order in which they ran.
+    pub rows: Vec<StatementRow>,
+    /// Where to go on; `None` when nothing is left. As in [`InstancePage::next`], a page may be short and not the last: a store looks at
+    /// [`LOOKED_AT_MAX`] statements for one.
+    pub next: Option<StatementCursor>,
+}
+
+impl StatementPage {
+    /// Fills a page of statements, each with its place, that come in order from behind the filter's cursor.
+    pub(crate) fn fill<E>(
+        filter: &StatementFilter,
+        statements: impl Iterator<Item = Result<(StatementCursor, StatementRow), E>>,
+    ) -> Result<Self, E> {
+        let mut page = Self::default();
+        for (looked_at, found) in statements.enumerate() {
+            let (place, row) = found?;
+            if filter.task.as_ref().is_none_or(|task| *task == row.instance.task) {
+                page.rows.push(row);
+            }
+            if page.rows.len() >= filter.limit as usize || looked_at + 1 >= LOOKED_AT_MAX {
+                page.next = Some(place);
+                break;
+            }
+        }
+        Ok(page)
+    }
+}
+
+/// Instances, or statements, that are looked at for one page of a list, at most.
 pub const LOOKED_AT_MAX: usize = 10_000;
 /// Runs that are looked at for one page of a list of instances, or for how long a task took, at most.
 pub const RUNS_LOOKED_AT_MAX: usize = 250;

@@ -1,7 +1,7 @@
 //! Lists over many runs by the API: filters, the grid of a DAG, task instances, how long tasks take.
 
 use crate::project::Project;
-use crate::up::Up;
+use crate::up::{Up, wait};
 use serde_json::{Value, json};
 
 /// A mapped task, one that fails on request, and one behind both.
@@ -78,6 +78,50 @@ fn lists_over_runs_are_filtered_and_paged() {
     assert_eq!(up.get("/api/v1/dags/mixed/tasks/last/durations?limit=1")["count"], 1);
 }
 
+/// Page by page, each list tells what it tells at once, and `limit` is heeded.
+#[test]
+fn every_list_comes_in_pages() {
+    let (project, up, runs) = with_runs();
+    for name in ["region", "colour", "amount"] {
+        up.ask("PUT", &format!("/api/v1/variables/{name}"), Some(&json!({ "value": name })));
+        up.ask("PUT", &format!("/api/v1/pools/{name}"), Some(&json!({ "slots": 3 })));
+    }
+    project.write(
+        "backstop.yaml",
+        "name: t\nconnections:\n  db: {conn_type: sqlite, database: data.db}\n  other: {conn_type: sqlite, database: o.db}\n",
+    );
+    project.write("dags/mixed.yaml", &MIXED.replace("item }}", "item }} "));
+    project.write("dags/broken.yaml", "dag: broken\ntasks:\n  a: {empty: true, frob: 1, brof: 2}\n");
+    wait("the new files", || up.get("/api/v1/problems")["items"].as_array().is_some_and(|found| found.len() >= 2));
+    up.wait_for_state(&up.trigger("mixed", json!({})), "success");
+    let run = &runs[1];
+    for (path, least) in [
+        ("dags".to_owned(), 2),
+        ("problems".to_owned(), 2),
+        ("variables".to_owned(), 3),
+        ("pools".to_owned(), 4),
+        ("connections".to_owned(), 2),
+        ("dags/mixed/versions".to_owned(), 2),
+        (format!("runs/{run}/tasks"), 5),
+        (format!("runs/{run}/statements"), 3),
+    ] {
+        let whole = up.get(&format!("/api/v1/{path}"));
+        assert!(whole["items"].as_array().unwrap().len() >= least && whole["next"].is_null(), "{path}: {whole:#}");
+        for limit in [1, 2] {
+            let first = up.get(&format!("/api/v1/{path}?limit={limit}"));
+            assert_eq!(first["items"].as_array().unwrap().len(), limit as usize, "{path}");
+            assert_eq!(json!(pages(&up, &format!("{path}?"), "after", limit)), whole["items"], "{path}");
+        }
+    }
+    let tasks = |query: &str| up.get(&format!("/api/v1/runs/{run}/tasks?{query}"));
+    assert_eq!(items(&tasks("state=success"), "task"), ["each", "each", "each"]);
+    assert_eq!(items(&tasks("task=gate"), "state"), ["failed"]);
+    assert_eq!(up.get(&format!("/api/v1/runs/{run}/statements?task=each&limit=2"))["items"].as_array().unwrap().len(), 2);
+    assert_eq!(pages(&up, "activity?", "after", 1), [] as [Value; 0]);
+    // The command reads on to the end.
+    assert_eq!(project.json(&["dags", "list", "--json"]).as_array().unwrap().len(), 2);
+}
+
 #[test]
 fn what_no_list_knows_is_refused() {
     let (_project, up, runs) = with_runs();
@@ -94,6 +138,17 @@ fn what_no_list_knows_is_refused() {
         ("dags/mixed/grid?limit=366", 400, "from 1 to 365"),
         ("dags/mixed/grid?before=nobody", 400, "take it from `next`"),
         ("dags/mixt/grid", 404, "there is no DAG `mixt`"),
+        ("dags?limit=1001", 400, "from 1 to 1000"),
+        ("dags/mixed/versions?after=none", 400, "take it from `next`"),
+        ("problems?after=x", 400, "take it from `next`"),
+        ("activity?after=x", 400, "take it from `next`"),
+        ("activity?after=x!y", 400, "take it from `next`"),
+        (&format!("runs/{}/tasks?state=broken", runs[0]), 400, "must be one of none"),
+        (&format!("runs/{}/tasks?after=each[x]", runs[0]), 400, "take it from `next`"),
+        (&format!("runs/{}/statements?after=1", runs[0]), 400, "take it from `next`"),
+        (&format!("runs/{}/statements?after=1.x", runs[0]), 400, "take it from `next`"),
+        (&format!("runs/{}/tasks/each/samples", runs[0]), 404, "no task instance `each`"),
+        (&format!("runs/{}/tasks/each[0]/samples?after=9.9", runs[0]), 400, "take it from `next`"),
         ("dags/mixed/tasks/none/durations", 404, "has no task `none`"),
     ] {
         let answer = up.ask("GET", &format!("/api/v1/{path}"), None);

@@ -73,7 +73,7 @@ impl Up {
     }
 
     pub(crate) fn task(&self, run: &str, task: &str) -> String {
-        let tasks = self.get(&format!("/api/v1/runs/{run}/tasks"));
+        let tasks = self.get(&format!("/api/v1/runs/{run}/tasks?limit=1000"));
         let found = tasks["items"].as_array().unwrap().iter().find(|row| row["task"] == task);
         found.map_or_else(String::new, |row| row["state"].as_str().unwrap().to_owned())
     }

@@ -1,6 +1,7 @@
 //! Connections: which there are, without secrets, and trying one out.
 
-use super::{Body, Page};
+use super::page::of_project;
+use super::{Body, Page, Paging, Query};
 use crate::Problem;
 use crate::wire::settings::{Connection, ConnectionTest};
 use axum::Json;
@@ -11,10 +12,14 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 
 /// The connections of all projects, without secrets.
-#[utoipa::path(get, path = "/connections", operation_id = "list_connections", tag = "settings",
+#[utoipa::path(get, path = "/connections", operation_id = "list_connections", tag = "settings", params(Paging),
     responses((status = 200, body = Page<Connection>)))]
-pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<Page<Connection>> {
-    Json(Page { items: service.connections().into_iter().map(Connection::from).collect(), next: None })
+pub(super) async fn list(
+    State(service): State<Arc<Service>>,
+    Query(wanted): Query<Paging>,
+) -> Result<Json<Page<Connection>>, Problem> {
+    let page = wanted.by_key(service.connections(), |shown| of_project(&shown.id, Some(&shown.project)))?;
+    Ok(Json(page.map(Connection::from)))
 }
 
 /// Which connection to test.

@@ -1,6 +1,6 @@
 //! DAGs: what there is, what is wrong, pausing, triggering.
 
-use super::{Body, By, Page, Query};
+use super::{Body, By, Page, Paging, Query};
 use crate::wire::dag::{Dag, DagDetail, Finding};
 use crate::wire::settings::{DagSource, SourceFile};
 use crate::{Problem, etag, wire};
@@ -18,12 +18,12 @@ use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
 /// The DAGs that are loaded, by name.
-#[utoipa::path(get, path = "/dags", operation_id = "list_dags", tag = "dags", responses((status = 200, body = Page<Dag>)))]
-pub(super) async fn list(State(service): State<Arc<Service>>) -> Json<Page<Dag>> {
+#[utoipa::path(get, path = "/dags", operation_id = "list_dags", tag = "dags", params(Paging), responses((status = 200, body = Page<Dag>)))]
+pub(super) async fn list(State(service): State<Arc<Service>>, Query(wanted): Query<Paging>) -> Result<Json<Page<Dag>>, Problem> {
     let paused = service.paused();
     let catalog = service.catalog();
-    let items = catalog.dags().iter().map(|(id, entry)| Dag::new(&service, entry, paused.contains(id))).collect();
-    Json(Page { items, next: None })
+    let page = wanted.by_key(catalog.dags(), |(id, _)| id.to_string())?;
+    Ok(Json(page.map(|(id, entry)| Dag::new(&service, entry, paused.contains(id)))))
 }
 
 /// One DAG, with its parameters and its tasks.
@@ -169,13 +169,16 @@ pub(super) async fn trigger(
 /// What is wrong with the projects.
 ///
 /// What `backstop check` would say of the files.
-#[utoipa::path(get, path = "/problems", operation_id = "list_problems", tag = "dags", responses((status = 200, body = Page<Finding>)))]
-pub(super) async fn problems(State(service): State<Arc<Service>>) -> Json<Page<Finding>> {
+#[utoipa::path(get, path = "/problems", operation_id = "list_problems", tag = "dags", params(Paging), responses((status = 200, body = Page<Finding>)))]
+pub(super) async fn problems(
+    State(service): State<Arc<Service>>,
+    Query(wanted): Query<Paging>,
+) -> Result<Json<Page<Finding>>, Problem> {
     let catalog = service.catalog();
     let of_files = catalog
         .troubles()
         .iter()
         .flat_map(|trouble| trouble.diagnostics.iter().map(|diagnostic| Finding::new(diagnostic, &trouble.project)));
     let doubles = catalog.doubles().iter().map(|(dag, first, second)| Finding::double(dag.as_str(), first, second));
-    Json(Page { items: of_files.chain(doubles).collect(), next: None })
+    wanted.by_number(of_files.chain(doubles)).map(Json)
 }

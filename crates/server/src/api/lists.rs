@@ -1,5 +1,6 @@
 //! Lists over many runs: the grid of a DAG, task instances, how long tasks take.
 
+use super::page::no_place;
 use super::runs::bad_cursor;
 use super::{Page, Query, rows};
 use crate::wire::grid::GridRun;
@@ -110,14 +111,11 @@ pub(super) async fn instances(
     State(service): State<Arc<Service>>,
     Query(wanted): Query<InstancesWanted>,
 ) -> Result<Response, Problem> {
-    if let Some(state) = wanted.state.as_deref().filter(|state| !STATES.contains(state)) {
-        return Err(Problem::bad_request(format!("`state` is `{state}`, and must be one of {}", STATES.join(", "))));
-    }
     let filter = InstanceFilter {
+        run: None,
         dag: wanted.dag.map(DagId::new),
         task: wanted.task.map(TaskId::new),
-        // The store's own word.
-        state: wanted.state.map(|state| if state == "up_for_reschedule" { "deferred".to_owned() } else { state }),
+        state: wanted.state.map(kept_state).transpose()?,
         after: wanted.after.as_deref().map(cursor).transpose()?,
         limit: rows(wanted.limit)?,
     };
@@ -134,9 +132,18 @@ pub(super) async fn instances(
     Ok(Json(Page { items, next }).into_response())
 }
 
+/// A state that instances are wanted in, as the store says it.
+pub(super) fn kept_state(state: String) -> Result<String, Problem> {
+    match state.as_str() {
+        "up_for_reschedule" => Ok("deferred".to_owned()),
+        known if STATES.contains(&known) => Ok(state),
+        _ => Err(Problem::bad_request(format!("`state` is `{state}`, and must be one of {}", STATES.join(", ")))),
+    }
+}
+
 /// `RUN:MAP_INDEX:TASK`, as `next` gave it; the first two have no colon in them.
 fn cursor(text: &str) -> Result<InstanceCursor, Problem> {
-    let wrong = || Problem::bad_request("`after` is not a place in this list: take it from `next`");
+    let wrong = || no_place("after");
     let mut parts = text.splitn(3, ':');
     let (Some(run), Some(map), Some(task)) = (parts.next(), parts.next(), parts.next()) else { return Err(wrong()) };
     let map_index = if map.is_empty() { None } else { Some(map.parse().map_err(|_| wrong())?) };

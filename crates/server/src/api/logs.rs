@@ -89,8 +89,7 @@ impl Log {
 
     /// Whether the try may write more. Asked before its log is read: what it has not written by then, it never will.
     async fn goes_on(&self, try_number: u32) -> Result<bool, Problem> {
-        let rows = self.service.store().instances(&self.run).await?;
-        let row = rows.into_iter().find(|row| row.instance == self.instance);
+        let row = super::runs::find_instance(&self.service, &self.run, &self.instance).await?;
         let goes_on = row.is_some_and(|row| {
             row.try_number <= try_number && matches!(row.state.as_str(), "scheduled" | "running" | "deferred" | "none")
         });

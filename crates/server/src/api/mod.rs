@@ -12,6 +12,7 @@ mod lists;
 mod logs;
 mod metrics;
 mod operate;
+mod page;
 mod runs;
 mod settings;
 mod stream;
@@ -24,18 +25,15 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::{Json, Router};
 use backstop_runtime::service::{Service, Who};
+use page::{Page, Paging, rows};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Rows of a page, where the request does not say.
-const PAGE: u32 = 50;
-/// Rows of a page at most.
-const PAGE_MAX: u32 = 1000;
 /// For the whole body of a request to come.
 const BODY_AT_MOST: Duration = Duration::from_secs(30);
 
@@ -107,25 +105,6 @@ async fn not_so() -> Problem {
         "Not by this method",
         "this path is not asked by this method",
     )
-}
-
-/// A page of a list.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Page<T> {
-    /// The rows.
-    items: Vec<T>,
-    /// The cursor of the next page; null behind the last row.
-    #[schema(required)]
-    next: Option<String>,
-}
-
-/// How many rows a request wants.
-fn rows(limit: Option<u32>) -> Result<u32, Problem> {
-    match limit {
-        None => Ok(PAGE),
-        Some(limit @ 1..=PAGE_MAX) => Ok(limit),
-        Some(limit) => Err(Problem::bad_request(format!("`limit` is {limit}, and must be from 1 to {PAGE_MAX}"))),
-    }
 }
 
 /// A name that a request gives to something; it goes into paths and file names.

@@ -1,5 +1,6 @@
 //! Runs: what they are, what they did, why they wait, and steering them.
 
+use super::page::no_place;
 use super::{Body, By, Page, Query, rows};
 use crate::wire::steer::{RunWhy, TaskInstance, TaskWhy};
 use crate::{Problem, wire};
@@ -9,7 +10,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{DagId, InstanceId, RunId, RunPhase, TaskId};
 use backstop_runtime::service::Service;
-use backstop_store::{RunFilter, RunRow};
+use backstop_store::{
+    InstanceCursor, InstanceFilter, InstanceRow, RunFilter, RunRow, StatementCursor, StatementFilter, StatementPage,
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -106,18 +109,60 @@ pub(super) async fn show(State(service): State<Arc<Service>>, Path(run): Path<St
     Ok(([(header::ETAG, tag)], Json(wire::Run::new(&row, false))).into_response())
 }
 
-/// The task instances of a run, in the order they were first seen.
-#[utoipa::path(get, path = "/runs/{run}/tasks", operation_id = "list_task_instances", tag = "runs", params(("run" = String, Path, description = "The run's id")),
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct TasksWanted {
+    /// Only of this task.
+    task: Option<String>,
+    /// Only in this state.
+    #[param(value_type = Option<wire::names::InstanceState>)]
+    state: Option<String>,
+    /// The cursor, from `next`.
+    after: Option<String>,
+    /// Rows of the page; 50 by default.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// The task instances of a run, by task and map index. A page may be short, or empty, and yet have a `next`.
+#[utoipa::path(get, path = "/runs/{run}/tasks", operation_id = "list_task_instances", tag = "runs", params(("run" = String, Path, description = "The run's id"), TasksWanted),
     responses(
         (status = 200, body = Page<TaskInstance>),
     ))]
 pub(super) async fn tasks(
     State(service): State<Arc<Service>>,
     Path(run): Path<String>,
+    Query(wanted): Query<TasksWanted>,
 ) -> Result<Json<Page<TaskInstance>>, Problem> {
-    let row = find(&service, run).await?;
-    let instances = service.store().instances(&row.header.run_id).await?;
-    Ok(Json(Page { items: instances.into_iter().map(TaskInstance::from).collect(), next: None }))
+    let run = find(&service, run).await?.header.run_id.clone();
+    let after = wanted.after.as_deref().map(|text| super::operate::instance(text).map_err(|_| no_place("after"))).transpose()?;
+    let filter = InstanceFilter {
+        run: Some(run.clone()),
+        task: wanted.task.map(TaskId::new),
+        state: wanted.state.map(super::lists::kept_state).transpose()?,
+        after: after.map(|instance| InstanceCursor { run, instance }),
+        limit: rows(wanted.limit)?,
+        ..InstanceFilter::default()
+    };
+    let page = service.store().list_instances(&filter).await?;
+    let next = page.next.map(|next| next.instance.to_string());
+    Ok(Json(Page { items: page.rows.into_iter().map(|(_, _, row)| TaskInstance::from(row)).collect(), next }))
+}
+
+/// One instance of a run. Does not read the others: there may be 100,000.
+pub(super) async fn find_instance(service: &Service, run: &RunId, instance: &InstanceId) -> Result<Option<InstanceRow>, Problem> {
+    // Behind what comes right before it.
+    let InstanceId { task, map_index } = instance;
+    let before = map_index.map(|index| InstanceId { task: task.clone(), map_index: index.checked_sub(1) });
+    let filter = InstanceFilter {
+        run: Some(run.clone()),
+        task: Some(task.clone()),
+        after: before.map(|instance| InstanceCursor { run: run.clone(), instance }),
+        limit: 1,
+        ..InstanceFilter::default()
+    };
+    let found = service.store().list_instances(&filter).await?.rows.pop();
+    Ok(found.map(|(_, _, row)| row).filter(|row| row.instance == *instance))
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -127,20 +172,43 @@ pub(super) struct OfTask {
     task: Option<String>,
 }
 
-/// The statements of a run, in the order they ran.
-#[utoipa::path(get, path = "/runs/{run}/statements", operation_id = "list_statements", tag = "runs", params(("run" = String, Path, description = "The run's id"), OfTask),
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct StatementsWanted {
+    /// Only of this task.
+    task: Option<String>,
+    /// The cursor, from `next`.
+    after: Option<String>,
+    /// Rows of the page; 50 by default.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// `EVENT.PLACE`, as `next` gave it.
+fn statement_cursor(text: &str) -> Result<StatementCursor, Problem> {
+    let parts = text.split_once('.').and_then(|(seq, place)| Some((seq.parse().ok()?, place.parse().ok()?)));
+    parts.map(|(seq, place)| StatementCursor { seq, place }).ok_or_else(|| no_place("after"))
+}
+
+/// The statements of a run, in the order they ran. A page may be short, or empty, and yet have a `next`.
+#[utoipa::path(get, path = "/runs/{run}/statements", operation_id = "list_statements", tag = "runs", params(("run" = String, Path, description = "The run's id"), StatementsWanted),
     responses(
         (status = 200, body = Page<wire::Statement<'static>>),
     ))]
 pub(super) async fn statements(
     State(service): State<Arc<Service>>,
     Path(run): Path<String>,
-    Query(of): Query<OfTask>,
+    Query(wanted): Query<StatementsWanted>,
 ) -> Result<Response, Problem> {
-    let row = find(&service, run).await?;
-    let found = service.store().statements(&row.header.run_id, of.task.as_deref()).await?;
+    let filter = StatementFilter {
+        run: find(&service, run).await?.header.run_id.clone(),
+        task: wanted.task.map(TaskId::new),
+        after: wanted.after.as_deref().map(statement_cursor).transpose()?,
+        limit: rows(wanted.limit)?,
+    };
+    let StatementPage { rows: found, next } = service.store().list_statements(&filter).await?;
     let items: Vec<wire::Statement<'_>> = found.iter().map(wire::Statement::from).collect();
-    Ok(Json(Page { items, next: None }).into_response())
+    Ok(Json(Page { items, next: next.map(|place| format!("{}.{}", place.seq, place.place)) }).into_response())
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]

@@ -1,6 +1,7 @@
 //! Variables and pools: read, set, taken away. Who did so and why is in `audit`.
 
-use super::{Body, By, Page, Query};
+use super::page::of_project;
+use super::{Body, By, Page, Paging, Query};
 use crate::Problem;
 use crate::wire::settings::Variable;
 use crate::wire::steer::Pool;
@@ -24,10 +25,14 @@ pub(super) struct Signed {
     why: Option<String>,
 }
 
-/// The variables in force: those that were set, then those of each project that are not covered by them.
-#[utoipa::path(get, path = "/variables", operation_id = "list_variables", tag = "settings", responses((status = 200, body = Page<Variable>)))]
-pub(super) async fn variables(State(service): State<Arc<Service>>) -> Json<Page<Variable>> {
-    Json(Page { items: service.variables().into_iter().map(Variable::from).collect(), next: None })
+/// The variables in force, by name: those that were set, and those of each project that are not covered by them.
+#[utoipa::path(get, path = "/variables", operation_id = "list_variables", tag = "settings", params(Paging), responses((status = 200, body = Page<Variable>)))]
+pub(super) async fn variables(
+    State(service): State<Arc<Service>>,
+    Query(wanted): Query<Paging>,
+) -> Result<Json<Page<Variable>>, Problem> {
+    let page = wanted.by_key(service.variables(), |shown| of_project(&shown.name, shown.project.as_deref()))?;
+    Ok(Json(page.map(Variable::from)))
 }
 
 fn found(service: &Service, name: &str) -> Result<Json<Variable>, Problem> {
@@ -89,11 +94,14 @@ pub(super) async fn delete_variable(
 }
 
 /// The pools, their slots, and how many are in use.
-#[utoipa::path(get, path = "/pools", operation_id = "list_pools", tag = "settings", responses((status = 200, body = Page<Pool>)))]
-pub(super) async fn pools(State(service): State<Arc<Service>>) -> Json<Page<Pool>> {
+#[utoipa::path(get, path = "/pools", operation_id = "list_pools", tag = "settings", params(Paging), responses((status = 200, body = Page<Pool>)))]
+pub(super) async fn pools(
+    State(service): State<Arc<Service>>,
+    Query(wanted): Query<Paging>,
+) -> Result<Json<Page<Pool>>, Problem> {
     let kept = service.kept_settings();
-    let items = service.slots().pools().into_iter().map(|pool| Pool::new(pool, &kept)).collect();
-    Json(Page { items, next: None })
+    let page = wanted.by_key(service.slots().pools(), |pool| pool.name.clone())?;
+    Ok(Json(page.map(|pool| Pool::new(pool, &kept))))
 }
 
 fn found_pool(service: &Service, name: &str) -> Result<Json<Pool>, Problem> {

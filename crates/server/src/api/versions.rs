@@ -1,6 +1,6 @@
 //! Versions of DAGs: which there are, and what changed between two. Their files are told by `dags`.
 
-use super::Page;
+use super::{Page, Paging, Query};
 use crate::Problem;
 use crate::wire::version::{VersionDiff, VersionShown};
 use axum::Json;
@@ -13,19 +13,20 @@ use std::sync::Arc;
 
 /// The versions of a DAG that are kept, the one used last first.
 ///
-/// At most 1,000. A version is kept when a run begins with it.
-#[utoipa::path(get, path = "/dags/{dag}/versions", operation_id = "list_versions", tag = "dags", params(("dag" = String, Path, description = "The DAG's name")),
+/// A version is kept when a run begins with it. There are 1,000 at most: those used last.
+#[utoipa::path(get, path = "/dags/{dag}/versions", operation_id = "list_versions", tag = "dags", params(("dag" = String, Path, description = "The DAG's name"), Paging),
     responses((status = 200, body = Page<VersionShown>)))]
 pub(super) async fn list(
     State(service): State<Arc<Service>>,
     Path(dag): Path<String>,
+    Query(wanted): Query<Paging>,
 ) -> Result<Json<Page<VersionShown>>, Problem> {
     let found = service.store().versions(&DagId::new(dag.as_str())).await?;
     if found.is_empty() {
         // Nothing ran: a name that is mistyped looks the same, and is told apart.
         service.dag(&dag)?;
     }
-    Ok(Json(Page { items: found.into_iter().map(VersionShown::from).collect(), next: None }))
+    Ok(Json(wanted.by_place(found, |kept| kept.digest.clone())?.map(VersionShown::from)))
 }
 
 /// What changed from one version to another, as unified diffs.

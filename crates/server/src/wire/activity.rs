@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 #[schema(as = Activity)]
 pub struct Now<'a> {
     items: Vec<Running<'a>>,
-    /// Always null: all are told at once.
+    /// The cursor of the next page; null behind the last row.
     #[schema(required)]
     next: Option<String>,
     /// Why not all that is asked of a server is told, by connection: the right that is missing, or what its server said.
@@ -21,8 +21,8 @@ pub struct Now<'a> {
 
 impl<'a> Now<'a> {
     /// The longest first.
-    pub fn new(running: &'a [Activity], not_seen: BTreeMap<String, String>) -> Self {
-        Self { items: running.iter().map(Running::from).collect(), next: None, not_seen }
+    pub fn new(running: &'a [Activity], next: Option<String>, not_seen: BTreeMap<String, String>) -> Self {
+        Self { items: running.iter().map(Running::from).collect(), next, not_seen }
     }
 }
 

@@ -1,9 +1,12 @@
 //! Promises about lists over many runs.
 
-use super::script::{append, at, attempt_started, created, failure, mapped, run_started, single};
+use super::script::{append, at, attempt_started, created, failure, mapped, run_started, single, statement};
 use super::*;
-use crate::{ErrorKind, GridTask, InstanceCursor, InstanceFilter, InstancePage, LOOKED_AT_MAX, RunFilter};
-use backstop_core::event::RunHeader;
+use crate::{
+    ErrorKind, GridTask, InstanceCursor, InstanceFilter, InstancePage, LOOKED_AT_MAX, RunFilter, StatementFilter, StatementPage,
+    StatementRow,
+};
+use backstop_core::event::{Evidence, Promise, RunHeader, SegmentCommit};
 use backstop_core::state::RunPhase;
 use backstop_core::{InstanceId, TaskId};
 use jiff::Timestamp;
@@ -140,6 +143,7 @@ pub async fn instances_are_listed_over_runs(subject: &mut dyn Subject) {
     make_dated(&*store, "4", "x", None, good).await;
     for limit in [1, 2, 3, 100] {
         let of = |dag: Option<&str>, task: Option<&str>, state: Option<&str>| InstanceFilter {
+            run: None,
             dag: dag.map(Into::into),
             task: task.map(Into::into),
             state: state.map(str::to_owned),
@@ -160,6 +164,97 @@ pub async fn instances_are_listed_over_runs(subject: &mut dyn Subject) {
     let after = Some(InstanceCursor { run: "nobody".into(), instance: single("a") });
     let error = store.list_instances(&InstanceFilter { after, ..InstanceFilter::default() }).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound);
+}
+
+/// Of one run, whatever other runs there are.
+pub async fn instances_of_a_run_are_listed(subject: &mut dyn Subject) {
+    let store = subject.store();
+    let tasks = [(single("a"), "success"), (mapped("b", 1), "failed"), (mapped("b", 0), "success"), (single("c"), "success")];
+    for run in ["1", "2", "3"] {
+        make_dated(&*store, run, "x", None, ended(&tasks)).await;
+    }
+    for limit in [1, 2, 3, 100] {
+        let all = InstanceFilter { run: Some("2".into()), limit, ..InstanceFilter::default() };
+        assert_eq!(pages(&*store, &all).await, ["2 x a success", "2 x b[0] success", "2 x b[1] failed", "2 x c success"]);
+        let failed = InstanceFilter { state: Some("failed".into()), ..all.clone() };
+        assert_eq!(pages(&*store, &failed).await, ["2 x b[1] failed"]);
+        assert_eq!(pages(&*store, &InstanceFilter { dag: Some("y".into()), ..all.clone() }).await, Vec::<String>::new());
+        let task = InstanceFilter { task: Some("b".into()), ..all };
+        assert_eq!(pages(&*store, &task).await, ["2 x b[0] success", "2 x b[1] failed"]);
+    }
+    // A run that is not there, and a cursor of another run.
+    let after = Some(InstanceCursor { run: "1".into(), instance: single("a") });
+    for (run, after) in [("nobody", None), ("2", after)] {
+        let filter = InstanceFilter { run: Some(run.into()), after, limit: 1, ..InstanceFilter::default() };
+        assert_eq!(store.list_instances(&filter).await.unwrap_err().kind, ErrorKind::NotFound, "{run}");
+    }
+}
+
+/// In pages of any size, of a run or of one of its tasks; a page that finds little ends, too.
+pub async fn statements_are_listed(subject: &mut dyn Subject) {
+    let store = subject.store();
+    let commit = |task: &str, segment, count: usize| Event::SegmentCommitted {
+        instance: single(task),
+        try_number: 1,
+        commit: Arc::new(SegmentCommit {
+            segment,
+            digest: "ab12".into(),
+            promise: Promise::ExactlyOnce,
+            evidence: Evidence::Acknowledged,
+            statements: (1..).take(count).map(statement).collect(),
+            result: None,
+        }),
+    };
+    let started = |task: &str| vec![Event::TaskScheduled { instance: single(task) }, attempt_started(single(task), 1, at(10))];
+    let events = [vec![run_started()], started("a"), started("b"), vec![commit("a", 0, 3), commit("b", 0, 2), commit("a", 1, 1)]];
+    for run in ["1", "2"] {
+        make_dated(&*store, run, "x", None, events.concat()).await;
+    }
+    for limit in [1, 2, 3, 4, 100] {
+        for task in [None, Some("a"), Some("b"), Some("c")] {
+            let filter = StatementFilter { run: "2".into(), task: task.map(Into::into), after: None, limit };
+            let expected = store.statements(&filter.run, task).await.unwrap();
+            assert_eq!(
+                expected.len(),
+                match task {
+                    None => 6,
+                    Some("a") => 4,
+                    Some("b") => 2,
+                    Some(_) => 0,
+                }
+            );
+            assert_eq!(statement_pages(&*store, filter).await, expected, "{limit} of {task:?}");
+        }
+    }
+    let of_nobody = StatementFilter { run: "nobody".into(), task: None, after: None, limit: 5 };
+    assert_eq!(store.list_statements(&of_nobody).await.unwrap(), StatementPage::default());
+
+    let many = (0..LOOKED_AT_MAX / 50 + 1).map(|segment| commit("a", u32::try_from(segment).unwrap(), 50)).collect();
+    make_dated(
+        &*store,
+        "3",
+        "x",
+        None,
+        [vec![run_started()], started("a"), started("b"), many, vec![commit("b", 0, 1)]].concat(),
+    )
+    .await;
+    let seldom = StatementFilter { run: "3".into(), task: Some("b".into()), after: None, limit: 5 };
+    let first = store.list_statements(&seldom).await.unwrap();
+    assert!(first.rows.is_empty() && first.next.is_some(), "the page ends before the list does");
+    assert_eq!(statement_pages(&*store, seldom).await.len(), 1);
+}
+
+async fn statement_pages(store: &dyn Store, mut filter: StatementFilter) -> Vec<StatementRow> {
+    let mut told = Vec::new();
+    loop {
+        let StatementPage { rows, next } = store.list_statements(&filter).await.unwrap();
+        assert!(rows.len() <= filter.limit as usize);
+        told.extend(rows);
+        match next {
+            Some(_) => filter.after = next,
+            None => return told,
+        }
+    }
 }
 
 /// What is sought among many and is not there: each page is bounded, and together they end.

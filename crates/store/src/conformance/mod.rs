@@ -48,6 +48,7 @@ macro_rules! conformance_suite {
             a_scripted_run_projects, states_of_runs, folding_the_log_gives_the_projections, crash_keeps_a_prefix,
             random_interleavings, run_locks, runs_are_listed_by_phase_and_date, pages_of_runs_by_date_meet,
             instances_are_listed_over_runs, a_list_of_instances_ends_though_nothing_is_found, a_grid_folds_instances_by_task,
+            instances_of_a_run_are_listed, statements_are_listed,
             a_large_run_does_not_crowd_a_grid, durations_are_of_what_went_well,
             old_runs_may_go, removed_runs_are_gone, versions_are_listed_by_their_use,
             samples_are_kept_and_replaced, past_statements_are_of_runs_that_are_over,

@@ -1,10 +1,11 @@
 //! Lists over many runs, as the store on disk gives them.
 
 use super::{Kept, Run};
+use crate::projection;
 use crate::view::{GRID_INSTANCES_MAX, LOOKED_AT_MAX, RUNS_LOOKED_AT_MAX, fold_grid};
 use crate::{
-    Error, GridRow, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, PrunableRun, PruneRule, RunFilter, RunRow,
-    VersionUse,
+    Error, GridRow, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, PrunableRun, PruneRule, Recorded, RunFilter,
+    RunRow, StatementCursor, StatementFilter, StatementPage, VersionUse,
 };
 use backstop_core::state::RunPhase;
 use backstop_core::{DagId, RunId, TaskId};
@@ -51,7 +52,16 @@ impl Kept {
             Some(after) => 1 + *self.places.get(&after.run).ok_or_else(|| Error::no_such_run(&after.run, store))?,
         };
         let mut looked_at = 0;
-        let runs = self.runs[..from].iter().rev().filter(|run| filter.dag.as_ref().is_none_or(|dag| *dag == run.header.dag_id));
+        if let Some(run) = &filter.run {
+            let is_other = filter.after.as_ref().is_some_and(|after| after.run != *run);
+            if is_other || !self.places.contains_key(run) {
+                return Err(Error::no_such_run(run, store));
+            }
+        }
+        let runs = self.runs[..from].iter().rev().filter(|run| {
+            filter.run.as_ref().is_none_or(|wanted| *wanted == run.header.run_id)
+                && filter.dag.as_ref().is_none_or(|dag| *dag == run.header.dag_id)
+        });
         for run in runs {
             let after = filter.after.as_ref().filter(|after| after.run == run.header.run_id).map(|after| &after.instance);
             for row in run.by_task() {
@@ -71,6 +81,20 @@ impl Kept {
             }
         }
         Ok(page)
+    }
+
+    pub(super) fn list_statements(&self, filter: &StatementFilter) -> StatementPage {
+        let events = self.run(&filter.run).map(|run| run.events.as_slice()).unwrap_or_default();
+        let of_event = |recorded: &Recorded| {
+            let rows = projection::statements(&recorded.event).map(|found| found.rows()).unwrap_or_default();
+            let seq = recorded.seq;
+            (0..).zip(rows).map(move |(place, row)| (StatementCursor { seq, place }, row))
+        };
+        let behind = events.iter().flat_map(of_event).filter(|(place, _)| filter.after.is_none_or(|after| *place > after));
+        match StatementPage::fill(filter, behind.map(Ok::<_, std::convert::Infallible>)) {
+            Ok(page) => page,
+            Err(never) => match never {},
+        }
     }
 
     pub(super) fn grid(&self, filter: &RunFilter, store: &str) -> Result<Vec<GridRow>, Error> {

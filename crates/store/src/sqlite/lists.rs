@@ -1,9 +1,12 @@
 //! Lists over many runs. None reads more than it shows, however much the store holds: each statement names the index that it goes by (a
 //! store without that index fails the tests, rather than be slow some day), and what is sought in vain is given up after a bound.
 
-use super::reader::{RUN_COLUMNS, Reader, instance_row};
+use super::reader::{RUN_COLUMNS, Reader, STATEMENT_COLUMNS, instance_row, statement_row};
 use crate::view::{GRID_INSTANCES_MAX, LOOKED_AT_MAX, RUNS_LOOKED_AT_MAX, fold_grid};
-use crate::{Error, GridRow, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, RunFilter, RunRow, VersionUse};
+use crate::{
+    Error, GridRow, InstanceCursor, InstanceFilter, InstancePage, InstanceRow, RunFilter, RunRow, StatementCursor,
+    StatementFilter, StatementPage, VersionUse,
+};
 use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, params, params_from_iter};
@@ -111,6 +114,11 @@ pub(super) fn instances_query(run: i64, filter: &InstanceFilter, behind: Option<
     query
 }
 
+/// The statements of a run from behind a place in its log.
+pub(super) fn statements_behind() -> String {
+    format!("{STATEMENT_COLUMNS} WHERE run = ?1 AND (seq, place) > (?2, ?3) ORDER BY seq, place")
+}
+
 /// A page of instances while it is filled.
 struct Filling<'f> {
     filter: &'f InstanceFilter,
@@ -178,20 +186,52 @@ impl Reader<'_> {
 
     pub(super) fn list_instances(&self, filter: &InstanceFilter) -> Result<InstancePage, Error> {
         let mut filling = Filling { filter, page: InstancePage::default(), looked_at: 0, runs: 0 };
+        if let Some(run) = &filter.run {
+            if filter.after.as_ref().is_some_and(|after| after.run != *run) {
+                return Err(Error::no_such_run(run, &self.place.name));
+            }
+            let (key, dag) = self.run_of_dag(run)?;
+            let behind = filter.after.as_ref().map(|after| &after.instance);
+            if filter.dag.as_ref().is_none_or(|wanted| *wanted == dag) {
+                self.fill_from(&mut filling, (key, run.clone(), dag), behind)?;
+            }
+            return Ok(filling.page);
+        }
         let mut before = i64::MAX;
         if let Some(InstanceCursor { run, instance }) = &filter.after {
-            before = self.run_place(run)?.id;
-            let dag: String = self
-                .connection
-                .query_row("SELECT dag_id FROM runs WHERE id = ?1", [before], |row| row.get(0))
-                .map_err(|cause| self.failed(cause))?;
-            self.fill_from(&mut filling, (before, run.clone(), DagId::new(dag)), Some(instance))?;
+            let (key, dag) = self.run_of_dag(run)?;
+            before = key;
+            self.fill_from(&mut filling, (key, run.clone(), dag), Some(instance))?;
         }
         match filter.state.as_deref().filter(|state| *state != "success") {
             Some(state) => self.fill_in_state(&mut filling, state, before)?,
             None => self.fill_from_runs(&mut filling, before)?,
         }
         Ok(filling.page)
+    }
+
+    /// The key of a run, and its DAG.
+    fn run_of_dag(&self, run: &RunId) -> Result<(i64, DagId), Error> {
+        let found = self
+            .rows("SELECT id, dag_id FROM runs WHERE run_id = ?1", params![run.as_str()], |row| {
+                Ok((row.get(0)?, DagId::new(row.get::<_, String>(1)?)))
+            })?
+            .pop();
+        found.ok_or_else(|| Error::no_such_run(run, &self.place.name))
+    }
+
+    pub(super) fn list_statements(&self, filter: &StatementFilter) -> Result<StatementPage, Error> {
+        let Some(key) = self.run_key(&filter.run)? else { return Ok(StatementPage::default()) };
+        let failed = |cause| self.failed(cause);
+        let mut statement = self.connection.prepare_cached(&statements_behind()).map_err(failed)?;
+        // Places begin at 0 of event 1.
+        let StatementCursor { seq, place } = filter.after.unwrap_or_default();
+        let seq = i64::try_from(seq).unwrap_or(i64::MAX);
+        let found = statement.query_map(params![key, seq, place], |row| {
+            let place = StatementCursor { seq: row.get::<_, i64>(11)?.unsigned_abs(), place: row.get(12)? };
+            Ok((place, statement_row(row)?))
+        });
+        StatementPage::fill(filter, found.map_err(failed)?).map_err(failed)
     }
 
     /// Goes through the runs, newest first.

@@ -26,8 +26,8 @@ use crate::lock::{FileIdentity, RunLock, RunLocks};
 use crate::reply::Reply;
 use crate::{
     Act, ActRow, Append, AppendError, AssetFilter, AssetRow, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter,
-    InstancePage, InstanceRow, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunRow, SampleRow, StatementRow,
-    Store, Version, VersionUse,
+    InstancePage, InstanceRow, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunRow, SampleRow, StatementFilter,
+    StatementPage, StatementRow, Store, Version, VersionUse,
 };
 use async_trait::async_trait;
 use backstop_core::{DagId, InstanceId, RunId, TaskId};
@@ -298,6 +298,11 @@ impl Store for SqliteStore {
         let run = run.clone();
         let task = task.map(str::to_owned);
         self.readers.read(move |reader| reader.statements(&run, task.as_deref())).await
+    }
+
+    async fn list_statements(&self, filter: &StatementFilter) -> Result<StatementPage, Error> {
+        let filter = filter.clone();
+        self.readers.read(move |reader| reader.list_statements(&filter)).await
     }
 
     async fn keep_version(&self, version: Version) -> Result<(), Error> {

@@ -68,6 +68,10 @@ pub(super) struct Reader<'c> {
 pub(super) const RUN_COLUMNS: &str = "SELECT r.state, r.started_at, r.ended_at, r.version, r.epoch, e.body, r.run_id, r.callbacks_pending \
                            FROM runs r CROSS JOIN events e ON e.run = r.id AND e.seq = 1";
 
+/// What [`statement_row`] reads, and behind it where the statement stands in the log.
+pub(super) const STATEMENT_COLUMNS: &str = "SELECT task, map_index, try_number, segment, number, line, summary, duration_us, \
+                                 rows_affected, rows_returned, notices, seq, place FROM statements";
+
 impl Reader<'_> {
     pub(super) fn events(&self, run: &RunId, after_seq: u64, limit: usize) -> Result<Vec<Recorded>, Error> {
         let sql = "SELECT seq, at, body FROM events WHERE run = (SELECT id FROM runs WHERE run_id = ?1) AND seq > ?2 \
@@ -136,31 +140,10 @@ impl Reader<'_> {
     }
 
     pub(super) fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error> {
-        let sql = "SELECT task, map_index, try_number, segment, number, line, summary, duration_us, rows_affected, \
-                   rows_returned, notices FROM statements \
-                   WHERE run = (SELECT id FROM runs WHERE run_id = ?1) AND (?2 IS NULL OR task = ?2) ORDER BY seq, place";
-        self.rows(sql, params![run.as_str(), task], |row| {
-            let notices: Option<String> = row.get(10)?;
-            Ok(StatementRow {
-                instance: instance(row, 0)?,
-                try_number: row.get(2)?,
-                segment: row.get(3)?,
-                record: StatementRecord {
-                    number: row.get(4)?,
-                    line: row.get(5)?,
-                    summary: row.get(6)?,
-                    duration_us: unsigned(row, 7)?,
-                    rows_affected: row.get::<_, Option<i64>>(8)?.map(i64::unsigned_abs),
-                    rows_returned: unsigned(row, 9)?,
-                    notices: match notices {
-                        None => Vec::new(),
-                        Some(text) => serde_json::from_str(&text).map_err(|cause| {
-                            rusqlite::Error::FromSqlConversionFailure(10, rusqlite::types::Type::Text, Box::new(cause))
-                        })?,
-                    },
-                },
-            })
-        })
+        let sql = format!(
+            "{STATEMENT_COLUMNS} WHERE run = (SELECT id FROM runs WHERE run_id = ?1) AND (?2 IS NULL OR task = ?2) ORDER BY seq, place"
+        );
+        self.rows(&sql, params![run.as_str(), task], statement_row)
     }
 
     pub(super) fn version(&self, digest: &str) -> Result<Option<Version>, Error> {
@@ -224,6 +207,29 @@ pub(super) fn instance_row(row: &Row<'_>) -> rusqlite::Result<InstanceRow> {
         started_at: row.get::<_, Option<i64>>(4)?.map(from_microsecond),
         ended_at: row.get::<_, Option<i64>>(5)?.map(from_microsecond),
         error: row.get(6)?,
+    })
+}
+
+/// Of [`STATEMENT_COLUMNS`].
+pub(super) fn statement_row(row: &Row<'_>) -> rusqlite::Result<StatementRow> {
+    let notices: Option<String> = row.get(10)?;
+    let notices = notices.map(|text| {
+        serde_json::from_str(&text)
+            .map_err(|cause| rusqlite::Error::FromSqlConversionFailure(10, rusqlite::types::Type::Text, Box::new(cause)))
+    });
+    Ok(StatementRow {
+        instance: instance(row, 0)?,
+        try_number: row.get(2)?,
+        segment: row.get(3)?,
+        record: StatementRecord {
+            number: row.get(4)?,
+            line: row.get(5)?,
+            summary: row.get(6)?,
+            duration_us: unsigned(row, 7)?,
+            rows_affected: row.get::<_, Option<i64>>(8)?.map(i64::unsigned_abs),
+            rows_returned: unsigned(row, 9)?,
+            notices: notices.transpose()?.unwrap_or_default(),
+        },
     })
 }
 

@@ -7,7 +7,7 @@ use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use backstop_store::{
     Act, ActRow, Append, AppendError, AssetFilter, AssetRow, Durable, Entry, Error, ErrorKind, GridRow, InstanceFilter,
     InstancePage, InstanceRow, MemoryStore, PastStatement, PrunableRun, PruneRule, Recorded, RunFilter, RunLock, RunRow,
-    SampleRow, StatementRow, Store, Version, VersionUse,
+    SampleRow, StatementFilter, StatementPage, StatementRow, Store, Version, VersionUse,
 };
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -124,6 +124,10 @@ impl Store for Disk {
 
     async fn statements(&self, run: &RunId, task: Option<&str>) -> Result<Vec<StatementRow>, Error> {
         self.kept.statements(run, task).await
+    }
+
+    async fn list_statements(&self, filter: &StatementFilter) -> Result<StatementPage, Error> {
+        self.kept.list_statements(filter).await
     }
 
     async fn keep_version(&self, version: Version) -> Result<(), Error> {

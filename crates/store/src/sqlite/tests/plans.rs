@@ -1,7 +1,7 @@
 //! No list reads more than it shows: how SQLite carries out each of them, whatever is asked for.
 
 use super::super::assets;
-use super::super::lists::{RunPlace, instances_query, runs_query};
+use super::super::lists::{RunPlace, instances_query, runs_query, statements_behind};
 use super::*;
 use crate::InstanceFilter;
 use crate::conformance::script::single;
@@ -55,7 +55,7 @@ fn no_list_of_runs_is_a_scan_or_a_sort() {
 }
 
 #[test]
-fn no_list_of_instances_is_a_scan_or_a_sort() {
+fn no_list_of_instances_or_statements_is_a_scan_or_a_sort() {
     let folder = tempfile::tempdir().unwrap();
     let store = open_in(&folder);
     let connection = rusqlite::Connection::open(store.path()).unwrap();
@@ -74,6 +74,7 @@ fn no_list_of_instances_is_a_scan_or_a_sort() {
     }
     let query = assets::of_asset_query("a", 1, 9, 10);
     assert_flat(&connection, &query.sql, query.values);
+    assert_flat(&connection, &statements_behind(), vec![1.into(), 1.into(), 0.into()]);
     use super::super::lists::{RUNS_BEFORE, RUNS_IN_STATE_BEFORE, RUNS_OF_DAG_BEFORE};
     for sql in [RUNS_BEFORE, RUNS_IN_STATE_BEFORE, RUNS_OF_DAG_BEFORE] {
         let values = vec![Value::Null; connection.prepare(sql).unwrap().parameter_count()];
