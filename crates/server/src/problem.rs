@@ -89,9 +89,10 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::NoDag { hint, .. } => Self::not_found(detail).hint(hint),
+            Error::NoInstance { hint: Some(hint), .. } => Self::not_found(detail).hint(hint),
             Error::NoVersion { .. }
             | Error::NoRun(_)
-            | Error::NoInstance { .. }
+            | Error::NoInstance { hint: None, .. }
             | Error::NoConnection(_)
             | Error::NoBackfill(_) => Self::not_found(detail),
             Error::Params { errors, .. } => {

@@ -278,3 +278,26 @@ fn what_all_runs_share_is_said_and_the_answer_is_bounded() {
     );
     project.write("done", "");
 }
+
+/// A name that is mistyped is told from a task that is not there, with a service and without one.
+#[test]
+fn an_unknown_task_is_answered_with_a_near_name() {
+    let project = project(&[("d", "tasks:\n  load: {sql: SELECT 1}\n  mapped: {sql: SELECT 1, for_each: [1, 2]}\n".to_owned())]);
+    let up = Up::of(&project);
+    let run = up.trigger("d", json!({}));
+    up.wait_for_state(&run, "success");
+    let refused = |task: &str, told: &str| {
+        let outcome = project.backstop(&["runs", "why", &run, task]);
+        assert_eq!(outcome.code, Some(2), "{task}: {}", outcome.stdout);
+        assert!(outcome.stderr.contains(told), "{task}: {}", outcome.stderr);
+    };
+    refused("laod", "did you mean `load`?");
+    refused("nothing_like_it", "tasks: load, mapped");
+    refused("load[1]", "`load` is not mapped");
+    refused("mapped[7]", "there is no task instance `mapped[7]`");
+    let answer = up.ask("GET", &format!("/api/v1/runs/{run}/tasks/laod/why"), None);
+    assert_eq!((answer.status, &answer.body["hint"]), (404, &json!("did you mean `load`?")), "{}", answer.body);
+    up.running.kill();
+    refused("laod", "did you mean `load`?");
+    refused("nothing_like_it", "tasks: load, mapped");
+}

@@ -127,6 +127,8 @@ pub enum Error {
         run: RunId,
         /// As it was asked for.
         instance: InstanceId,
+        /// What to do.
+        hint: Option<String>,
     },
     /// No such connection.
     #[error("there is no connection `{0}`")]

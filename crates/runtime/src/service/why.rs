@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Task instances that one answer tells of; it counts the others.
 pub const TASKS_MAX: usize = 100;
+/// Names that are told to who names none of them.
+const NAMES_MAX: usize = 30;
 
 /// What the projection calls done.
 const DONE: [InstancePhase; 5] = [
@@ -70,7 +72,10 @@ impl Service {
         let row = self.row(run).await?;
         let told = self.tell(&row, Some(instance.clone())).await?;
         let task = told.tasks.into_iter().find(|task| task.instance == *instance);
-        task.map(|task| task.why).ok_or_else(|| Error::NoInstance { run: run.clone(), instance: instance.clone() })
+        match task {
+            Some(task) => Ok(task.why),
+            None => Err(self.no_instance(&row, instance.clone()).await),
+        }
     }
 
     /// Why a run is not further: how it stands itself, and each task instance that is not done; of `only` a task all its instances, also
@@ -81,9 +86,28 @@ impl Service {
     pub async fn why_run(&self, row: &RunRow, only: Option<InstanceId>) -> Result<RunAccount, Error> {
         let told = self.tell(row, only.clone()).await?;
         match only {
-            Some(instance) if told.tasks.is_empty() => Err(Error::NoInstance { run: row.header.run_id.clone(), instance }),
+            Some(instance) if told.tasks.is_empty() => Err(self.no_instance(row, instance).await),
             Some(_) | None => Ok(told),
         }
+    }
+
+    /// The error for an instance that is not there: a name that is mistyped is told from a task without such an instance.
+    pub(super) async fn no_instance(&self, row: &RunRow, instance: InstanceId) -> Error {
+        let run = row.header.run_id.clone();
+        let Ok((prepared, _)) = self.pinned(&row.header).await else { return Error::NoInstance { run, instance, hint: None } };
+        let definition = &prepared.definition;
+        let hint = match definition.dag.index(instance.task.as_str()) {
+            None => {
+                let names: Vec<&str> = definition.dag.tasks().iter().map(|task| task.id.as_str()).collect();
+                let near = backstop_project::diagnostic::did_you_mean(instance.task.as_str(), names.iter().copied());
+                near.map(|near| format!("did you mean `{near}`?")).or_else(|| Some(first_names(&names)))
+            }
+            Some(place) if definition.body(place).for_each.is_none() => {
+                instance.map_index.map(|_| format!("`{}` is not mapped: it has no index", instance.task))
+            }
+            Some(_) => None,
+        };
+        Error::NoInstance { run, instance, hint }
     }
 
     async fn tell(&self, row: &RunRow, only: Option<InstanceId>) -> Result<RunAccount, Error> {
@@ -192,6 +216,13 @@ impl Service {
         });
         Ok(first_of(told.collect()))
     }
+}
+
+/// The tasks there are, a few of them.
+fn first_names(names: &[&str]) -> String {
+    let more = names.len().saturating_sub(NAMES_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("tasks: {}{more}", names[..names.len().min(NAMES_MAX)].join(", "))
 }
 
 /// At most [`TASKS_MAX`], and how many more there are.
