@@ -7,7 +7,7 @@ use crate::paths::{self, Kept};
 use crate::run::begin::{parse_date_in, parse_end_in};
 use crate::runs::block_on;
 use crate::service::{self, Entrance, Service, Signature, part, signed};
-use crate::sources;
+use crate::sources::{self, Purpose};
 use crate::words;
 use backstop_core::backfill::{RUNS_AT_ONCE, RUNS_AT_ONCE_MAX, Reprocess, Span};
 use backstop_runtime::service::backfill::{Preview, preview};
@@ -191,7 +191,7 @@ fn span(arguments: &BackfillArgs, timezone: &str) -> Result<Span, Problem> {
 
 /// A dry run from the files and the store alone.
 async fn look(arguments: &BackfillArgs, kept: &Kept, place: &Place) -> Result<Exit, Problem> {
-    let definition = sources::choose(&arguments.dag, None, place)?.definition;
+    let definition = sources::choose(&arguments.dag, None, place, Purpose::Look)?.definition;
     let given = crate::run::begin::parse_params(&definition, &arguments.params)?;
     drop(given);
     let store: Box<dyn Store> = match kept.store.exists() {

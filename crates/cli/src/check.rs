@@ -5,7 +5,7 @@ mod scripts;
 use crate::args::{CheckArgs, Place};
 use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
-use crate::sources::{self, Sources};
+use crate::sources::{self, Purpose, Sources};
 use crate::{paths, words};
 use backstop_connect::{Connector, Dialect};
 use backstop_project::definition::{Definition, Project};
@@ -29,12 +29,12 @@ pub(crate) fn check(arguments: &CheckArgs, place: &Place) -> Result<Exit, Proble
     let mut dags = 0;
     for group in groups(arguments, place)? {
         let sources = Sources::of_folder(&group.root);
-        let environment = sources::environment();
         let loaded = match &group.files {
-            None => backstop_project::load(&sources, &environment),
+            None => sources::load(&sources, place, Purpose::Look)?,
             Some(files) => {
                 let files: Vec<&str> = files.iter().map(String::as_str).collect();
-                backstop_project::load_only(&sources, &environment, &files)
+                let settings = sources::settings(place, &group.root, Purpose::Look)?;
+                backstop_project::load_only_with(&sources, &sources::environment(), &settings, &files)
             }
         };
         let mut diagnostics = loaded.diagnostics;

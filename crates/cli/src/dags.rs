@@ -6,7 +6,7 @@ use crate::output::{self, Painter};
 use crate::paths::{self, Kept};
 use crate::runs::block_on;
 use crate::service::{Entrance, Service, Signature, part, signed};
-use crate::sources::{self, Sources};
+use crate::sources::{self, Purpose, Sources};
 use crate::words;
 use backstop_core::DagId;
 use backstop_project::definition::Project;
@@ -120,7 +120,7 @@ fn next(dag: &Value) -> String {
 
 fn project(place: &Place) -> Result<Project, Problem> {
     let root = paths::project(place)?;
-    Ok(backstop_project::load(&Sources::of_folder(&root), &sources::environment()).project)
+    Ok(sources::load(&Sources::of_folder(&root), place, Purpose::Look)?.project)
 }
 
 /// As the files are; nothing is scheduled without a service.

@@ -7,12 +7,12 @@ mod text;
 use crate::args::{GraphArgs, Place};
 use crate::explain::{Exit, Problem};
 use crate::output;
-use crate::sources::{self, Chosen};
+use crate::sources::{self, Chosen, Purpose};
 use std::path::Path;
 
 /// Draws.
 pub(crate) fn graph(arguments: &GraphArgs, place: &Place) -> Result<Exit, Problem> {
-    let Chosen { definition, .. } = sources::choose(&arguments.dag, None, place)?;
+    let Chosen { definition, .. } = sources::choose(&arguments.dag, None, place, Purpose::Look)?;
     match &arguments.svg {
         None => output::data(&text::text(&definition))?,
         Some(path) if path == Path::new("-") => output::data(&svg::svg(&definition)?)?,

@@ -4,7 +4,7 @@ use crate::args::{Place, RenderArgs};
 use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
 use crate::run::begin;
-use crate::sources::{self, Chosen};
+use crate::sources::{self, Chosen, Purpose};
 use backstop_connect::script::{self, SegmentEnd, SegmentPromise};
 use backstop_connect::{Capabilities, Dialect};
 use backstop_project::definition::{
@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 
 /// Renders.
 pub(crate) fn render(arguments: &RenderArgs, place: &Place) -> Result<Exit, Problem> {
-    let Chosen { project, definition, .. } = sources::choose(&arguments.dag, None, place)?;
+    let Chosen { project, definition, .. } = sources::choose(&arguments.dag, None, place, Purpose::Look)?;
     let Some(task) = definition.dag.index(&arguments.task) else {
         return Err(begin::no_such_task(&definition, &arguments.task));
     };

@@ -8,7 +8,7 @@ mod summary;
 use crate::args::{Place, RunArgs};
 use crate::explain::{Exit, Problem};
 use crate::paths::Kept;
-use crate::sources::{self, Chosen};
+use crate::sources::{self, Chosen, Purpose};
 use crate::{check, output, paths, runs, words};
 use backstop_core::{DagId, RunId, TaskId};
 use backstop_project::definition::{Definition, Kind, Project};
@@ -103,7 +103,7 @@ fn open(kept: &Kept) -> Result<Arc<dyn Store>, Problem> {
 
 async fn plan_run(arguments: &RunArgs, place: &Place) -> Result<Option<Plan>, Problem> {
     let target = arguments.target.as_deref().unwrap_or_default();
-    let chosen = sources::choose(target, arguments.connection.as_deref(), place)?;
+    let chosen = sources::choose(target, arguments.connection.as_deref(), place, Purpose::Run)?;
     check_sql(&chosen)?;
     let Chosen { project, definition, .. } = chosen;
     let clock = SystemClock::starting(None);
@@ -158,7 +158,7 @@ fn check_sql(chosen: &Chosen) -> Result<(), Problem> {
 
 async fn plan_resume(arguments: &RunArgs, wanted: &str, place: &Place) -> Result<Option<Plan>, Problem> {
     let chosen = match &arguments.target {
-        Some(target) => Some(sources::choose(target, arguments.connection.as_deref(), place)?),
+        Some(target) => Some(sources::choose(target, arguments.connection.as_deref(), place, Purpose::Run)?),
         None => None,
     };
     if let Some(chosen) = chosen.as_ref().filter(|_| arguments.current_files) {
@@ -168,7 +168,7 @@ async fn plan_resume(arguments: &RunArgs, wanted: &str, place: &Place) -> Result
         Some(chosen) => (chosen.project.clone(), Kept::of(place, &chosen.project.root)),
         None => {
             let root = paths::project(place)?;
-            let loaded = backstop_project::load(&sources::Sources::of_folder(&root), &sources::environment());
+            let loaded = sources::load(&sources::Sources::of_folder(&root), place, Purpose::Run)?;
             (Arc::new(loaded.project), Kept::of(place, &root))
         }
     };

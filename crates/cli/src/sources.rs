@@ -3,9 +3,14 @@
 use crate::args::Place;
 use crate::explain::Problem;
 use crate::output::{self, Painter};
+use crate::paths::Kept;
+use crate::runs::block_on;
 use crate::{paths, words};
 use backstop_project::definition::{Connection, Definition, Project};
-use backstop_project::{Diagnostic, Disk, Environment, Files, Loaded, Severity};
+use backstop_project::{Diagnostic, Disk, Environment, Files, Loaded, Overrides, Severity};
+use backstop_runtime::service::settings::Kept as Settings;
+use backstop_store::sqlite::Options;
+use backstop_store::{ErrorKind, SqliteStore};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,27 +70,64 @@ pub(crate) fn environment() -> Environment {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
+/// What a command does with the store, when it reads what people set there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It runs things: it must know all that is set, and brings a store of an older version up to date.
+    Run,
+    /// It looks: a store that cannot be read is told of and passed over.
+    Look,
+}
+
+/// Variables and pools that people set in a project's store: here they stand before those of backstop.yaml as they do in a service.
+pub(crate) fn settings(place: &Place, root: &Path, purpose: Purpose) -> Result<Overrides, Problem> {
+    let store = Kept::of(place, root).store;
+    if !store.exists() {
+        return Ok(Overrides::default());
+    }
+    let open = || match (SqliteStore::open_read_only(&store), purpose) {
+        (Err(error), Purpose::Run) if error.kind == ErrorKind::Open => SqliteStore::open(&store, Options::default()),
+        (opened, Purpose::Run | Purpose::Look) => opened,
+    };
+    let read = || block_on(async { Ok(Settings::read(&open()?).await?.overrides()) });
+    // On a thread of its own: who asks may be in a runtime already.
+    let read = std::thread::scope(|scope| scope.spawn(read).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    match read {
+        Err(problem) if purpose == Purpose::Look => {
+            output::warn(&format!("variables and pools that are set in the store are not known here: {}", problem.message));
+            Ok(Overrides::default())
+        }
+        read => read,
+    }
+}
+
+/// Loads all DAGs of a project.
+pub(crate) fn load(sources: &Sources, place: &Place, purpose: Purpose) -> Result<Loaded, Problem> {
+    let settings = settings(place, sources.root(), purpose)?;
+    Ok(backstop_project::load_with(sources, &environment(), &settings))
+}
+
 /// Loads what a person named.
-pub(crate) fn choose(target: &str, connection: Option<&str>, place: &Place) -> Result<Chosen, Problem> {
+pub(crate) fn choose(target: &str, connection: Option<&str>, place: &Place, purpose: Purpose) -> Result<Chosen, Problem> {
     let path = Path::new(target);
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
     if ending == "sql" {
-        return sql_file(path, connection, place);
+        return sql_file(path, connection, place, purpose);
     }
     if connection.is_some() {
         return Err(Problem::usage("--connection is for .sql files").hint("a DAG says `connection:` itself"));
     }
     match ending.as_str() {
-        "yaml" | "yml" => dag_file(path, place),
+        "yaml" | "yml" => dag_file(path, place, purpose),
         _ if target.contains('/') => Err(Problem::usage(format!("`{target}` is neither a .yaml file nor a .sql file"))
             .hint("name a DAG, a DAG's file, or a SQL file")),
-        _ => by_name(target, place),
+        _ => by_name(target, place, purpose),
     }
 }
 
-fn by_name(name: &str, place: &Place) -> Result<Chosen, Problem> {
+fn by_name(name: &str, place: &Place, purpose: Purpose) -> Result<Chosen, Problem> {
     let sources = Sources::of_folder(paths::project(place)?);
-    let loaded = backstop_project::load(&sources, &environment());
+    let loaded = load(&sources, place, purpose)?;
     if let Some(definition) = loaded.project.dags.get(name).cloned() {
         let file = definition.file.clone();
         show(&sources, loaded.diagnostics.iter().filter(|found| found.place.as_ref().is_some_and(|at| at.file == file)));
@@ -123,14 +165,15 @@ pub(crate) fn locate(file: &Path, place: &Place) -> Result<(PathBuf, String), Pr
     Ok((root, inside))
 }
 
-fn dag_file(file: &Path, place: &Place) -> Result<Chosen, Problem> {
+fn dag_file(file: &Path, place: &Place, purpose: Purpose) -> Result<Chosen, Problem> {
     let (root, inside) = locate(file, place)?;
+    let settings = settings(place, &root, purpose)?;
     let sources = Sources::of_folder(root);
-    let loaded = backstop_project::load_only(&sources, &environment(), &[&inside]);
+    let loaded = backstop_project::load_only_with(&sources, &environment(), &settings, &[&inside]);
     only(sources, loaded)
 }
 
-fn sql_file(file: &Path, connection: Option<&str>, place: &Place) -> Result<Chosen, Problem> {
+fn sql_file(file: &Path, connection: Option<&str>, place: &Place, purpose: Purpose) -> Result<Chosen, Problem> {
     let Some(connection) = connection else {
         return Err(Problem::usage(format!("{} needs to know where to run", file.display())).hint(
             "add --connection with a connection of the project, or a URI such as sqlite:data.db or postgres://user@host/database",
@@ -152,8 +195,9 @@ fn sql_file(file: &Path, connection: Option<&str>, place: &Place) -> Result<Chos
         serde_json::Value::from(id),
     );
     let made = format!("{}/{name}.yaml", paths::KEPT);
+    let settings = settings(place, &root, purpose)?;
     let sources = Sources { disk: Disk::new(root), made: Some((made.clone(), text)) };
-    let mut loaded = backstop_project::load_only(&sources, &environment, &[&made]);
+    let mut loaded = backstop_project::load_only_with(&sources, &environment, &settings, &[&made]);
     if is_uri {
         from_here(&mut loaded.project)?;
     }

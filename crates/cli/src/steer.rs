@@ -12,7 +12,8 @@ use crate::paths::Kept;
 use crate::run::begin::{parse_date_in, parse_end_in};
 use crate::runs::{self, Latest, block_on, shape};
 use crate::service::{Entrance, Service, Signature, part, signed};
-use crate::{paths, sources, words};
+use crate::sources::{self, Purpose};
+use crate::{paths, words};
 use arguments::{Around, ClearArgs, MarkArgs, SteerCommand, Which};
 use backstop_core::command::Rejected;
 use backstop_core::event::{Mark, Restart};
@@ -226,7 +227,7 @@ async fn meant(wish: &Wish<'_>, store: &SqliteStore, place: &Place) -> Result<Ve
         rows.retain(|row| row.header.run_id == run || row.header.logical_date != Some(date));
         return Ok(rows);
     }
-    let definition = sources::choose(&wish.which.run, None, place)?.definition;
+    let definition = sources::choose(&wish.which.run, None, place, Purpose::Look)?.definition;
     let from = wish.which.from.as_deref().map(|text| parse_date_in(text, &definition.timezone)).transpose()?;
     let to = wish.which.to.as_deref().map(|text| parse_end_in(text, &definition.timezone, Timestamp::MAX)).transpose()?;
     let rows = between(definition.dag.id(), Range { from, to }).await?;

@@ -55,7 +55,12 @@ pub fn load_with(files: &dyn Files, environment: &Environment, overrides: &Overr
 
 /// As [`load`], with these DAG files (paths from the project folder) instead of those below `dags/`. Other DAGs that they name are not looked for.
 pub fn load_only(files: &dyn Files, environment: &Environment, dag_files: &[&str]) -> Loaded {
-    load_dags(files, environment, &Overrides::default(), dag_files, false)
+    load_only_with(files, environment, &Overrides::default(), dag_files)
+}
+
+/// As [`load_only`], with variables and pools that stand before those of backstop.yaml.
+pub fn load_only_with(files: &dyn Files, environment: &Environment, overrides: &Overrides, dag_files: &[&str]) -> Loaded {
+    load_dags(files, environment, overrides, dag_files, false)
 }
 
 fn load_dags(files: &dyn Files, environment: &Environment, overrides: &Overrides, dag_files: &[&str], is_whole: bool) -> Loaded {

@@ -17,6 +17,7 @@ mod endure;
 mod follow;
 mod inspect;
 mod interrupt;
+mod kept_settings;
 mod kinds;
 mod lists;
 mod outcome;
