@@ -1,6 +1,6 @@
 //! The way in: start a run, or take over one whose process is gone.
 
-use crate::attempt::{Results, Shared};
+use crate::attempt::{Results, Shared, params_of};
 use crate::clock::Clock;
 pub use crate::control::Control;
 use crate::deadlines;
@@ -254,14 +254,8 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
     let epoch = launch.store.take_over(run).await?;
     keep_version(&*launch.store, &launch.prepared.definition).await?;
     let run_start = row.started_at.unwrap_or(row.header.queued_at);
-    let shared = share(&launch, row.header.clone(), run_start, true);
-    for (instance, view) in state.instances() {
-        if view.phase == backstop_core::state::InstancePhase::Success
-            && let Some(result) = state.result(instance.task.as_str(), instance.map_index)
-        {
-            shared.results.put(instance.task.as_str(), instance.map_index, result.clone());
-        }
-    }
+    let mut shared = share(&launch, row.header.clone(), run_start, true);
+    shared.results = Results::of(&state);
     let journal = Journal::new(launch.store.clone(), run.clone(), epoch, events.len() as u64, launch.watcher.clone());
     let mut engine = engine(&launch, Arc::new(shared), state, journal, control);
     engine.past = deadlines::past(&*launch.store, &launch.prepared.definition).await?;
@@ -296,10 +290,7 @@ pub async fn keep_version(store: &dyn Store, definition: &Definition) -> Result<
 fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_interrupted: bool) -> Shared {
     launch.sessions.monitor().learn(&header.dag_id);
     let redactor = launch.prepared.redactor();
-    let params = match serde_json::from_str(&header.params) {
-        Ok(serde_json::Value::Object(params)) => params,
-        _ => serde_json::Map::new(),
-    };
+    let params = params_of(&header);
     Shared {
         renderer: launch.prepared.renderer(),
         sessions: launch.sessions.clone(),

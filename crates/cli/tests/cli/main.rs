@@ -24,6 +24,7 @@ mod outcome;
 mod places;
 mod project;
 mod questions;
+mod rendered;
 mod resume;
 mod schedules;
 mod secrets;

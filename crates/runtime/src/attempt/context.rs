@@ -69,6 +69,24 @@ impl Shared {
     }
 }
 
+/// What templates see of their run.
+pub(crate) struct Seen<'a> {
+    pub(crate) header: &'a RunHeader,
+    pub(crate) definition: &'a Definition,
+    /// The header's parameters, parsed.
+    pub(crate) params: Map<String, Json>,
+    pub(crate) run_start: Timestamp,
+    pub(crate) results: Results,
+}
+
+/// The parameters of a run, parsed.
+pub(crate) fn params_of(header: &RunHeader) -> Map<String, Json> {
+    match serde_json::from_str(&header.params) {
+        Ok(Json::Object(params)) => params,
+        _ => Map::new(),
+    }
+}
+
 /// What the templates of an instance (or, without one, of the run as a whole) see.
 pub(crate) fn template_context(
     shared: &Shared,
@@ -77,33 +95,52 @@ pub(crate) fn template_context(
     item: Option<Json>,
     failure: Option<&Failure>,
 ) -> Context {
-    let header = &shared.header;
-    let task = instance.map_or("", |instance| instance.task.as_str());
-    let mut context = Context::new(header.run_id.as_str(), header.dag_id.as_str(), task);
-    context.run_type = match header.run_type {
-        RunType::Manual => "manual",
-        RunType::Scheduled => "scheduled",
-        RunType::Backfill => "backfill",
-        RunType::AssetTriggered => "asset_triggered",
-    }
-    .to_owned();
-    context.map_index = instance.and_then(|instance| instance.map_index);
-    context.item = item;
-    context.try_number = try_number;
-    context.max_tries = instance.map_or(0, |instance| retries(shared, &instance.task));
-    context.logical_date = header.logical_date;
-    context.data_interval = header.data_interval;
-    context.run_start = Some(shared.run_start);
-    context.params = shared.params.clone();
-    context.exception = failure.map(|failure| failure.message.clone());
-    context.failure = failure.map(Shared::failure_json);
-    let results = shared.results.clone();
-    context.xcom = Arc::new(move |task, index| results.get(task, index));
-    context
+    let seen = Seen {
+        header: &shared.header,
+        definition: &shared.definition,
+        params: shared.params.clone(),
+        run_start: shared.run_start,
+        results: shared.results.clone(),
+    };
+    seen.context(instance, try_number, item, failure)
 }
 
-fn retries(shared: &Shared, task: &TaskId) -> u32 {
-    let dag = &shared.definition.dag;
+impl Seen<'_> {
+    /// As [`template_context`].
+    pub(crate) fn context(
+        self,
+        instance: Option<&InstanceId>,
+        try_number: u32,
+        item: Option<Json>,
+        failure: Option<&Failure>,
+    ) -> Context {
+        let Self { header, definition, params, run_start, results } = self;
+        let task = instance.map_or("", |instance| instance.task.as_str());
+        let mut context = Context::new(header.run_id.as_str(), header.dag_id.as_str(), task);
+        context.run_type = match header.run_type {
+            RunType::Manual => "manual",
+            RunType::Scheduled => "scheduled",
+            RunType::Backfill => "backfill",
+            RunType::AssetTriggered => "asset_triggered",
+        }
+        .to_owned();
+        context.map_index = instance.and_then(|instance| instance.map_index);
+        context.item = item;
+        context.try_number = try_number;
+        context.max_tries = instance.map_or(0, |instance| retries(definition, &instance.task));
+        context.logical_date = header.logical_date;
+        context.data_interval = header.data_interval;
+        context.run_start = Some(run_start);
+        context.params = params;
+        context.exception = failure.map(|failure| failure.message.clone());
+        context.failure = failure.map(Shared::failure_json);
+        context.xcom = Arc::new(move |task, index| results.get(task, index));
+        context
+    }
+}
+
+fn retries(definition: &Definition, task: &TaskId) -> u32 {
+    let dag = &definition.dag;
     dag.index(task.as_str()).map_or(0, |place| dag.task(place).settings.retry.retries)
 }
 

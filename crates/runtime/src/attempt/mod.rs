@@ -15,7 +15,7 @@ mod sensor;
 mod shell;
 mod stop;
 
-pub(crate) use context::{Shared, template_context};
+pub(crate) use context::{Seen, Shared, params_of, template_context};
 pub(crate) use http::is_safe as http_is_safe;
 pub(crate) use results::Results;
 pub(crate) use stop::{Stop, Stopper};

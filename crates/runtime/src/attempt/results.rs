@@ -1,6 +1,7 @@
 //! Results of the run's tasks (Airflow's XCom), and the collector of a statement's rows with its bound.
 
 use backstop_connect::{Column, Value};
+use backstop_core::{InstancePhase, RunState};
 use backstop_project::definition::ResultKind;
 use serde_json::{Map, Value as Json};
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +15,19 @@ type OfTask = BTreeMap<Option<u32>, Arc<str>>;
 pub(crate) struct Results(Arc<RwLock<HashMap<String, OfTask>>>);
 
 impl Results {
+    /// What a run has so far.
+    pub(crate) fn of(state: &RunState) -> Self {
+        let results = Self::default();
+        for (instance, view) in state.instances() {
+            if view.phase == InstancePhase::Success
+                && let Some(result) = state.result(instance.task.as_str(), instance.map_index)
+            {
+                results.put(instance.task.as_str(), instance.map_index, result.clone());
+            }
+        }
+        results
+    }
+
     /// Keeps a result.
     pub(crate) fn put(&self, task: &str, map_index: Option<u32>, result: Arc<str>) {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);

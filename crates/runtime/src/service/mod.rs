@@ -16,6 +16,7 @@ mod housekeeping;
 pub mod live;
 mod operate;
 mod other;
+pub mod rendered;
 mod scheduler;
 pub mod settings;
 mod several;

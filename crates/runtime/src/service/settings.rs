@@ -203,7 +203,7 @@ impl VariableShown {
     }
 }
 
-fn masked(value: &Value, redactor: &Redactor) -> Value {
+pub(super) fn masked(value: &Value, redactor: &Redactor) -> Value {
     match value {
         Value::String(text) => Value::from(redactor.clean(text)),
         Value::Array(items) => items.iter().map(|item| masked(item, redactor)).collect(),

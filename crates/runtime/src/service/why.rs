@@ -105,7 +105,8 @@ impl Service {
             Some(place) if definition.body(place).for_each.is_none() => {
                 instance.map_index.map(|_| format!("`{}` is not mapped: it has no index", instance.task))
             }
-            Some(_) => None,
+            Some(_) => (instance.map_index.is_none())
+                .then(|| format!("`{0}` is mapped: name an instance of it, such as `{0}[0]`", instance.task)),
         };
         Error::NoInstance { run, instance, hint }
     }

@@ -13,6 +13,7 @@ mod logs;
 mod metrics;
 mod operate;
 mod page;
+mod rendered;
 mod runs;
 mod settings;
 mod stream;
@@ -71,6 +72,7 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(operate::mark))
         .routes(routes!(operate::cancel))
         .routes(routes!(operate::why))
+        .routes(routes!(rendered::sql))
         .routes(routes!(logs::page))
         .routes(routes!(logs::whole))
         .routes(routes!(dags::source))

@@ -8,6 +8,7 @@ pub(crate) mod dag;
 pub mod event;
 pub(crate) mod grid;
 pub(crate) mod names;
+pub(crate) mod rendered;
 pub(crate) mod settings;
 pub(crate) mod steer;
 pub(crate) mod stream;
