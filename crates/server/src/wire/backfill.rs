@@ -110,7 +110,7 @@ pub struct Preview {
     dry_run: bool,
     /// Dates there are, listed here or not.
     total: usize,
-    items: Vec<Date>,
+    items: Vec<PlannedDate>,
     /// For `after`; null is the end.
     #[schema(required)]
     next: Option<Timestamp>,
@@ -118,8 +118,9 @@ pub struct Preview {
 
 /// What would become of one date.
 #[derive(Debug, Serialize, ToSchema)]
+// Not named `Date`: the generator takes that for a text.
 #[schema(as = BackfillDate)]
-struct Date {
+struct PlannedDate {
     logical_date: Timestamp,
     data_interval_start: Timestamp,
     data_interval_end: Timestamp,
@@ -134,7 +135,7 @@ struct Date {
 
 impl From<&backfill::Preview> for Preview {
     fn from(preview: &backfill::Preview) -> Self {
-        let items = preview.dates.iter().map(Date::from).collect();
+        let items = preview.dates.iter().map(PlannedDate::from).collect();
         Self { dry_run: true, total: preview.total, items, next: preview.next }
     }
 }
@@ -148,7 +149,7 @@ pub fn action(verdict: Verdict) -> (&'static str, Option<&'static str>) {
     }
 }
 
-impl From<&Planned> for Date {
+impl From<&Planned> for PlannedDate {
     fn from(planned: &Planned) -> Self {
         let (action, existing_state) = action(planned.verdict);
         Self {
