@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::service::Signature;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -264,17 +265,6 @@ pub(crate) enum ConnectionsCommand {
     },
 }
 
-/// Who does it, and why.
-#[derive(Debug, Default, Args)]
-pub(crate) struct SignedArgs {
-    /// Who does it [default: the user of the operating system]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) who: Option<String>,
-    /// Why; kept with who did it
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: Option<String>,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum VariablesCommand {
     /// List the variables that were set; secret ones without their values
@@ -296,14 +286,14 @@ pub(crate) enum VariablesCommand {
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
         #[command(flatten)]
-        signed: SignedArgs,
+        signed: Signature,
     },
     /// Take away a variable that was set
     Delete {
         /// Its name
         name: String,
         #[command(flatten)]
-        signed: SignedArgs,
+        signed: Signature,
     },
 }
 
@@ -326,14 +316,14 @@ pub(crate) enum PoolsCommand {
         #[arg(long, value_name = "TEXT")]
         description: Option<String>,
         #[command(flatten)]
-        signed: SignedArgs,
+        signed: Signature,
     },
     /// Take away a pool that was set
     Delete {
         /// Its name
         name: String,
         #[command(flatten)]
-        signed: SignedArgs,
+        signed: Signature,
     },
 }
 

@@ -1,10 +1,10 @@
 //! `backstop variables` and `backstop pools`: what people set beside backstop.yaml, kept in the store. A service that runs takes it in within a
 //! second or two; a run that goes on keeps what it began with.
 
-use crate::args::{Place, PoolsCommand, SignedArgs, VariablesCommand};
+use crate::args::{Place, PoolsCommand, VariablesCommand};
 use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
-use crate::run::begin;
+use crate::service::Signature;
 use crate::{paths, runs, words};
 use backstop_project::is_secret_key;
 use backstop_runtime::service::settings::{self, Kept, KeptPool, KeptVariable, Setting, VariableShown};
@@ -68,10 +68,10 @@ fn given(name: &str, value: Option<String>) -> Result<String, Problem> {
     }
 }
 
-fn set(place: &Place, name: &str, setting: &Setting, signed: &SignedArgs) -> Result<Exit, Problem> {
+fn set(place: &Place, name: &str, setting: &Setting, signed: &Signature) -> Result<Exit, Problem> {
     let kept = paths::kept(place)?;
     let store = SqliteStore::open(&kept.store, backstop_store::sqlite::Options::default())?;
-    let who = Who { who: signed.who.clone().unwrap_or_else(begin::who), why: signed.reason.clone().unwrap_or_default() };
+    let who = Who { who: signed.who(), why: signed.why() };
     runs::block_on(async {
         let was_there =
             settings::set(&store, name, setting, &who, WallClock::starting().now()).await.map_err(|error| match error {

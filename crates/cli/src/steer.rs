@@ -11,10 +11,10 @@ use crate::output::{self, Painter};
 use crate::paths::Kept;
 use crate::run::begin::{parse_date_in, parse_end_in};
 use crate::runs::{self, Latest, block_on, shape};
-use crate::service::{Entrance, Service, Signature, part, signed};
+use crate::service::{Service, part, signed};
 use crate::sources::{self, Purpose};
 use crate::{paths, words};
-use arguments::{Around, ClearArgs, MarkArgs, SteerCommand, Which};
+use arguments::{Around, ClearArgs, MarkArgs, Order, SteerCommand};
 use backstop_core::command::Rejected;
 use backstop_core::event::{Mark, Restart};
 use backstop_core::{
@@ -37,18 +37,15 @@ pub(crate) fn steer(command: SteerCommand, place: &Place) -> Result<Exit, Proble
     let kept = paths::kept(place)?;
     match command {
         SteerCommand::Clear(arguments) => {
-            let ClearArgs { which, around, dry_run, signature, entrance, .. } = &arguments;
-            let wish = Wish { which, around: *around, is_dry: *dry_run, signature, entrance };
+            let wish = Wish { order: &arguments.order, around: arguments.around };
             block_on(operate(&Wanted::Clear(&arguments), &wish, &kept, place))?;
         }
         SteerCommand::Retry(arguments) => {
-            let (which, signature, entrance) = (&arguments.which, &arguments.signature, &arguments.entrance);
-            let wish = Wish { which, around: Around::default(), is_dry: arguments.dry_run, signature, entrance };
+            let wish = Wish { order: &arguments.order, around: Around::default() };
             block_on(operate(&Wanted::Retry, &wish, &kept, place))?;
         }
         SteerCommand::Mark(arguments) => {
-            let MarkArgs { which, around, dry_run, signature, entrance, .. } = &arguments;
-            let wish = Wish { which, around: *around, is_dry: *dry_run, signature, entrance };
+            let wish = Wish { order: &arguments.order, around: arguments.around };
             block_on(operate(&Wanted::Mark(&arguments), &wish, &kept, place))?;
         }
         SteerCommand::Cancel(arguments) => return cancel::cancel(&arguments, &kept, place),
@@ -67,24 +64,21 @@ enum Wanted<'a> {
 
 /// Of which runs, by whom.
 struct Wish<'a> {
-    which: &'a Which,
+    order: &'a Order,
     around: Around,
-    is_dry: bool,
-    signature: &'a Signature,
-    entrance: &'a Entrance,
 }
 
 impl Wish<'_> {
     fn is_several(&self) -> bool {
-        self.which.is_range() || self.around.past || self.around.future
+        self.order.which.is_range() || self.around.past || self.around.future
     }
 
     fn signed(&self) -> Result<(String, String), Problem> {
-        match &self.signature.reason {
+        match &self.order.signature.reason {
             // A dry run is not recorded, so that it needs no reason.
-            None if self.is_dry => Ok((self.signature.who(), "dry run".to_owned())),
+            None if self.order.dry_run => Ok((self.order.signature.who(), "dry run".to_owned())),
             None => Err(Problem::usage("no reason is given").hint("say why with --reason TEXT: it is kept in the run's log")),
-            Some(reason) => Ok((self.signature.who(), reason.clone())),
+            Some(reason) => Ok((self.order.signature.who(), reason.clone())),
         }
     }
 }
@@ -144,21 +138,26 @@ impl Wanted<'_> {
 async fn operate(wanted: &Wanted<'_>, wish: &Wish<'_>, kept: &Kept, place: &Place) -> Result<(), Problem> {
     let signature = wish.signed()?;
     let looking = SqliteStore::open_read_only(&kept.store)?;
-    let service = Service::of(&looking, wish.entrance).await?;
-    let store = match wish.is_dry || service.is_some() {
+    let service = Service::of(&looking, &wish.order.entrance).await?;
+    let store = match wish.order.dry_run || service.is_some() {
         true => looking,
         false => SqliteStore::open(&kept.store, backstop_store::sqlite::Options::default())?,
     };
-    let hand =
-        Hand { store: &store, service: service.as_ref(), is_dry: wish.is_dry, is_several: wish.is_several(), flags: &kept.flags };
+    let hand = Hand {
+        store: &store,
+        service: service.as_ref(),
+        is_dry: wish.order.dry_run,
+        is_several: wish.is_several(),
+        flags: &kept.flags,
+    };
     if wish.is_several() {
         return several(wanted, wish, &hand, &signature, place).await;
     }
-    let row = runs::find(&store, &wish.which.run, Latest::Any).await?;
+    let row = runs::find(&store, &wish.order.which.run, Latest::Any).await?;
     let rows = hand.act(wanted, &row, &signature).await?;
     let heading = ["TASK", "WAS", "TRIES", "NOW"].map(str::to_owned).to_vec();
     output::data(&output::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), Painter::stdout()))?;
-    match (wish.is_dry, &service) {
+    match (wish.order.dry_run, &service) {
         (true, _) => output::note("nothing was changed: leave --dry-run out, and say why with --reason"),
         (false, Some(service)) => output::note(&format!("recorded; the service at {} goes on with it", service.address())),
         (false, None) => output::note(&format!("recorded; now: {}", resume_command(&row, &kept.flags))),
@@ -200,7 +199,7 @@ async fn several(
     }
     refused.iter().take(LINES_MAX).for_each(|refusal| output::warn(refusal));
     let runs = words::count(changed, "run");
-    match (wish.is_dry, hand.service) {
+    match (wish.order.dry_run, hand.service) {
         (true, _) => output::note(&format!("{runs}; nothing was changed: leave --dry-run out, and say why with --reason")),
         (false, Some(service)) => output::note(&format!("recorded for {runs}; the service at {} goes on", service.address())),
         (false, None) => output::note(&format!("recorded for {runs}; a service goes on with them: backstop up{}", hand.flags)),
@@ -216,8 +215,8 @@ async fn meant(wish: &Wish<'_>, store: &SqliteStore, place: &Place) -> Result<Ve
     let between = async |dag: &DagId, range: Range| {
         runs_between(store, dag, range).await.map_err(|error| Problem::usage(error.to_string()))
     };
-    if !wish.which.is_range() {
-        let row = runs::find(store, &wish.which.run, Latest::Any).await?;
+    if !wish.order.which.is_range() {
+        let row = runs::find(store, &wish.order.which.run, Latest::Any).await?;
         let run = row.header.run_id.clone();
         let date = row.header.logical_date;
         let date = date.ok_or_else(|| Problem::usage(format!("run {run} is about no date: it has neither past nor future")))?;
@@ -227,9 +226,9 @@ async fn meant(wish: &Wish<'_>, store: &SqliteStore, place: &Place) -> Result<Ve
         rows.retain(|row| row.header.run_id == run || row.header.logical_date != Some(date));
         return Ok(rows);
     }
-    let definition = sources::choose(&wish.which.run, None, place, Purpose::Look)?.definition;
-    let from = wish.which.from.as_deref().map(|text| parse_date_in(text, &definition.timezone)).transpose()?;
-    let to = wish.which.to.as_deref().map(|text| parse_end_in(text, &definition.timezone, Timestamp::MAX)).transpose()?;
+    let definition = sources::choose(&wish.order.which.run, None, place, Purpose::Look)?.definition;
+    let from = wish.order.which.from.as_deref().map(|text| parse_date_in(text, &definition.timezone)).transpose()?;
+    let to = wish.order.which.to.as_deref().map(|text| parse_end_in(text, &definition.timezone, Timestamp::MAX)).transpose()?;
     let rows = between(definition.dag.id(), Range { from, to }).await?;
     if rows.is_empty() {
         return Err(Problem::usage(format!("`{}` has no run about these dates", definition.dag.id()))

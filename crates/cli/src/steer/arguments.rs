@@ -59,10 +59,24 @@ pub(crate) struct Around {
     pub(crate) future: bool,
 }
 
+/// What clearing, retrying and marking are told alike.
+#[derive(Debug, Args)]
+pub(crate) struct Order {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// List what would change, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) signature: Signature,
+    #[command(flatten)]
+    pub(crate) entrance: Entrance,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ClearArgs {
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) order: Order,
     /// Tasks, groups, or instances such as `load[3]` [default: all]
     #[arg(value_name = "TASK")]
     pub(crate) tasks: Vec<String>,
@@ -80,32 +94,18 @@ pub(crate) struct ClearArgs {
     /// Of these, only what is running
     #[arg(long)]
     pub(crate) only_running: bool,
-    /// List what would run again, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    #[command(flatten)]
-    pub(crate) signature: Signature,
-    #[command(flatten)]
-    pub(crate) entrance: Entrance,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RetryArgs {
     #[command(flatten)]
-    pub(crate) which: Which,
-    /// List what would run again, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    #[command(flatten)]
-    pub(crate) signature: Signature,
-    #[command(flatten)]
-    pub(crate) entrance: Entrance,
+    pub(crate) order: Order,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct MarkArgs {
     #[command(flatten)]
-    pub(crate) which: Which,
+    pub(crate) order: Order,
     /// Tasks, groups, or instances such as `load[3]`
     #[arg(value_name = "TASK", required = true)]
     pub(crate) tasks: Vec<String>,
@@ -123,13 +123,6 @@ pub(crate) struct MarkArgs {
     pub(crate) downstream: bool,
     #[command(flatten)]
     pub(crate) around: Around,
-    /// List what would change, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    #[command(flatten)]
-    pub(crate) signature: Signature,
-    #[command(flatten)]
-    pub(crate) entrance: Entrance,
 }
 
 #[derive(Debug, Args)]

@@ -69,8 +69,8 @@ pub(super) struct Wanted {
     /// Of a dry run: dates listed; 50 by default.
     #[schema(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
-    who: Option<String>,
-    why: Option<String>,
+    #[serde(flatten)]
+    by: By,
 }
 
 /// Asks for a backfill: one run for each time of the schedule in a range of dates.
@@ -98,8 +98,7 @@ pub(super) async fn ask(
         let preview = service.preview(&new, wanted.after, limit).await?;
         return Ok(Json(wire::backfill::Preview::from(&preview)).into_response());
     }
-    let by = By { who: wanted.who, why: wanted.why };
-    let (shown, is_new) = service.backfill(new, &by.into()).await?;
+    let (shown, is_new) = service.backfill(new, &wanted.by.into()).await?;
     let location = format!("/api/v1/backfills/{}", shown.id);
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, [(header::LOCATION, location)], Json(wire::backfill::Backfill::from(&shown))).into_response())
@@ -184,8 +183,8 @@ pub(super) async fn resume(
 pub(super) struct Cancel {
     /// Cancel its runs that go on, too.
     cancel_runs: bool,
-    who: Option<String>,
-    why: Option<String>,
+    #[serde(flatten)]
+    by: By,
 }
 
 /// Makes no more runs of a backfill; those that have not begun are cancelled.
@@ -199,7 +198,7 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
     Body(wanted): Body<Cancel>,
 ) -> Result<Response, Problem> {
-    steer(&service, &id, Wish::Cancel, wanted.cancel_runs, By { who: wanted.who, why: wanted.why }).await
+    steer(&service, &id, Wish::Cancel, wanted.cancel_runs, wanted.by).await
 }
 
 async fn steer(service: &Service, id: &str, wish: Wish, and_runs: bool, by: By) -> Result<Response, Problem> {

@@ -74,8 +74,8 @@ pub(super) async fn source(
 pub(super) struct Change {
     /// Whether anything of it may begin.
     paused: bool,
-    who: Option<String>,
-    why: Option<String>,
+    #[serde(flatten)]
+    by: By,
 }
 
 /// Pauses a DAG, or lets it go on. What is going on goes on; what waits does not begin.
@@ -94,7 +94,7 @@ pub(super) async fn change(
         let problem = Problem::new(StatusCode::PRECONDITION_FAILED, "changed", "It has changed meanwhile", detail);
         return Err(problem.hint("read it again, and ask again with its new ETag"));
     }
-    service.pause(&dag, change.paused, &By { who: change.who, why: change.why }.into()).await?;
+    service.pause(&dag, change.paused, &change.by.into()).await?;
     let entry = service.dag(&dag)?;
     Ok(Json(Dag::new(&service, &entry, change.paused)))
 }
@@ -121,8 +121,8 @@ pub(super) struct NewRun {
     run_id: Option<String>,
     /// Also when there is a run of this DAG about the same logical date.
     again: bool,
-    who: Option<String>,
-    why: Option<String>,
+    #[serde(flatten)]
+    by: By,
 }
 
 /// Makes a run of a DAG. Durable when it is answered.
@@ -152,7 +152,7 @@ pub(super) async fn trigger(
         run_id: wanted.run_id.map(|id| super::name("run_id", id)).transpose()?.map(RunId::new),
         again: wanted.again,
     };
-    let Triggered { header, is_new } = service.trigger(trigger, &By { who: wanted.who, why: wanted.why }.into()).await?;
+    let Triggered { header, is_new } = service.trigger(trigger, &wanted.by.into()).await?;
     let location = format!("/api/v1/runs/{}", header.run_id);
     let row = match is_new {
         // What it is now is known without asking the store: as it was made.

@@ -27,11 +27,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::{Json, Router};
 use backstop_runtime::service::{Service, Who};
 use page::{Page, Paging, rows};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -176,13 +176,31 @@ impl From<axum::extract::rejection::QueryRejection> for Problem {
 }
 
 /// Who asks, and why; in the body of everything that changes something.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+// Written as well, for the defaults in the description.
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema, IntoParams)]
+#[serde(deny_unknown_fields, default)]
 struct By {
     /// Who; `api` when nobody says.
     who: Option<String>,
     /// Why.
     why: Option<String>,
+}
+
+/// Who asks, and why, of what is kept in a run's log: there must be a reason.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Because {
+    /// Who; `api` when nobody says.
+    who: Option<String>,
+    /// Why, for the run's log.
+    #[schema(required, min_length = 1, pattern = r"\S")]
+    why: String,
+}
+
+impl From<Because> for Who {
+    fn from(Because { who, why }: Because) -> Self {
+        By { who, why: Some(why) }.into()
+    }
 }
 
 impl From<By> for Who {

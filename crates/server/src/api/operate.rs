@@ -1,6 +1,6 @@
 //! What operators do to a run, or to several of a DAG: clear, retry, mark, cancel one task; and why a task waits.
 
-use super::Body;
+use super::{Because, Body};
 use crate::Problem;
 use crate::wire::steer::{Acted, ActedOnRun, ActedOnRuns, InstanceWhy};
 use axum::Json;
@@ -9,9 +9,28 @@ use backstop_core::event::Mark;
 use backstop_core::{InstanceId, RunId, Selection, TaskId};
 use backstop_runtime::service::{Operation, Range, Service, Who};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use utoipa::ToSchema;
+
+/// How something is done to runs: really or not, by whom, why.
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(default)]
+struct Order {
+    /// Only say what would change.
+    dry_run: bool,
+    /// Who; `api` when nobody says.
+    who: Option<String>,
+    /// Why, for the run's log.
+    #[schema(required, min_length = 1, pattern = r"\S")]
+    why: String,
+}
+
+impl Order {
+    fn by(self) -> Who {
+        Because { who: self.who, why: self.why }.into()
+    }
+}
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -28,13 +47,8 @@ pub(super) struct Clear {
     /// Of a DAG: the first and the last logical date.
     from: Option<Timestamp>,
     to: Option<Timestamp>,
-    /// Only say what would run again.
-    dry_run: bool,
-    /// Who; `api` when nobody says.
-    who: Option<String>,
-    /// Why, for the run's log.
-    #[schema(required, min_length = 1, pattern = r"\S")]
-    why: String,
+    #[serde(flatten)]
+    order: Order,
 }
 
 impl Clear {
@@ -62,7 +76,7 @@ pub(super) async fn clear(
 ) -> Result<Json<Acted>, Problem> {
     let operation = Operation::Clear(wanted.selection()?);
     let around = of_a_run(wanted.from.or(wanted.to), wanted.past, wanted.future)?;
-    operate(&service, run, around, operation, by(wanted.who, wanted.why), wanted.dry_run).await
+    operate(&service, run, around, operation, wanted.order).await
 }
 
 /// Clears task instances of several runs of a DAG, by their logical dates.
@@ -78,7 +92,7 @@ pub(super) async fn clear_runs(
 ) -> Result<Json<ActedOnRuns>, Problem> {
     let operation = Operation::Clear(wanted.selection()?);
     let range = of_a_dag(wanted.from, wanted.to, wanted.past || wanted.future)?;
-    operate_on_runs(&service, dag, range, operation, by(wanted.who, wanted.why), wanted.dry_run).await
+    operate_on_runs(&service, dag, range, operation, wanted.order).await
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -87,13 +101,8 @@ pub(super) struct Retry {
     /// Of a DAG: the first and the last logical date.
     from: Option<Timestamp>,
     to: Option<Timestamp>,
-    /// Only say what would run again.
-    dry_run: bool,
-    /// Who; `api` when nobody says.
-    who: Option<String>,
-    /// Why, for the run's log.
-    #[schema(required, min_length = 1, pattern = r"\S")]
-    why: String,
+    #[serde(flatten)]
+    order: Order,
 }
 
 /// Runs again what failed, behind what committed.
@@ -108,7 +117,7 @@ pub(super) async fn retry(
     Body(wanted): Body<Retry>,
 ) -> Result<Json<Acted>, Problem> {
     let around = of_a_run(wanted.from.or(wanted.to), false, false)?;
-    operate(&service, run, around, Operation::Retry, by(wanted.who, wanted.why), wanted.dry_run).await
+    operate(&service, run, around, Operation::Retry, wanted.order).await
 }
 
 /// Runs again what failed in several runs of a DAG, by their logical dates, behind what committed.
@@ -123,7 +132,7 @@ pub(super) async fn retry_runs(
     Body(wanted): Body<Retry>,
 ) -> Result<Json<ActedOnRuns>, Problem> {
     let range = of_a_dag(wanted.from, wanted.to, false)?;
-    operate_on_runs(&service, dag, range, Operation::Retry, by(wanted.who, wanted.why), wanted.dry_run).await
+    operate_on_runs(&service, dag, range, Operation::Retry, wanted.order).await
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
@@ -151,13 +160,8 @@ pub(super) struct MarkAs {
     /// Of a DAG: the first and the last logical date.
     from: Option<Timestamp>,
     to: Option<Timestamp>,
-    #[serde(default)]
-    dry_run: bool,
-    /// Who; `api` when nobody says.
-    who: Option<String>,
-    /// Why, for the run's log.
-    #[schema(min_length = 1, pattern = r"\S")]
-    why: String,
+    #[serde(flatten)]
+    order: Order,
 }
 
 impl MarkAs {
@@ -184,7 +188,7 @@ pub(super) async fn mark(
     Body(wanted): Body<MarkAs>,
 ) -> Result<Json<Acted>, Problem> {
     let around = of_a_run(wanted.from.or(wanted.to), wanted.past, wanted.future)?;
-    operate(&service, run, around, wanted.operation()?, by(wanted.who, wanted.why), wanted.dry_run).await
+    operate(&service, run, around, wanted.operation()?, wanted.order).await
 }
 
 /// Says that instances of several runs of a DAG succeeded or failed, by their logical dates.
@@ -199,7 +203,7 @@ pub(super) async fn mark_runs(
     Body(wanted): Body<MarkAs>,
 ) -> Result<Json<ActedOnRuns>, Problem> {
     let range = of_a_dag(wanted.from, wanted.to, wanted.past || wanted.future)?;
-    operate_on_runs(&service, dag, range, wanted.operation()?, by(wanted.who, wanted.why), wanted.dry_run).await
+    operate_on_runs(&service, dag, range, wanted.operation()?, wanted.order).await
 }
 
 /// Whether other runs of the DAG are meant, too: earlier ones, later ones.
@@ -221,18 +225,8 @@ fn of_a_dag(from: Option<Timestamp>, to: Option<Timestamp>, is_around: bool) -> 
     Ok(Range { from, to })
 }
 
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Cancel {
-    /// Who; `api` when nobody says.
-    who: Option<String>,
-    /// Why, for the run's log.
-    #[schema(min_length = 1, pattern = r"\S")]
-    why: String,
-}
-
 /// Cancels a task instance: its statement is killed on the server.
-#[utoipa::path(post, path = "/runs/{run}/tasks/{task}/cancel", operation_id = "cancel_task", tag = "runs", params(("run" = String, Path, description = "The run's id"), ("task" = String, Path, description = "The task instance, such as `load`, or `load[3]` of a mapped task")), request_body = Cancel,
+#[utoipa::path(post, path = "/runs/{run}/tasks/{task}/cancel", operation_id = "cancel_task", tag = "runs", params(("run" = String, Path, description = "The run's id"), ("task" = String, Path, description = "The task instance, such as `load`, or `load[3]` of a mapped task")), request_body = Because,
     responses(
         (status = 200, body = Acted),
         (status = 409, body = Problem, content_type = "application/problem+json"),
@@ -240,9 +234,16 @@ pub(super) struct Cancel {
 pub(super) async fn cancel(
     State(service): State<Arc<Service>>,
     Path((run, task)): Path<(String, String)>,
-    Body(wanted): Body<Cancel>,
+    Body(because): Body<Because>,
 ) -> Result<Json<Acted>, Problem> {
-    operate(&service, run, (false, false), Operation::Cancel(instance(&task)?), by(wanted.who, wanted.why), false).await
+    operate(
+        &service,
+        run,
+        (false, false),
+        Operation::Cancel(instance(&task)?),
+        Order { dry_run: false, who: because.who, why: because.why },
+    )
+    .await
 }
 
 /// Why a task instance does not run, in a sentence.
@@ -264,10 +265,11 @@ async fn operate(
     run: String,
     around: (bool, bool),
     operation: Operation,
-    by: Who,
-    dry_run: bool,
+    order: Order,
 ) -> Result<Json<Acted>, Problem> {
     let run = RunId::new(run);
+    let dry_run = order.dry_run;
+    let by = order.by();
     if around != (false, false) {
         let done = service.operate_around(&run, around, &operation, &by, dry_run).await?;
         let runs: Vec<ActedOnRun> = done.iter().map(ActedOnRun::from).collect();
@@ -285,15 +287,11 @@ async fn operate_on_runs(
     dag: String,
     range: Range,
     operation: Operation,
-    by: Who,
-    dry_run: bool,
+    order: Order,
 ) -> Result<Json<ActedOnRuns>, Problem> {
-    let done = service.operate_on_runs(&dag, range, &operation, &by, dry_run).await?;
+    let dry_run = order.dry_run;
+    let done = service.operate_on_runs(&dag, range, &operation, &order.by(), dry_run).await?;
     Ok(Json(ActedOnRuns { dag, dry_run, runs: done.iter().map(ActedOnRun::from).collect() }))
-}
-
-fn by(who: Option<String>, why: String) -> Who {
-    super::By { who, why: Some(why) }.into()
 }
 
 fn instances(texts: &[String]) -> Result<Vec<InstanceId>, Problem> {

@@ -1,7 +1,7 @@
 //! Runs: what they are, what they did, why they wait, and steering them.
 
 use super::page::no_place;
-use super::{Body, By, Page, Query, rows};
+use super::{Because, Body, By, Page, Query, rows};
 use crate::wire::steer::{RunWhy, TaskInstance, TaskWhy};
 use crate::{Problem, wire};
 use axum::Json;
@@ -283,11 +283,9 @@ pub(super) struct Resolution {
     map_index: Option<u32>,
     /// Whether what the attempt was doing took effect.
     took_effect: bool,
-    /// Who; `api` when nobody says.
-    who: Option<String>,
-    /// How they know.
-    #[schema(min_length = 1, pattern = r"\S")]
-    why: String,
+    /// The reason is how they know.
+    #[serde(flatten)]
+    because: Because,
 }
 
 /// Says what became of an attempt in doubt.
@@ -303,8 +301,7 @@ pub(super) async fn resolve(
 ) -> Result<Response, Problem> {
     let row = find(&service, run).await?;
     let instance = InstanceId { task: TaskId::new(said.task), map_index: said.map_index };
-    let by = By { who: said.who, why: Some(said.why) };
-    service.resolve(&row.header.run_id, instance, said.took_effect, &by.into()).await?;
+    service.resolve(&row.header.run_id, instance, said.took_effect, &said.because.into()).await?;
     let row = find(&service, row.header.run_id.to_string()).await?;
     Ok((StatusCode::ACCEPTED, Json(wire::Run::new(&row, false))).into_response())
 }

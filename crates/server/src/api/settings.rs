@@ -13,17 +13,7 @@ use backstop_runtime::service::settings::{KeptPool, KeptVariable, Setting};
 use serde::Deserialize;
 use serde_json::Value;
 use std::sync::Arc;
-use utoipa::{IntoParams, ToSchema};
-
-/// Who takes something away, and why.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Signed {
-    /// Who; `api` when nobody says.
-    who: Option<String>,
-    /// Why.
-    why: Option<String>,
-}
+use utoipa::ToSchema;
 
 /// The variables in force, by name: those that were set, and those of each project that are not covered by them.
 #[utoipa::path(get, path = "/variables", operation_id = "list_variables", tag = "settings", params(Paging), responses((status = 200, body = Page<Variable>)))]
@@ -57,10 +47,8 @@ pub(super) struct NewVariable {
     /// What it is for.
     #[schema(max_length = 1024)]
     description: Option<String>,
-    /// Who; `api` when nobody says.
-    who: Option<String>,
-    /// Why.
-    why: Option<String>,
+    #[serde(flatten)]
+    by: By,
 }
 
 /// Sets a variable. It stands before that of backstop.yaml, for every run that begins from now on.
@@ -74,23 +62,23 @@ pub(super) async fn set_variable(
     Body(wanted): Body<NewVariable>,
 ) -> Result<Json<Variable>, Problem> {
     let setting = Setting::Variable(Some(KeptVariable { value: wanted.value, description: wanted.description }));
-    service.set(&name, &setting, &By { who: wanted.who, why: wanted.why }.into()).await?;
+    service.set(&name, &setting, &wanted.by.into()).await?;
     found(&service, &name)
 }
 
 /// Takes away a variable that was set; that of backstop.yaml is in force again, where there is one.
 #[utoipa::path(delete, path = "/variables/{name}", operation_id = "delete_variable", tag = "settings",
-    params(("name" = String, Path, description = "The variable's name"), Signed),
+    params(("name" = String, Path, description = "The variable's name"), By),
     responses((status = 204, description = "It is gone"), (status = 409, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete_variable(
     State(service): State<Arc<Service>>,
     Path(name): Path<String>,
-    Query(signed): Query<Signed>,
+    Query(by): Query<By>,
 ) -> Result<StatusCode, Problem> {
     if !service.kept_settings().variables.contains_key(&name) && found(&service, &name).is_ok() {
         return Err(not_ours(&format!("variable `{name}`")));
     }
-    take_away(&service, &name, &Setting::Variable(None), signed, "variable").await
+    take_away(&service, &name, &Setting::Variable(None), by, "variable").await
 }
 
 /// The pools, their slots, and how many are in use.
@@ -128,10 +116,8 @@ pub(super) struct NewPool {
     /// What it is for.
     #[schema(max_length = 1024)]
     description: Option<String>,
-    /// Who; `api` when nobody says.
-    who: Option<String>,
-    /// Why.
-    why: Option<String>,
+    #[serde(flatten)]
+    by: By,
 }
 
 /// Gives a pool its slots, before what backstop.yaml says; a pool that is not there is made.
@@ -145,33 +131,27 @@ pub(super) async fn set_pool(
     Body(wanted): Body<NewPool>,
 ) -> Result<Json<Pool>, Problem> {
     let setting = Setting::Pool(Some(KeptPool { slots: wanted.slots, description: wanted.description }));
-    service.set(&name, &setting, &By { who: wanted.who, why: wanted.why }.into()).await?;
+    service.set(&name, &setting, &wanted.by.into()).await?;
     found_pool(&service, &name)
 }
 
 /// Takes away a pool that was set; that of backstop.yaml is in force again, where there is one.
 #[utoipa::path(delete, path = "/pools/{name}", operation_id = "delete_pool", tag = "settings",
-    params(("name" = String, Path, description = "The pool's name"), Signed),
+    params(("name" = String, Path, description = "The pool's name"), By),
     responses((status = 204, description = "It is gone"), (status = 409, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn delete_pool(
     State(service): State<Arc<Service>>,
     Path(name): Path<String>,
-    Query(signed): Query<Signed>,
+    Query(by): Query<By>,
 ) -> Result<StatusCode, Problem> {
     if !service.kept_settings().pools.contains_key(&name) && found_pool(&service, &name).is_ok() {
         return Err(not_ours(&format!("pool `{name}`")));
     }
-    take_away(&service, &name, &Setting::Pool(None), signed, "pool").await
+    take_away(&service, &name, &Setting::Pool(None), by, "pool").await
 }
 
-async fn take_away(
-    service: &Arc<Service>,
-    name: &str,
-    setting: &Setting,
-    signed: Signed,
-    kind: &str,
-) -> Result<StatusCode, Problem> {
-    match service.set(name, setting, &By { who: signed.who, why: signed.why }.into()).await? {
+async fn take_away(service: &Arc<Service>, name: &str, setting: &Setting, by: By, kind: &str) -> Result<StatusCode, Problem> {
+    match service.set(name, setting, &by.into()).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Problem::not_found(format!("there is no {kind} `{name}`"))),
     }

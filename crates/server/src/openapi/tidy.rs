@@ -1,6 +1,7 @@
 //! What the generator leaves to be mended, on the description as JSON.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Mends the whole document.
 pub(super) fn tidy(document: &mut Value) {
@@ -8,6 +9,7 @@ pub(super) fn tidy(document: &mut Value) {
         spell_formats(value);
         forget_defaults_of_required(value);
     });
+    join_bodies(document);
     refer_to_rows(document);
     need_no_body(document);
     document["paths"].as_object_mut().into_iter().flatten().for_each(|(_, item)| tell_tags(item));
@@ -15,6 +17,52 @@ pub(super) fn tidy(document: &mut Value) {
     for operation in operations.flat_map(|(_, item)| item.as_object_mut().into_iter().flatten().map(|(_, operation)| operation)) {
         tidy_parameters(operation);
         describe_answers(operation);
+    }
+}
+
+/// The names of the schemas of bodies.
+fn bodies(document: &Value) -> BTreeSet<String> {
+    let items = document["paths"].as_object().into_iter().flatten();
+    let operations = items.flat_map(|(_, item)| item.as_object().into_iter().flatten().map(|(_, operation)| operation));
+    let schema = |operation: &Value| {
+        let name = operation.pointer("/requestBody/content/application~1json/schema/$ref")?.as_str()?;
+        name.rsplit('/').next().map(str::to_owned)
+    };
+    operations.filter_map(schema).collect()
+}
+
+/// A body that takes no other fields than its own has all of them itself: of parts, each would refuse what the others have.
+fn join_bodies(document: &mut Value) {
+    let bodies = bodies(document);
+    let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) else { return };
+    let known = schemas.clone();
+    let mut joined = BTreeSet::new();
+    for (_, schema) in schemas.iter_mut().filter(|(name, _)| bodies.contains(*name)) {
+        let Some(parts) = schema.get("allOf").and_then(Value::as_array).cloned() else { continue };
+        let mut whole = json!({ "type": "object", "required": [], "properties": {}, "additionalProperties": false });
+        if let Some(description) = schema.get("description") {
+            whole["description"] = description.clone();
+        }
+        // What is shared comes last.
+        for part in parts.iter().rev() {
+            let name = part.get("$ref").and_then(Value::as_str).and_then(|name| name.rsplit('/').next());
+            joined.extend(name.map(str::to_owned));
+            let part = name.and_then(|name| known.get(name)).unwrap_or(part);
+            if let (Some(all), Some(own)) = (whole["properties"].as_object_mut(), part["properties"].as_object()) {
+                all.extend(own.clone());
+            }
+            if let (Some(all), Some(own)) = (whole["required"].as_array_mut(), part["required"].as_array()) {
+                all.extend(own.iter().cloned());
+            }
+        }
+        if whole["required"] == json!([]) {
+            whole.as_object_mut().map(|whole| whole.shift_remove("required"));
+        }
+        *schema = whole;
+    }
+    let text = document.to_string();
+    if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
+        schemas.retain(|name, _| !joined.contains(name) || text.contains(&format!("\"#/components/schemas/{name}\"")));
     }
 }
 
