@@ -25,12 +25,14 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Answers that may wait for the engine.
 const MAILBOX: usize = 1024;
 /// Answers taken in one go before the core is asked what follows.
 const ANSWERS_AT_ONCE: usize = 256;
+/// How long attempts are waited for whose log cannot be written any more. One that its server does not end is left behind.
+const ABANDONED_END_IN: Duration = Duration::from_secs(30);
 /// The longest sleep, so that a timer that lies far away costs no accuracy.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
@@ -63,6 +65,9 @@ struct Running {
     /// The slots it takes away from other runs.
     _permit: Option<Permit>,
 }
+
+/// Where somebody is told what became of their ask.
+type Told = oneshot::Sender<Result<(), String>>;
 
 /// Drives one run.
 pub(crate) struct Engine {
@@ -102,6 +107,8 @@ pub(crate) struct Engine {
     footing: Footing,
     /// Why the run shall end, while what an earlier process ran ahead of its log is still being looked for.
     ending: Option<Ending>,
+    /// Who asked for the end from outside, with what they want: they are answered when it is known what an earlier process did.
+    asked_to_end: Vec<(Vec<Command>, Told)>,
     /// Answers of attempts that were stopped meanwhile: told to the core behind the cancel, so that the run is cancelled and not failed,
     /// and nothing is started because of them.
     stopped: Vec<Command>,
@@ -147,6 +154,7 @@ impl Engine {
             alerts: Vec::new(),
             footing,
             ending: None,
+            asked_to_end: Vec::new(),
             stopped: Vec::new(),
         }
     }
@@ -242,6 +250,30 @@ impl Engine {
             }
             self.next_input().await?;
         }
+    }
+
+    /// Stops the attempts of a run whose log cannot be written, and waits for their ends: as long as they work, nobody else has their slots
+    /// or the run's place. What became of them is found by their markers.
+    pub(crate) async fn abandon(&mut self) {
+        self.answers.close();
+        while self.answers.try_recv().is_ok() {}
+        let running = std::mem::take(&mut self.running);
+        for running in running.values() {
+            running.stop.send_if_modified(|current| {
+                let was_running = *current == Stop::Run;
+                if was_running {
+                    *current = Stop::Cancel("the log of the run cannot be written".into());
+                }
+                was_running
+            });
+        }
+        let ended = async {
+            for running in running.values() {
+                running.stop.closed().await;
+            }
+        };
+        // What has not ended by then works on, and is fenced off when the run goes on.
+        let _ = tokio::time::timeout(ABANDONED_END_IN, ended).await;
     }
 
     /// True when only instances are left that a person must decide.
@@ -635,22 +667,18 @@ impl Engine {
             }
             Ask::HandOver => self.is_handing_over = true,
             Ask::Act(commands, answer) => {
-                let now = self.shared.clock.now();
-                // Refused before anything is recorded: who did what is not to be read of what was not done.
-                let by_core = commands.iter().find_map(|command| decide(&self.state, command.clone(), now).err());
-                let refused = by_core.map(|refused| refused.to_string()).or_else(|| self.not_looked_at(&commands));
-                let outcome = match refused {
-                    Some(refused) => Err(refused),
-                    None => {
-                        for command in commands {
-                            self.command(command).await?;
-                        }
-                        self.journal.settle().await?;
-                        Ok(())
+                let reason = commands.iter().find_map(|command| match command {
+                    Command::Cancel { reason } => Some(reason.clone()),
+                    _ => None,
+                });
+                match reason {
+                    // A cancel calls skipped what has not begun: what an earlier process began ahead of its log is looked for first.
+                    Some(reason) if self.shared.was_interrupted && self.refused(&commands).is_none() => {
+                        self.asked_to_end.push((commands, answer));
+                        self.begin_end(Ending::Asked(reason));
                     }
-                };
-                // They may be gone.
-                let _ = answer.send(outcome);
+                    Some(_) | None => self.act(commands, answer).await?,
+                }
             }
             Ask::Decide(decision, answer) => {
                 let outcome = match run::decide(self, &decision).await {
@@ -665,6 +693,30 @@ impl Engine {
                 let _ = answer.send(outcome);
             }
         }
+        Ok(())
+    }
+
+    fn refused(&self, commands: &[Command]) -> Option<String> {
+        let now = self.shared.clock.now();
+        let by_core = commands.iter().find_map(|command| decide(&self.state, command.clone(), now).err());
+        by_core.map(|refused| refused.to_string()).or_else(|| self.not_looked_at(commands))
+    }
+
+    /// Carries out commands together, and answers when they are durable.
+    async fn act(&mut self, commands: Vec<Command>, answer: Told) -> Result<(), Error> {
+        // Refused before anything is recorded: who did what is not to be read of what was not done.
+        let outcome = match self.refused(&commands) {
+            Some(refused) => Err(refused),
+            None => {
+                for command in commands {
+                    self.command(command).await?;
+                }
+                self.journal.settle().await?;
+                Ok(())
+            }
+        };
+        // Whoever asked may be gone.
+        let _ = answer.send(outcome);
         Ok(())
     }
 
@@ -841,11 +893,16 @@ impl Engine {
     }
 
     async fn end(&mut self) -> Result<(), Error> {
+        let asked = std::mem::take(&mut self.asked_to_end);
         match self.ending.take() {
-            Some(Ending::Asked(reason)) => self.command(Command::Cancel { reason }).await?,
+            Some(Ending::Asked(reason)) if asked.is_empty() => self.command(Command::Cancel { reason }).await?,
+            Some(Ending::Asked(_)) => true,
             Some(Ending::OverTime) => self.command(Command::FireTimers).await?,
             None => return Ok(()),
         };
+        for (commands, answer) in asked {
+            self.act(commands, answer).await?;
+        }
         self.tell_stopped().await
     }
 

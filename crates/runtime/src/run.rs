@@ -272,6 +272,9 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
 
 async fn finish(mut engine: Engine) -> Result<Report, Error> {
     let driven = engine.drive().await;
+    if driven.is_err() {
+        engine.abandon().await;
+    }
     engine.shared.logs.end().await;
     driven?;
     Ok(Report { undecided: engine.undecided().clone(), state: engine.state })

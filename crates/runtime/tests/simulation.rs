@@ -242,13 +242,13 @@ mod service {
         }
 
         #[test]
-        fn a_schedule_goes_on_behind_a_run_that_was_made_and_resumed_before_it_was_noted() {
-            check(&[68, 97, 139]);
+        fn a_cancel_of_a_run_that_was_left_first_looks_for_what_ran_ahead_of_its_log() {
+            check(&[875, 1030]);
         }
 
         #[test]
         fn a_pause_is_not_overwritten_by_a_schedule_that_moves_on() {
-            check(&[161]);
+            check(&[287, 310]);
         }
 
         #[test]

@@ -21,12 +21,27 @@ pub(crate) struct Disk {
     pub(crate) world: Arc<World>,
     /// Most milliseconds that something waits to become durable.
     pub(crate) delay_ms_max: u64,
+    /// Each write counts as an event, of which the process may die.
+    pub(crate) counts_writes: bool,
     queued: Arc<Notify>,
+}
+
+fn full() -> Error {
+    Error { message: "write: no space".into(), kind: ErrorKind::Full, hint: None, source: None }
 }
 
 impl Disk {
     pub(crate) fn new(kept: MemoryStore, world: Arc<World>, delay_ms_max: u64) -> Self {
-        Self { kept, world, delay_ms_max, queued: Arc::new(Notify::new()) }
+        Self { kept, world, delay_ms_max, counts_writes: false, queued: Arc::new(Notify::new()) }
+    }
+
+    /// Something is going to be written.
+    fn write(&self) -> Result<(), Error> {
+        self.queued.notify_one();
+        if self.counts_writes {
+            self.world.events(1);
+        }
+        if self.world.is_disk_full() { Err(full()) } else { Ok(()) }
     }
 
     /// Makes things durable for as long as the process lives.
@@ -48,11 +63,9 @@ impl Disk {
 #[async_trait]
 impl Store for Disk {
     async fn append(&self, append: Append) -> Durable {
-        self.queued.notify_one();
-        if self.world.other_fault(3) {
-            self.world.say(|| "the disk refuses an append".into());
-            let error = Error { message: "write: no space".into(), kind: ErrorKind::Full, hint: None, source: None };
-            self.kept.fail_next_append(AppendError::Store(error));
+        if self.write().is_err() || self.world.other_fault(3) {
+            self.world.say(|| format!("the disk refuses an append of run {}", append.run));
+            self.kept.fail_next_append(AppendError::Store(full()));
         }
         let durable = self.kept.append(append).await;
         if self.world.broken == Broken::StoreLies {
@@ -70,7 +83,7 @@ impl Store for Disk {
     }
 
     async fn take_over(&self, run: &RunId) -> Result<u64, Error> {
-        self.queued.notify_one();
+        self.write()?;
         self.kept.take_over(run).await
     }
 
@@ -131,7 +144,7 @@ impl Store for Disk {
     }
 
     async fn keep_version(&self, version: Version) -> Result<(), Error> {
-        self.queued.notify_one();
+        self.write()?;
         self.kept.keep_version(version).await
     }
 
@@ -148,7 +161,7 @@ impl Store for Disk {
     }
 
     async fn remove_runs(&self, runs: &[RunId], never_after: Timestamp) -> Result<Vec<RunId>, Error> {
-        self.queued.notify_one();
+        self.write()?;
         self.kept.remove_runs(runs, never_after).await
     }
 
@@ -157,7 +170,7 @@ impl Store for Disk {
     }
 
     async fn put(&self, entries: Vec<Entry>, act: Option<Act>) -> Result<(), Error> {
-        self.queued.notify_one();
+        self.write()?;
         self.kept.put(entries, act).await
     }
 
@@ -170,6 +183,7 @@ impl Store for Disk {
     }
 
     async fn keep_samples(&self, samples: Vec<SampleRow>) -> Result<(), Error> {
+        self.write()?;
         self.kept.keep_samples(samples).await
     }
 

@@ -1,8 +1,8 @@
 //! The simulator of a whole service: one seed, some DAGs, several processes of `Service` one after the other, and people who steer.
 //!
 //! What is real: everything that the simulator of one run has as real, and the service's desk, scheduler, slots and live stream. What is
-//! fake: time, which the machine's clock tells wrongly now and then, the databases, which die and come back, the disk. A process dies at
-//! some moment, or stops and hands over. In the end the faults stop, people go on resolving doubts, and everything must come to an end.
+//! fake: time, which the machine's clock tells wrongly now and then, the databases, which die and come back, the disk, which is full for a
+//! while. A process dies at some moment, or stops and hands over. In the end the faults stop, people go on resolving doubts, and everything must come to an end.
 //!
 //! Where to go next: `house` for what is run, `people` for what is asked of the service, `book` for what was answered and what must hold,
 //! `assets` for what must hold of DAGs that wait for them.
@@ -107,8 +107,8 @@ struct Life {
 /// How a process ends.
 #[derive(Clone, Copy)]
 enum End {
-    /// It is killed after so many milliseconds, or with this operation of a database.
-    Killed { after: u64, operation: Option<u64> },
+    /// It is killed after so many milliseconds, or with this write of its store, or this operation of a database.
+    Killed { after: u64, write: Option<u64>, operation: Option<u64> },
     /// It is asked to stop after so many milliseconds.
     Stopped { after: u64 },
     /// It is the last one.
@@ -172,8 +172,9 @@ impl Life {
         let after = self.dice.below(most);
         match self.dice.below(10) {
             0..=2 => End::Stopped { after },
-            3..=5 => End::Killed { after, operation: Some(self.dice.between(1, 300)) },
-            _ => End::Killed { after, operation: None },
+            3..=4 => End::Killed { after, write: None, operation: Some(self.dice.between(1, 300)) },
+            5..=7 => End::Killed { after, write: Some(self.dice.between(1, 300)), operation: None },
+            _ => End::Killed { after, write: None, operation: None },
         }
     }
 
@@ -185,17 +186,22 @@ impl Life {
         if self.dice.chance(20) {
             self.people.set_clock();
         }
-        let operation = match end {
-            End::Killed { operation, .. } => operation,
-            End::Stopped { .. } | End::Last => None,
+        let (write, operation) = match end {
+            End::Killed { write, operation, .. } => (write, operation),
+            End::Stopped { .. } => (None, None),
+            End::Last => {
+                self.people.end_faults();
+                (None, None)
+            }
         };
         let ended = runtime.block_on(async {
-            self.world.begin_process(pause, None, operation);
+            self.world.begin_process(pause, write, operation);
             let ended = self.until(end).await;
             self.world.end_process();
             ended
         });
         self.world.forget_crash();
+        self.book.end_process();
         drop(runtime);
         self.servers.iter().for_each(|server| server.bury());
         match end {
@@ -222,14 +228,22 @@ impl Life {
     }
 
     async fn serve(&mut self, end: End) -> Result<(), String> {
-        let disk = Disk::new(self.store.clone(), self.world.clone(), self.disk_delay_ms_max);
+        let mut disk = Disk::new(self.store.clone(), self.world.clone(), self.disk_delay_ms_max);
+        disk.counts_writes = true;
         tokio::spawn(disk.clone().turn());
         let after = match end {
             End::Killed { after, .. } | End::Stopped { after } => Duration::from_millis(after),
             End::Last => Duration::MAX,
         };
         let options = self.options(disk);
-        let service = Service::new(options).await.map_err(|error| format!("the service does not start: {error}"))?;
+        let service = match Service::new(options).await {
+            Ok(service) => service,
+            Err(error) if self.world.is_disk_full() => {
+                self.world.say(|| format!("the service does not start: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(format!("the service does not start: {error}")),
+        };
         self.book.begin_process(&service)?;
         let stream = service.live().subscribe(None).coming;
         tokio::spawn(look_on(stream, self.store.clone(), self.book.clone(), self.world.clone()));

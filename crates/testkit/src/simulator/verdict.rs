@@ -109,11 +109,16 @@ fn acts(scenario: &Scenario, events: &[Event]) -> Result<(), String> {
         for instance in changed {
             let phase = state.instance(instance).map(|view| view.phase);
             // A failure that is not final leaves it to the next event where the instance goes; one that expands had no effect.
-            let has_ended = was_wished
-                && (instance.map_index.is_none()
-                    && scenario.shape(instance.task.as_str()).is_some_and(|shape| shape.items.is_some())
-                    || matches!(last, Some(Event::AttemptFailed { instance: failed, is_final: false, .. }) if failed == instance));
-            if phase == Some(InstancePhase::InDoubt) || phase == Some(InstancePhase::Running) && !has_ended {
+            let has_failed =
+                matches!(last, Some(Event::AttemptFailed { instance: failed, is_final: false, .. }) if failed == instance);
+            let shape = scenario.shape(instance.task.as_str());
+            let expands = instance.map_index.is_none() && shape.is_some_and(|shape| shape.items.is_some());
+            let goes_on = match phase {
+                Some(InstancePhase::InDoubt) => !was_wished || !has_failed,
+                Some(InstancePhase::Running) => !was_wished || !(has_failed || expands),
+                Some(_) | None => false,
+            };
+            if goes_on {
                 return Err(format!("`{instance}` is {phase:?}, and {event:?}"));
             }
         }

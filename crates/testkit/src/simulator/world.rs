@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// More than this in one run is a hang that keeps busy.
 pub(crate) const OPERATIONS_MAX: u64 = 40_000;
-/// Lines of history kept.
+/// Lines of history kept, unless `BACKSTOP_HISTORY_LINES` says otherwise.
 const HISTORY_LINES: usize = 400;
 
 /// Milliseconds of virtual time since the world began.
@@ -29,7 +29,16 @@ pub(crate) struct World {
 }
 
 /// Says what is wrong with what the databases see at one moment.
-pub(crate) type Sight = Box<dyn Fn(&BTreeMap<u64, String>) -> Result<(), String> + Send + Sync>;
+pub(crate) type Sight = Box<dyn Fn(&BTreeMap<u64, UnderWay>) -> Result<(), String> + Send + Sync>;
+
+/// A unit of statements that a server works on.
+#[derive(Clone, Debug)]
+pub(crate) struct UnderWay {
+    /// Its first effect.
+    pub(crate) effect: String,
+    /// For how many milliseconds.
+    pub(crate) age_ms: u64,
+}
 
 struct Inner {
     /// Virtual time when this process began.
@@ -40,8 +49,8 @@ struct Inner {
     fault_percent: u64,
     faults_left: u32,
     operations: u64,
-    /// The first effect of each unit that is being worked on.
-    units: BTreeMap<u64, String>,
+    /// Since when each unit is being worked on, and its first effect.
+    units: BTreeMap<u64, (Moment, String)>,
     units_begun: u64,
     events: u64,
     /// Of this process: the event, or the operation of a database, with which it dies.
@@ -53,6 +62,9 @@ struct Inner {
     asked_again: BTreeMap<String, u32>,
     violation: Option<String>,
     history: Option<VecDeque<String>>,
+    history_lines: usize,
+    /// Nothing can be written before.
+    disk_full_until: Moment,
 }
 
 /// How a unit of statements goes wrong.
@@ -108,6 +120,8 @@ impl World {
                 asked_again: BTreeMap::new(),
                 violation: None,
                 history: keeps_history.then(VecDeque::new),
+                history_lines: history_lines(),
+                disk_full_until: 0,
             }),
         }
     }
@@ -215,17 +229,36 @@ impl World {
 
     /// No more faults.
     pub(crate) fn end_faults(&self) {
-        self.inner().faults_left = 0;
+        let mut inner = self.inner();
+        inner.faults_left = 0;
+        inner.disk_full_until = 0;
+    }
+
+    /// Nothing can be written to the store for so many milliseconds.
+    pub(crate) fn fill_disk(&self, milliseconds: u64) {
+        let until = self.now() + milliseconds;
+        self.inner().disk_full_until = until;
+    }
+
+    pub(crate) fn is_disk_full(&self) -> bool {
+        let now = self.now();
+        now < self.inner().disk_full_until
     }
 
     /// A server begins to work on something that has this effect. Gives its number, for [`Self::unit_ends`].
     pub(crate) fn unit_begins(&self, effect: &str) -> u64 {
+        let now = self.now();
         let mut inner = self.inner();
         inner.units_begun += 1;
         let number = inner.units_begun;
-        inner.units.insert(number, effect.to_owned());
-        let seen = self.sight.get().map_or(Ok(()), |sight| sight(&inner.units));
+        inner.units.insert(number, (now, effect.to_owned()));
+        let under_way = |(since, effect): &(Moment, String)| UnderWay { effect: effect.clone(), age_ms: now - since };
+        // Whoever looks may ask the world for something.
+        let units = self.sight.get().map(|sight| {
+            (sight, inner.units.iter().map(|(number, unit)| (*number, under_way(unit))).collect::<BTreeMap<_, _>>())
+        });
         drop(inner);
+        let seen = units.map_or(Ok(()), |(sight, units)| sight(&units));
         if let Err(what) = seen {
             self.violated(|| what);
         }
@@ -297,8 +330,9 @@ impl World {
         }
         let line = format!("{:>10} {}", self.now(), what());
         let mut inner = self.inner();
+        let lines = inner.history_lines;
         if let Some(history) = &mut inner.history {
-            if history.len() == HISTORY_LINES {
+            if history.len() >= lines {
                 history.pop_front();
             }
             history.push_back(line);
@@ -308,6 +342,10 @@ impl World {
     pub(crate) fn history(&self) -> Vec<String> {
         self.inner().history.iter().flatten().cloned().collect()
     }
+}
+
+fn history_lines() -> usize {
+    std::env::var("BACKSTOP_HISTORY_LINES").ok().and_then(|lines| lines.parse().ok()).unwrap_or(HISTORY_LINES)
 }
 
 impl Inner {

@@ -5,15 +5,20 @@ use super::house::House;
 use crate::simulator::scenario::{RUN_END, Scenario};
 use crate::simulator::server::Server;
 use crate::simulator::verdict::{self, Allowed};
+use crate::simulator::world::UnderWay;
 use backstop_core::event::RunType;
 use backstop_core::{DagId, Event, InstanceId, RunId, RunState};
-use backstop_runtime::service::Service;
+use backstop_runtime::service::backfill::{Backfill, NewBackfill, Wish};
+use backstop_runtime::service::{Service, Standing};
 use backstop_store::{MemoryStore, RunFilter, RunRow, Store};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Runs that are read at once.
 const RUNS_MAX: u32 = 100_000;
+
+/// How long the runtime waits for attempts of a run whose log cannot be written (`ABANDONED_END_IN`).
+const ABANDONED_MS: u64 = 30_000;
 
 /// A run that somebody asked for.
 #[derive(Clone, Debug)]
@@ -23,13 +28,23 @@ pub(crate) struct Asked {
     pub(crate) is_answered: bool,
 }
 
+/// A backfill that somebody asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Filled {
+    pub(crate) wanted: NewBackfill,
+    /// The service said that it is there.
+    pub(crate) is_answered: bool,
+}
+
 /// It outlives the processes.
 #[derive(Default)]
-pub(crate) struct Book(Mutex<Kept>);
+pub(crate) struct Book(Mutex<Kept>, Mutex<Weak<Service>>);
 
 #[derive(Default)]
 struct Kept {
     asked: BTreeMap<RunId, Asked>,
+    /// Backfills that somebody asked for.
+    filled: BTreeMap<String, Filled>,
     /// Runs that people steered: the limits on runs do not hold for them.
     steered: BTreeSet<RunId>,
     /// What was answered of each DAG; absent while somebody asks for a change, and where nobody knows what became of it.
@@ -44,7 +59,8 @@ impl Book {
     }
 
     /// A process begins: it knows what was answered before.
-    pub(crate) fn begin_process(&self, service: &Service) -> Result<(), String> {
+    pub(crate) fn begin_process(&self, service: &Arc<Service>) -> Result<(), String> {
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(service);
         let mut kept = self.kept();
         let paused = service.paused();
         for (dag, expected) in &kept.paused {
@@ -55,6 +71,30 @@ impl Book {
         // Nothing goes on when a process begins.
         kept.went_on = paused.into_iter().map(|dag| (dag, BTreeSet::new())).collect();
         Ok(())
+    }
+
+    /// Nobody drives runs any more.
+    pub(crate) fn end_process(&self) {
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Weak::new();
+    }
+
+    pub(crate) fn asks_to_fill(&self, id: &str, wanted: &NewBackfill) {
+        let filled = || Filled { wanted: wanted.clone(), is_answered: false };
+        self.kept().filled.entry(id.to_owned()).or_insert_with(filled);
+    }
+
+    pub(crate) fn answered_fill(&self, id: &str, is_new: bool) -> Result<(), String> {
+        let mut kept = self.kept();
+        let Some(filled) = kept.filled.get_mut(id) else { return Err(format!("nobody asked for backfill {id}")) };
+        if filled.is_answered && is_new {
+            return Err(format!("backfill {id} was made twice"));
+        }
+        filled.is_answered = true;
+        Ok(())
+    }
+
+    pub(crate) fn all_filled(&self) -> Vec<(String, Filled)> {
+        self.kept().filled.iter().map(|(id, filled)| (id.clone(), filled.clone())).collect()
     }
 
     pub(crate) fn asks(&self, run: &RunId, dag: &str) {
@@ -109,21 +149,29 @@ impl Book {
     }
 
     /// What the databases see at one moment is within the limits.
-    pub(crate) fn check_units(&self, house: &House, units: &BTreeMap<u64, String>) -> Result<(), String> {
+    pub(crate) fn check_units(&self, house: &House, units: &BTreeMap<u64, UnderWay>) -> Result<(), String> {
         let kept = self.kept();
+        // What a run that cannot write its log cannot stop in time is left behind.
+        let service = self.1.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        let is_driven =
+            |run: &RunId| service.as_ref().is_some_and(|service| matches!(service.standing(run), Standing::Active { .. }));
         let mut tasks = 0;
         let mut pools = vec![0; house.pools.len()];
         let mut runs: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for unit in units.values() {
-            let Some((run, effect)) = unit.split_once(RUN_END) else { continue };
+            let Some((run, effect)) = unit.effect.split_once(RUN_END) else { continue };
             let (Some((dag, run)), Some(task)) = (run.split_once('/'), effect.split(',').next()) else { continue };
+            let run_id = RunId::new(run);
+            if unit.age_ms >= ABANDONED_MS && !is_driven(&run_id) {
+                continue;
+            }
             // Callbacks have no task's name, and need no slot.
             let Some(scenario) = house.scenario(dag) else { continue };
             let Some(place) = scenario.definition.dag.index(task) else { continue };
             let settings = &scenario.definition.dag.task(place).settings;
             tasks += 1;
             pools[settings.pool as usize] += settings.pool_slots;
-            if !kept.steered.contains(&RunId::new(run)) {
+            if !kept.steered.contains(&run_id) {
                 runs.entry(dag).or_default().insert(run);
             }
         }
@@ -136,7 +184,13 @@ impl Book {
             }
         }
         for (dag, runs) in runs {
-            let most = house.scenario(dag).map_or(0, |scenario| scenario.definition.max_active_runs as usize);
+            let of_dag = house.scenario(dag).map_or(0, |scenario| scenario.definition.max_active_runs as usize);
+            // Runs of backfills have places of their own.
+            let of_fills = kept.filled.values().filter(|filled| filled.wanted.dag == dag);
+            let most = match of_fills.map(|filled| filled.wanted.runs_at_once as usize).sum::<usize>() {
+                0 => of_dag,
+                of_fills => of_dag + of_fills.max(of_dag),
+            };
             if runs.len() > most {
                 return Err(format!("{} runs of DAG `{dag}` go on at once, of {most}: {runs:?}", runs.len()));
             }
@@ -174,7 +228,36 @@ impl Book {
         let updates = assets::updates(store).await?;
         assets::judge_told(store, &rows, &updates).await?;
         house.dags.iter().try_for_each(|scenario| assets::judge(scenario, &rows, &updates))?;
+        self.judge_fills(&rows, store).await?;
         Ok((rows.len(), log))
+    }
+}
+
+impl Book {
+    /// Every backfill that was answered for has come to its end, and every date of it to a run or to none, once.
+    async fn judge_fills(&self, rows: &[RunRow], store: &MemoryStore) -> Result<(), String> {
+        let found: BTreeMap<String, String> =
+            store.entries("backfill").await.map_err(|error| error.to_string())?.into_iter().collect();
+        for (id, filled) in self.all_filled() {
+            if filled.is_answered && !found.contains_key(&id) {
+                return Err(format!("backfill {id} was answered for, and the store does not have it"));
+            }
+        }
+        let mut runs = 0;
+        for (id, body) in found {
+            let kept: Backfill = serde_json::from_str(&body).map_err(|error| format!("backfill {id}: {error}"))?;
+            let decided = kept.left + kept.succeeded + kept.failed;
+            let is_whole = kept.wish == Wish::Cancel && decided <= kept.total || decided == kept.total;
+            if kept.ended_at.is_none() || kept.active().len() > 0 || !is_whole {
+                return Err(format!("backfill {id} has not come to its end: {kept:?}"));
+            }
+            runs += kept.succeeded + kept.failed;
+        }
+        let made = rows.iter().filter(|row| row.header.run_type == RunType::Backfill).count();
+        if made == runs {
+            return Ok(());
+        }
+        Err(format!("there are {made} runs of backfills, which count {runs}"))
     }
 }
 
@@ -227,20 +310,25 @@ fn was_tried(events: &[Event], instance: &InstanceId) -> bool {
     events[since..].iter().any(|event| matches!(event, Event::AttemptStarted { instance: tried, .. } if tried == instance))
 }
 
-/// Each tick made at most one run; with catchup exactly one.
+/// Each tick made at most one run by the timetable. With catchup it has one, by the timetable or by a backfill that came to it before.
 fn judge_ticks(scenario: &Scenario, rows: &[RunRow]) -> Result<(), String> {
     let dag = scenario.definition.dag.id();
-    let mut made = BTreeSet::new();
-    for row in rows.iter().filter(|row| row.header.dag_id == *dag && row.header.run_type == RunType::Scheduled) {
-        if !made.insert(row.header.logical_date) {
-            return Err(format!("DAG `{dag}` has two scheduled runs about {:?}", row.header.logical_date));
+    let (mut made, mut filled) = (BTreeSet::new(), BTreeSet::new());
+    for row in rows.iter().filter(|row| row.header.dag_id == *dag) {
+        let date = row.header.logical_date;
+        match row.header.run_type {
+            RunType::Scheduled if !made.insert(date) => {
+                return Err(format!("DAG `{dag}` has two scheduled runs about {date:?}"));
+            }
+            RunType::Backfill => drop(filled.insert(date)),
+            RunType::Scheduled | RunType::Manual | RunType::AssetTriggered => {}
         }
     }
     let ticks: BTreeSet<_> = House::ticks(scenario).into_iter().map(|tick| Some(tick.logical_date)).collect();
-    if let Some(strange) = made.difference(&ticks).next() {
-        return Err(format!("DAG `{dag}` has a scheduled run about {strange:?}, which is no tick of it"));
+    if let Some(strange) = made.union(&filled).find(|date| !ticks.contains(*date)) {
+        return Err(format!("DAG `{dag}` has a run by its timetable about {strange:?}, which is no tick of it"));
     }
-    match ticks.difference(&made).next() {
+    match ticks.iter().find(|date| !made.contains(*date) && !filled.contains(*date)) {
         Some(missed) if scenario.definition.catchup => Err(format!("DAG `{dag}` catches up and has no run about {missed:?}")),
         Some(_) | None => Ok(()),
     }

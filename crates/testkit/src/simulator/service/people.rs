@@ -9,8 +9,10 @@ use crate::simulator::scenario::{RUN_END, Shape, effect};
 use crate::simulator::server::Server;
 use crate::simulator::verdict::before_clears;
 use crate::simulator::world::World;
-use backstop_core::event::Mark;
+use backstop_core::backfill::{Reprocess, Span};
+use backstop_core::event::{Mark, RunType};
 use backstop_core::{InstanceId, RunId, RunState, Selection};
+use backstop_runtime::service::backfill::{NewBackfill, Wish};
 use backstop_runtime::service::{Error, Operation, Service, Standing, Trigger, Who};
 use backstop_store::RunRow;
 use std::collections::BTreeSet;
@@ -19,6 +21,10 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
+/// Backfills that are asked for, at most.
+const BACKFILLS_MAX: u64 = 3;
+/// So often others have their turn before something is done in a thread: then all of them wait.
+const YIELDS: u32 = 1_000;
 /// Runs that are asked for by hand, at most.
 const TRIGGERS_MAX: u64 = 15;
 /// A request that is not answered within this is not answered.
@@ -89,14 +95,20 @@ impl People {
     }
 
     async fn act(&mut self, service: &Arc<Service>) -> Result<(), String> {
-        match self.dice.below(20) {
+        match self.dice.below(25) {
             0..=8 => self.trigger(service).await,
             9..=10 => self.pause(service).await,
             11 => self.cancel(service).await,
             12..=15 => self.operate(service).await,
             16..=17 => self.resolve(service).await,
-            18 => {
+            18..=19 => self.backfill(service).await,
+            20 => self.steer_backfill(service).await,
+            21 => {
                 self.set_clock();
+                Ok(())
+            }
+            22 => {
+                self.fill_the_disk();
                 Ok(())
             }
             _ => {
@@ -161,6 +173,67 @@ impl People {
             self.book.answered_pause(&dag, pause, going_on);
         }
         refused(answer)
+    }
+
+    /// Asks for a backfill of dates that have passed, or for one once more.
+    async fn backfill(&mut self, service: &Arc<Service>) -> Result<(), String> {
+        let known = self.book.all_filled();
+        let wanted = if !known.is_empty() && (known.len() as u64 == BACKFILLS_MAX || self.dice.chance(30)) {
+            self.dice.pick(&known).1.wanted.clone()
+        } else {
+            let scenario = self.dice.pick(&self.house.dags);
+            let now = service.now();
+            let passed: Vec<_> = House::ticks(scenario).into_iter().filter(|tick| tick.run_after <= now).collect();
+            if passed.is_empty() {
+                return Ok(());
+            }
+            let (one, other) = (self.dice.pick(&passed).logical_date, self.dice.pick(&passed).logical_date);
+            NewBackfill {
+                id: Some(format!("fill-{}", known.len() + 1)),
+                dag: scenario.definition.dag.id().to_string(),
+                span: Span { from: one.min(other), to: one.max(other), reverse: self.dice.chance(30) },
+                reprocess: *self.dice.pick(&Reprocess::ALL),
+                runs_at_once: self.dice.between(1, 3) as u32,
+                params: Default::default(),
+            }
+        };
+        let Some(id) = wanted.id.clone() else { return Ok(()) };
+        self.world.say(|| format!("somebody asks for {wanted:?}"));
+        self.book.asks_to_fill(&id, &wanted);
+        // Dates are counted in a thread: nothing else goes on in this moment, so that what follows does not depend on how long that takes.
+        for _ in 0..YIELDS {
+            tokio::task::yield_now().await;
+        }
+        match service.backfill(wanted, &who()).await {
+            Ok((_, is_new)) => self.book.answered_fill(&id, is_new),
+            // The clock was set back since it was asked for first: its dates are to come once more.
+            Err(Error::Invalid(_)) => Ok(()),
+            Err(error) => refused(Err(error)),
+        }
+    }
+
+    async fn steer_backfill(&mut self, service: &Arc<Service>) -> Result<(), String> {
+        let known: Vec<_> = self.book.all_filled().into_iter().filter(|(_, filled)| filled.is_answered).collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let id = self.dice.pick(&known).0.clone();
+        let wish = *self.dice.pick(&[Wish::Pause, Wish::Pause, Wish::Run, Wish::Run, Wish::Cancel]);
+        let and_runs = self.dice.chance(50);
+        self.world.say(|| format!("somebody wants of {id}: {wish:?}, of its runs, too: {and_runs}"));
+        if wish == Wish::Cancel {
+            let rows = rows(&**service.store()).await?;
+            let filled = rows.iter().filter(|row| row.header.run_type == RunType::Backfill);
+            filled.for_each(|row| self.book.steers(&row.header.run_id));
+        }
+        refused(service.steer_backfill(&id, wish, and_runs, &who()).await.map(drop))
+    }
+
+    fn fill_the_disk(&mut self) {
+        let most = *self.dice.pick(&[10, 5_000, 600_000]);
+        let milliseconds = self.dice.between(1, most);
+        self.world.say(|| format!("the disk is full for {milliseconds} ms"));
+        self.world.fill_disk(milliseconds);
     }
 
     async fn pick_run(&mut self, service: &Arc<Service>) -> Result<Option<RunRow>, String> {
@@ -259,11 +332,20 @@ impl People {
         server.die(milliseconds);
     }
 
-    /// The faults stop, and people do what is theirs until nothing is left to do.
-    pub(crate) async fn bring_to_an_end(&mut self, service: &Arc<Service>) -> Result<(), String> {
+    pub(crate) fn end_faults(&self) {
         self.world.say(|| "the faults stop".into());
         self.world.end_faults();
         self.servers.iter().for_each(|server| server.come_back());
+    }
+
+    /// People do what is theirs until nothing is left to do.
+    pub(crate) async fn bring_to_an_end(&mut self, service: &Arc<Service>) -> Result<(), String> {
+        for shown in service.backfills().await.map_err(|error| error.to_string())? {
+            if shown.backfill.ended_at.is_none() && shown.backfill.wish == Wish::Pause {
+                let resumed = service.steer_backfill(&shown.id, Wish::Run, false, &who()).await;
+                resumed.map_err(|error| format!("resume {}: {error}", shown.id))?;
+            }
+        }
         for dag in service.paused() {
             self.book.asks_to_pause(&dag);
             service.pause(dag.as_str(), false, &who()).await.map_err(|error| format!("unpause `{dag}`: {error}"))?;
@@ -302,7 +384,9 @@ impl People {
         let counts = service.counts();
         let is_idle = counts.queued + counts.active + counts.hindered + counts.stuck == 0;
         let has_ticks = service.catalog().dags().values().any(|entry| service.next_tick(entry).is_some());
-        if !is_idle || has_ticks || service.now() <= self.house.last_tick() {
+        let fills = service.backfills().await.map_err(|error| error.to_string())?;
+        let is_filling = fills.iter().any(|shown| shown.backfill.ended_at.is_none());
+        if !is_idle || has_ticks || is_filling || service.now() <= self.house.last_tick() {
             return Ok(false);
         }
         let rows = rows(&**service.store()).await?;
