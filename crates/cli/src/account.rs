@@ -24,6 +24,8 @@ pub(crate) struct Commands<'a> {
     pub(crate) flags: &'a str,
     /// The beginning of a command that resumes.
     pub(crate) again: &'a str,
+    /// A service has the store: it is told what became of a doubt, and nobody else may resume.
+    pub(crate) is_service_there: bool,
 }
 
 /// A task that did not go well.
@@ -53,10 +55,14 @@ pub(crate) fn in_doubt(unwell: &Unwell<'_>, commands: Commands<'_>, paint: Paint
     let id = paint.warn(&format!("? {}", unwell.id));
     let _ = writeln!(text, "{id} is in doubt: it is not known whether its last attempt took effect");
     details(unwell, commands, paint, text);
-    let (run, again, word) = (commands.run, commands.again, shell_word(&unwell.id.to_string()));
+    let Commands { run, flags, again, is_service_there } = commands;
+    let word = shell_word(&unwell.id.to_string());
     let _ = writeln!(text, "    Find out what it did, then say so:");
     for outcome in ["committed", "not-committed"] {
-        let _ = writeln!(text, "      {again} --resume {run} --resolve {word}={outcome} --why \"how you know\"");
+        let _ = match is_service_there {
+            true => writeln!(text, "      backstop runs resolve {run} {word} --{outcome} --reason \"how you know\"{flags}"),
+            false => writeln!(text, "      {again} --resume {run} --resolve {word}={outcome} --why \"how you know\""),
+        };
     }
 }
 
@@ -68,7 +74,7 @@ fn details(unwell: &Unwell<'_>, commands: Commands<'_>, paint: Painter, text: &m
         let _ = writeln!(text, "    {} {why}", paint.bold("why:"));
     }
     text.push_str(&unwell.earlier);
-    let Commands { run, flags, again: _ } = commands;
+    let Commands { run, flags, .. } = commands;
     let _ = writeln!(text, "    {} backstop logs {run} {}{flags}", paint.bold("log:"), shell_word(&unwell.id.to_string()));
 }
 

@@ -176,7 +176,7 @@ async fn plan_resume(arguments: &RunArgs, wanted: &str, place: &Place) -> Result
     let dag = chosen.as_ref().map(|chosen| chosen.definition.dag.id().clone());
     let row = runs::find(&*store, wanted, runs::Latest::Unfinished(dag.as_ref())).await?;
     check_dag(&row, dag.as_ref())?;
-    let lock = store.lock_run(&row.header.run_id)?;
+    let lock = runs::left::take(&*store, &row, &kept.flags).await?;
     let current = chosen.map(|chosen| chosen.definition).or_else(|| project.dags.get(&row.header.dag_id).cloned());
     let definition = pinned(&*store, &project, &row, current.filter(|_| arguments.current_files)).await?;
     refuse_other_dags(&definition, &row.header.only_tasks, row.header.dry_run)?;

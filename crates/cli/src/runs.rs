@@ -1,7 +1,8 @@
 //! `backstop runs`: lists, and the log event by event. One run with all that is known of it is in `show`.
 
+pub(crate) mod left;
 pub(crate) mod shape;
-mod show;
+pub(crate) mod show;
 pub(crate) mod story;
 
 use crate::args::{Place, RunsCommand};
@@ -11,6 +12,7 @@ use crate::{narrate, paths, wire, words};
 use backstop_core::state::RunPhase;
 use backstop_core::{DagId, Event, RunId};
 use backstop_store::{RunFilter, RunRow, SqliteStore, Store};
+use left::{Left, is_abandoned};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -105,22 +107,6 @@ async fn row_of(store: &dyn Store, run: &RunId) -> Result<RunRow, Problem> {
     store.run(run).await?.ok_or_else(|| Problem::usage(format!("there is no run `{run}`")))
 }
 
-/// Whether something is left to do of a run by its row, while its process is gone: it was killed, or its machine went down.
-pub(crate) async fn is_abandoned(store: &dyn Store, row: &RunRow) -> Result<bool, Problem> {
-    // Where the lock cannot be looked at, nobody is told that the run is free.
-    let is_free = |run: &RunId| !store.is_run_held(run).unwrap_or(true);
-    if !should_go_on(row) || !is_free(&row.header.run_id) {
-        return Ok(false);
-    }
-    // It may have ended between the look at its row and the look at its lock.
-    Ok(store.run(&row.header.run_id).await?.is_some_and(|row| should_go_on(&row)))
-}
-
-/// Whether some process should be running it, or its callbacks. A stuck run waits for a person, and needs none.
-fn should_go_on(row: &RunRow) -> bool {
-    !row.is_finished() && row.state != RunPhase::Stuck.as_str()
-}
-
 /// What to list, and how.
 struct Listed {
     dag: Option<String>,
@@ -148,11 +134,11 @@ async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Prob
     rows.truncate(limit as usize);
     let mut listed = Vec::new();
     for row in rows {
-        let abandoned = is_abandoned(store, &row).await?;
-        listed.push((row, abandoned));
+        let left = left::look(store, &row).await?;
+        listed.push((row, left));
     }
     if json {
-        return output::json(&listed.iter().map(|(row, abandoned)| wire::Run::new(row, *abandoned)).collect::<Vec<_>>());
+        return output::json(&listed.iter().map(|(row, left)| wire::Run::new(row, *left == Left::Abandoned)).collect::<Vec<_>>());
     }
     if listed.is_empty() {
         output::note("there is no such run");
@@ -160,18 +146,18 @@ async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Prob
     }
     let heading = ["RUN", "DAG", "STATE", "LOGICAL DATE", "BEGUN", "TOOK"];
     let mut table = vec![heading.map(str::to_owned).to_vec()];
-    table.extend(listed.iter().map(|(row, abandoned)| {
+    table.extend(listed.iter().map(|(row, left)| {
         vec![
             row.header.run_id.to_string(),
             row.header.dag_id.to_string(),
-            state_in_words(row, *abandoned, ""),
+            state_in_words(row, *left, ""),
             row.header.logical_date.map(words::time).unwrap_or_default(),
             words::time(row.header.queued_at),
             row.started_at.zip(row.ended_at).map(|(start, end)| words::between(start, end)).unwrap_or_default(),
         ]
     }));
     output::data(&output::table(&table, Painter::stdout()))?;
-    for (row, _) in listed.iter().filter(|(_, abandoned)| *abandoned).take(RESUMES_TOLD_MAX) {
+    for (row, _) in listed.iter().filter(|(_, left)| *left == Left::Abandoned).take(RESUMES_TOLD_MAX) {
         let (run, dag) = (&row.header.run_id, &row.header.dag_id);
         let callbacks = if is_over_but_for_callbacks(row) {
             let pending = Story::read(store, run).await?.pending_callbacks();
@@ -185,9 +171,14 @@ async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Prob
 }
 
 /// A run's state, and what makes it differ from what one would think. `pending` are the callbacks that have not run, or nothing.
-fn state_in_words(row: &RunRow, abandoned: bool, pending: &str) -> String {
+fn state_in_words(row: &RunRow, left: Left, pending: &str) -> String {
     let dry = if row.header.dry_run { " (dry run)" } else { "" };
-    let gone = if abandoned { " (its process is gone)" } else { "" };
+    let gone = match left {
+        Left::Abandoned => " (its process is gone)",
+        // Begun before, and waiting now as if it were queued.
+        Left::ToService if row.state != RunPhase::Queued.as_str() => " (waits)",
+        Left::ToService | Left::No => "",
+    };
     let names = if pending.is_empty() { String::new() } else { format!(": {pending}") };
     let left = if is_over_but_for_callbacks(row) { format!("; {}{names}", callbacks_left(row)) } else { String::new() };
     format!("{}{left}{dry}{gone}", row.state)

@@ -160,6 +160,11 @@ impl fmt::Display for Sample {
 }
 
 impl Sample {
+    /// As it was seen last, of a statement of which nobody knows whether it still runs.
+    pub fn seen_last(&self) -> String {
+        format!("statement {} had run for {}{}", self.statement, time(self.elapsed_ms), Standing(self))
+    }
+
     /// The same without the statement and its time, for where both are seen already; empty when there is no more to say.
     pub fn standing(&self) -> String {
         Standing(self).to_string().trim_start_matches([',', ';', ' ']).to_owned()

@@ -80,12 +80,12 @@ pub(super) async fn choose(
     if arguments.skip_if_successful
         && let Some(done) = newest(store, definition.dag.id(), request, usize::MAX, has_gone_well).await?
         // Callbacks whose process is gone are something to do: they are found below.
-        && !runs::is_abandoned(store, &done).await?
+        && !runs::left::is_abandoned(store, &done).await?
     {
         output::note(&format!("{}: nothing to do", has_succeeded(&done)));
         return Ok(Choice::Quit);
     }
-    let left = left_behind(store, definition.dag.id(), |row, busy| {
+    let left = left_behind(store, definition.dag.id(), flags, |row, busy| {
         // Two processes that do the same work are never what was meant.
         if arguments.logical_date.is_some() && is_same(row, request) {
             return Err(busy.hint(SECOND_TIME));
@@ -203,15 +203,21 @@ fn has_ended(row: &RunRow, how: &str) -> String {
     format!("run {} of `{}` for {about} {how}{ended}", header.run_id, header.dag_id)
 }
 
-/// Unfinished runs of a DAG whose process is gone, newest first, each locked for us. `busy` is told of those that go on.
+/// Unfinished runs of a DAG whose process is gone, newest first, each locked for us. `busy` is told of those that go on, or are to go on
+/// with the service that has the store.
 async fn left_behind(
     store: &dyn Store,
     dag: &DagId,
+    flags: &str,
     mut busy: impl FnMut(&RunRow, Problem) -> Result<(), Problem>,
 ) -> Result<Vec<(RunRow, RunLock)>, Problem> {
     let filter = RunFilter { dag: Some(dag.clone()), unfinished: true, limit: RUNS_LOOKED_AT, ..RunFilter::default() };
     let mut left = Vec::new();
     for row in store.runs(&filter).await?.into_iter().filter(|row| !row.header.dry_run) {
+        if let Err(problem) = runs::left::refuse_what_is_the_services(store, &row, flags).await {
+            busy(&row, problem)?;
+            continue;
+        }
         match store.lock_run(&row.header.run_id) {
             Ok(lock) => left.extend(still_unfinished(store, &row.header.run_id).await?.map(|row| (row, lock))),
             Err(error) if error.kind == ErrorKind::Busy => busy(&row, error.into())?,

@@ -10,6 +10,7 @@ use backstop_core::{Command, RunId, TaskId};
 use backstop_project::definition::{Definition, Project};
 use backstop_runtime::others::Beside;
 use backstop_runtime::run::Decision;
+use backstop_runtime::service::holder;
 use backstop_runtime::{
     Clock, Control, Launch, Limits, LogWriter, Monitor, Prepared, Report, Request, Sessions, SystemClock, Watcher,
 };
@@ -120,6 +121,7 @@ impl Drive {
                     ended: clock.now(),
                     flags: &self.kept.flags,
                     again: &self.again,
+                    is_service_there: holder(&*self.store).await?.is_some(),
                 };
                 let exit = exit_of(&report);
                 if self.json {

@@ -26,6 +26,8 @@ pub(super) struct Told<'a> {
     pub(super) flags: &'a str,
     /// The beginning of a command that resumes.
     pub(super) again: &'a str,
+    /// A service has the store.
+    pub(super) is_service_there: bool,
 }
 
 /// The last line of NDJSON.
@@ -59,7 +61,7 @@ fn not_well(told: &Told<'_>, paint: Painter, text: &mut String) {
     // What failed first, then what follows from it.
     instances.sort_by_key(|(_, view)| view.phase == InstancePhase::UpstreamFailed);
     let more = instances.len().saturating_sub(TOLD_MAX);
-    let commands = Commands { run: run_id(state), flags: told.flags, again: told.again };
+    let commands = Commands { run: run_id(state), flags: told.flags, again: told.again, is_service_there: told.is_service_there };
     for (id, view) in instances.iter().take(TOLD_MAX) {
         let _ = writeln!(text);
         let unwell = Unwell {

@@ -1,16 +1,19 @@
 //! `backstop runs show`: all that is known of one run, for whoever was not there when it ran.
 
+use super::left::{self, Left};
 use super::story::{Called, Story, Tried};
-use super::{Latest, find, is_abandoned, resume_command, shape, state_in_words};
+use super::{Latest, find, resume_command, shape, state_in_words};
 use crate::account::{self, Commands, TOLD_MAX, Unwell};
 use crate::explain::Problem;
 use crate::output::{self, Painter};
+use crate::service::part;
 use crate::wire::shown::{Committed, Instance, RunShown};
 use crate::{narrate, wire, words};
 use backstop_core::dag::Delivery;
 use backstop_core::event::{AssetUpdate, Cause, Evidence, Promise};
 use backstop_core::state::{InstancePhase, RunPhase};
 use backstop_core::{Dag, InstanceId};
+use backstop_runtime::service::holder;
 use backstop_store::{InstanceRow, RunRow, SampleRow, StatementRow, Store};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,7 +30,11 @@ const TRIES_TOLD_MAX: usize = 10;
 /// Everything read of a run.
 struct Shown<'a> {
     row: RunRow,
-    abandoned: bool,
+    left: Left,
+    /// A service has the store.
+    is_service_there: bool,
+    /// What it waits for, as the service says that goes on with it.
+    waits: Option<String>,
     instances: Vec<InstanceRow>,
     statements: Vec<StatementRow>,
     /// The last of what was seen of statements that run.
@@ -46,10 +53,26 @@ pub(super) async fn show(store: &dyn Store, wanted: &str, flags: &str, json: boo
     let instances = store.instances(&run).await?;
     let story = Story::read(store, &run).await?;
     let dag = if asks_for_the_dag(&instances, &story) { shape::read(store, &row).await } else { None };
-    let abandoned = is_abandoned(store, &row).await?;
+    let left = left::look(store, &row).await?;
+    let waits = if left == Left::ToService { said_by_service(store, &row).await? } else { None };
     let seen = store.last_samples(&run).await?.into_iter().map(|row| (row.instance.clone(), row)).collect();
-    let shown = Shown { abandoned, seen, statements: store.statements(&run, None).await?, instances, story, dag, row, flags };
+    let statements = store.statements(&run, None).await?;
+    let is_service_there = holder(store).await?.is_some();
+    let shown = Shown { left, is_service_there, waits, seen, statements, instances, story, dag, row, flags };
     if json { shown.json() } else { output::data(&shown.text(Painter::stdout())) }
+}
+
+/// Why a run that no process has is not further. The service may want a token: then its state alone is told.
+async fn said_by_service(store: &dyn Store, row: &RunRow) -> Result<Option<String>, Problem> {
+    let Some(service) = left::service_of(store, row).await? else { return Ok(None) };
+    let told = service.get(&format!("/api/v1/runs/{}/why", part(row.header.run_id.as_str()))).await.unwrap_or_default();
+    Ok(told["why"].as_str().map(str::to_owned))
+}
+
+/// What is known of an attempt whose process is gone, from the last that was seen of it.
+pub(crate) fn lost(seen: Option<&SampleRow>) -> String {
+    let last = seen.map(|seen| format!(", in which {}", seen.sample.seen_last())).unwrap_or_default();
+    format!("its process is gone{last}; what it did is found out when the run goes on")
 }
 
 /// `sales by load of run 0199...`, each.
@@ -67,7 +90,7 @@ impl Shown<'_> {
     fn json(&self) -> Result<(), Problem> {
         let blamed = self.blamed();
         output::json(&RunShown {
-            run: wire::Run::new(&self.row, self.abandoned),
+            run: wire::Run::new(&self.row, self.left == Left::Abandoned),
             cancelled: RunShown::cancelled(&self.story),
             tasks: self.instances.iter().map(|row| Instance::new(row, &self.story, self.why(row, &blamed))).collect(),
             segments: self.story.segments.iter().map(Committed::from).collect(),
@@ -99,11 +122,12 @@ impl Shown<'_> {
         let mut lines = vec![
             ("run", header.run_id.to_string()),
             ("dag", header.dag_id.to_string()),
-            ("state", state_in_words(row, self.abandoned, &self.story.pending_callbacks())),
+            ("state", state_in_words(row, self.left, &self.story.pending_callbacks())),
         ];
-        if self.abandoned {
+        if self.left == Left::Abandoned {
             lines.push(("resume", resume_command(row, self.flags)));
         }
+        lines.extend(self.waits.clone().map(|waits| ("waits", waits)));
         match &header.cause {
             Some(Cause::Task { run, instance, depth: _ }) => lines.push(("started by", format!("{instance} of run {run}"))),
             Some(Cause::Assets { updates, until: _ }) => lines.push(("updates", updated(updates))),
@@ -161,6 +185,7 @@ impl Shown<'_> {
         match &*row.state {
             "skipped" => self.story.skipped.get(&row.instance).map(narrate::skipped),
             "upstream_failed" => blamed.get(&row.instance).and_then(account::because),
+            "running" if self.left != Left::No => Some(lost(self.seen.get(&row.instance))),
             "running" => self.seen.get(&row.instance).map(|seen| seen.sample.to_string()),
             "success" => last.map(|tried| format!("try {} {}", tried.try_number, how(tried))),
             _ => last.map(|tried| narrate::in_short(&tried.failure)),
@@ -205,7 +230,8 @@ impl Shown<'_> {
         unwell.extend(of("up_for_retry"));
         unwell.extend(of(InstancePhase::UpstreamFailed.as_str()));
         let again = format!("backstop run{}", self.flags);
-        let commands = Commands { run: self.row.header.run_id.as_str(), flags: self.flags, again: &again };
+        let run = self.row.header.run_id.as_str();
+        let commands = Commands { run, flags: self.flags, again: &again, is_service_there: self.is_service_there };
         for row in unwell.iter().take(TOLD_MAX) {
             let _ = writeln!(text);
             let id = &row.instance;

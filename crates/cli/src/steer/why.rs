@@ -3,10 +3,11 @@
 use super::{Held, all_instances, named, resume_command};
 use crate::explain::Problem;
 use crate::output;
-use crate::paths::Kept;
+use crate::paths::{self, Kept};
+use crate::runs::show::lost;
 use crate::runs::{self, Latest};
 use crate::service::{Entrance, Service, part};
-use backstop_core::{InstanceId, TaskId, why};
+use backstop_core::{InstanceId, InstancePhase, RunPhase, TaskId, why};
 use backstop_runtime::service::TASKS_MAX as INSTANCES_MAX;
 use backstop_store::{RunRow, SqliteStore, Store as _};
 use serde_json::Value;
@@ -16,24 +17,33 @@ pub(super) async fn tell(wanted: &str, task: Option<&str>, entrance: &Entrance, 
     let store = SqliteStore::open_read_only(&kept.store)?;
     let row = runs::find(&store, wanted, Latest::Any).await?;
     match Service::of(&store, entrance).await? {
-        Some(service) => tell_of_service(&service, row.header.run_id.as_str(), task).await,
+        Some(service) => tell_of_service(&service, row.header.run_id.as_str(), task, kept).await,
         None => tell_of_store(&store, row, task, kept).await,
     }
 }
 
 /// In one request: what the service says belongs to one moment.
-async fn tell_of_service(service: &Service, run: &str, task: Option<&str>) -> Result<(), Problem> {
+async fn tell_of_service(service: &Service, run: &str, task: Option<&str>, kept: &Kept) -> Result<(), Problem> {
     let only = task.map(|task| format!("?task={}", part(task))).unwrap_or_default();
     let told = service.get(&format!("/api/v1/runs/{}/why{only}", part(run))).await?;
     if task.is_none() {
         output::data(&format!("run {run}: {}\n", text(&told)))?;
     }
+    let mut doubt = None;
     for one in told["tasks"].as_array().into_iter().flatten() {
         let task = TaskId::new(one["task"].as_str().unwrap_or_default());
         let map_index = one["map_index"].as_u64().and_then(|index| u32::try_from(index).ok());
-        output::data(&format!("{}: {}\n", InstanceId { task, map_index }, text(one)))?;
+        let instance = InstanceId { task, map_index };
+        output::data(&format!("{instance}: {}\n", text(one)))?;
+        if one["state"] == InstancePhase::InDoubt.as_str() && told["state"] == RunPhase::Stuck.as_str() {
+            doubt = doubt.or(Some(instance));
+        }
     }
     more(told["more"].as_u64().unwrap_or(0));
+    if let Some(instance) = doubt {
+        let word = paths::shell_word(&instance.to_string());
+        say_so(&runs::left::resolve_command(run, &word, &kept.flags));
+    }
     Ok(())
 }
 
@@ -48,23 +58,48 @@ async fn tell_of_store(store: &SqliteStore, row: RunRow, task: Option<&str>, kep
         Some(task) => all_instances(state, &named(state, &[task.to_owned()])?),
         None => state.instances().filter(|(_, view)| !view.phase.is_done()).map(|(id, _)| id).collect(),
     };
+    let is_abandoned = runs::left::is_abandoned(store, &held.row).await?;
     if task.is_none() {
+        let was = &held.row.state;
         let told = match held.row.ended_at {
-            Some(_) => format!("it is over: {}", held.row.state),
-            None => format!("it is {}, and no service has the store", held.row.state),
+            Some(_) => format!("it is over: {was}"),
+            None if is_abandoned && was != RunPhase::Queued.as_str() => format!("its process is gone; it was {was}"),
+            None => format!("it is {was}, and no service has the store"),
         };
         output::data(&format!("run {run}: {told}\n"))?;
     }
     for instance in instances.iter().take(INSTANCES_MAX) {
-        let told = why(state, instance).map(|why| why.to_string()).unwrap_or_default();
-        let sample = seen.iter().find(|row| row.instance == *instance).map(|row| format!(": {}", row.sample));
-        output::data(&format!("{instance}: {told}{}\n", sample.unwrap_or_default()))?;
+        let sample = seen.iter().find(|row| row.instance == *instance);
+        let told = match (state.instance(instance), why(state, instance)) {
+            (Some(view), _) if is_abandoned && view.phase == InstancePhase::Running => {
+                format!("try {} was running: {}", view.try_number, lost(sample))
+            }
+            (_, told) => {
+                let sample = sample.map(|row| format!(": {}", row.sample)).unwrap_or_default();
+                format!("{}{sample}", told.map(|why| why.to_string()).unwrap_or_default())
+            }
+        };
+        output::data(&format!("{instance}: {told}\n"))?;
     }
     more(instances.len().saturating_sub(INSTANCES_MAX) as u64);
-    if runs::is_abandoned(store, &held.row).await? {
-        output::note(&format!("nobody runs {run}: {}", resume_command(&held.row, &kept.flags)));
+    let resume = resume_command(&held.row, &kept.flags);
+    let is_stuck = held.row.state == RunPhase::Stuck.as_str();
+    let doubt = instances
+        .iter()
+        .filter(|_| is_stuck)
+        .find(|id| state.instance(id).is_some_and(|view| view.phase == InstancePhase::InDoubt));
+    if let Some(instance) = doubt {
+        let word = paths::shell_word(&instance.to_string());
+        say_so(&format!("{resume} --resolve {word}=committed --why \"how you know\" (or {word}=not-committed)"));
+    } else if is_abandoned {
+        output::note(&format!("nobody runs {run}: {resume}"));
     }
     Ok(())
+}
+
+/// What ends a doubt.
+fn say_so(command: &str) {
+    output::note(&format!("find out what it did, then say so: {command}"));
 }
 
 fn more(count: u64) {

@@ -19,6 +19,7 @@ mod inspect;
 mod interrupt;
 mod kept_settings;
 mod kinds;
+mod left;
 mod lists;
 mod outcome;
 mod places;

@@ -183,6 +183,8 @@ impl Service {
                 format!("it could not be driven, and is tried again at {again_at}: {why}"),
                 Hold::Run(format!("its run could not be driven, and is tried again at {again_at}: {why}")),
             ),
+            // Somebody has gone on with it past this service, which will see that soon.
+            Standing::Stuck { .. } if row.ended_at.is_some() => (format!("it is over: {}", row.state), Hold::None),
             Standing::Stuck { undecided } => {
                 let which: Vec<String> = undecided.iter().map(|(instance, why)| format!("`{instance}`: {why}")).collect();
                 (format!("a person must say what became of {}", which.join("; ")), Hold::None)

@@ -89,7 +89,10 @@ pub(super) async fn list(State(service): State<Arc<Service>>, Query(wanted): Que
     let limit = filter.limit;
     let found = service.store().runs(&filter).await.map_err(bad_cursor)?;
     let next = (found.len() == limit as usize).then(|| found.last().map(|row| row.header.run_id.to_string())).flatten();
-    let items = found.iter().map(|row| wire::Run::new(row, false)).collect();
+    let mut items = Vec::new();
+    for row in &found {
+        items.push(wire::Run::new(row, service.is_abandoned(row).await?));
+    }
     Ok(Json(Page { items, next }).into_response())
 }
 
@@ -106,7 +109,8 @@ pub(super) async fn find(service: &Service, run: String) -> Result<RunRow, Probl
 pub(super) async fn show(State(service): State<Arc<Service>>, Path(run): Path<String>) -> Result<Response, Problem> {
     let row = find(&service, run).await?;
     let tag = format!("W/\"{}-{}\"", row.epoch, row.version);
-    Ok(([(header::ETAG, tag)], Json(wire::Run::new(&row, false))).into_response())
+    let abandoned = service.is_abandoned(&row).await?;
+    Ok(([(header::ETAG, tag)], Json(wire::Run::new(&row, abandoned))).into_response())
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]

@@ -49,7 +49,7 @@ pub struct Run<'a> {
     /// Where it is.
     #[schema(value_type = names::RunState)]
     state: &'a str,
-    /// Something is left to do of it, but its process is gone: it can be resumed.
+    /// Something is left to do of it, but its process is gone, and no service goes on with it: it can be resumed.
     abandoned: bool,
     /// Who asked for it.
     #[schema(value_type = names::RunType)]

@@ -78,6 +78,14 @@ struct Hindered {
     again: Timestamp,
 }
 
+/// A run that waits for a person.
+struct Stuck {
+    /// What is in doubt, and why it could not be found out.
+    undecided: BTreeMap<InstanceId, String>,
+    /// The events it had by then: with more of them, somebody else has gone on with it.
+    version: u64,
+}
+
 /// The runs of a service.
 pub(super) struct Desk {
     pub(super) paused: BTreeSet<DagId>,
@@ -102,7 +110,7 @@ pub(super) struct Desk {
     active: BTreeMap<RunId, Active>,
     active_of: BTreeMap<Lane, usize>,
     hindered: BTreeMap<RunId, Hindered>,
-    stuck: BTreeMap<RunId, (DagId, BTreeMap<InstanceId, String>)>,
+    stuck: BTreeMap<RunId, Stuck>,
     /// Runs that somebody steers: they are begun whatever the limits say, and whether their DAG is paused or not.
     urgent: Vec<(Queued, Control)>,
 }
@@ -173,6 +181,17 @@ impl Desk {
             self.queued.remove(&lane);
         }
         queued
+    }
+
+    /// A run that waited for a person and is over, or has changed in the store, waits no more: somebody went on with it past this service.
+    /// `versions` are those of them that are not over.
+    fn forget_what_others_resolved(&mut self, stuck: &HashSet<RunId>, versions: &HashMap<RunId, u64>) {
+        for run in stuck {
+            let is_as_it_was = |stuck: &Stuck| versions.get(run).is_some_and(|version| *version <= stuck.version);
+            if self.stuck.get(run).is_some_and(|stuck| !is_as_it_was(stuck)) {
+                self.stuck.remove(run);
+            }
+        }
     }
 
     fn push(&mut self, queued: Queued) {
@@ -330,9 +349,14 @@ impl Service {
     /// Finds unfinished runs that nobody here knows, and takes them in, oldest first.
     pub(super) async fn find_left_behind(&self) -> Result<usize, Error> {
         let mut found = Vec::new();
+        let mut versions = HashMap::new();
+        // Those that become stuck meanwhile are looked at the next time.
+        let stuck: HashSet<RunId> = self.desk().stuck.keys().cloned().collect();
         let mut filter = RunFilter { unfinished: true, limit: RUNS_AT_ONCE, ..RunFilter::default() };
         loop {
             let page = self.store.runs(&filter).await?;
+            let of_stuck = page.iter().filter(|row| stuck.contains(&row.header.run_id));
+            versions.extend(of_stuck.map(|row| (row.header.run_id.clone(), row.version)));
             filter.before = page.last().map(|row| row.header.run_id.clone());
             let is_last = page.len() < RUNS_AT_ONCE as usize;
             // A dry run has no effect that would be worth finding again.
@@ -342,6 +366,7 @@ impl Service {
             }
         }
         let mut desk = self.desk();
+        desk.forget_what_others_resolved(&stuck, &versions);
         let mut count = 0;
         for header in found.into_iter().rev() {
             if !desk.knows(&header.run_id) {
@@ -425,7 +450,8 @@ impl Service {
         match driven {
             Driven::Over => {}
             Driven::Report(report) if !report.undecided.is_empty() => {
-                desk.stuck.insert(header.run_id.clone(), (header.dag_id.clone(), report.undecided));
+                let version = report.state.version();
+                desk.stuck.insert(header.run_id.clone(), Stuck { undecided: report.undecided, version });
             }
             Driven::Report(_) => {}
             Driven::Hindered(why) => {

@@ -3,8 +3,9 @@
 //! It only looks at the desk: what goes next is decided beside it.
 
 use super::{Desk, Lane};
-use crate::service::{Service, ServiceLimits};
-use backstop_core::{InstanceId, RunId};
+use crate::service::{Error, Service, ServiceLimits};
+use backstop_core::{InstanceId, RunId, RunPhase};
+use backstop_store::RunRow;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -135,8 +136,8 @@ impl Desk {
         if let Some(hindered) = self.hindered.get(run) {
             return Standing::Hindered { why: hindered.why.clone(), again_at: hindered.again };
         }
-        if let Some((_, undecided)) = self.stuck.get(run) {
-            return Standing::Stuck { undecided: undecided.clone() };
+        if let Some(stuck) = self.stuck.get(run) {
+            return Standing::Stuck { undecided: stuck.undecided.clone() };
         }
         if !self.is_queued.contains(run) {
             return Standing::Unknown;
@@ -175,6 +176,21 @@ impl Service {
     pub fn standing(&self, run: &RunId) -> Standing {
         let limits = self.limits_of_lanes();
         self.desk().standing(run, &self.limits, limits, self.is_stopping())
+    }
+
+    /// Whether something is left to do of a run, and nobody goes on with it: not this service, which takes over every run that no process has
+    /// unless it is a dry run, and no other process.
+    ///
+    /// # Errors
+    /// The store.
+    pub async fn is_abandoned(&self, row: &RunRow) -> Result<bool, Error> {
+        let run = &row.header.run_id;
+        let is_left = |row: &RunRow| !row.is_finished() && row.state != RunPhase::Stuck.as_str();
+        if !row.header.dry_run || !is_left(row) || self.desk().knows(run) || self.store.is_run_held(run)? {
+            return Ok(false);
+        }
+        // It may have ended between the look at its row and the look at the desk.
+        Ok(self.store.run(run).await?.is_some_and(|row| is_left(&row)))
     }
 
     /// Runs that wait, are driven, and so on.
