@@ -13,6 +13,7 @@ use backstop_project::definition::Project;
 use backstop_runtime::service::{Who, pause_in_store, paused_in_store};
 use backstop_store::{SqliteStore, Store};
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -98,7 +99,8 @@ fn account(dag: &str, found: &Value) -> String {
     lines.extend(found["not_scheduled_because"].as_str().map(str::to_owned));
     if let Some(at) = found["next_run_at"].as_str() {
         let date = found["next_logical_date"].as_str().filter(|date| *date != at);
-        lines.push(format!("its next time is {at}{}", date.map_or_else(String::new, |date| format!(" (about {date})"))));
+        let is = if is_due(at) { "its next time has come:" } else { "its next time is" };
+        lines.push(format!("{is} {at}{}", date.map_or_else(String::new, |date| format!(" (about {date})"))));
     }
     if found["schedule"].is_null() {
         lines.push("it has no schedule: its runs are asked for".to_owned());
@@ -108,10 +110,19 @@ fn account(dag: &str, found: &Value) -> String {
     lines.iter().map(|line| format!("{dag}: {line}\n")).collect()
 }
 
+/// Whether the time of a run has passed.
+fn is_due(at: &str) -> bool {
+    at.parse::<Timestamp>().is_ok_and(|at| at <= crate::run::begin::now())
+}
+
 /// When a DAG runs next, or after which assets.
 fn next(dag: &Value) -> String {
     let missing: Vec<&str> = dag["missing_assets"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     match dag["next_run_at"].as_str() {
+        // It has come already, and a limit keeps the run from being made.
+        Some(at) if is_due(at) && dag["paused"] != true && !dag["not_scheduled_because"].is_null() => {
+            "when a run ends".to_owned()
+        }
         Some(at) => at.to_owned(),
         None if missing.is_empty() => "-".to_owned(),
         None => format!("after {}", missing.join(", ")),

@@ -167,3 +167,23 @@ fn what_a_killed_process_did_is_not_told_as_present() {
     let shown = project.scrubbed(&["runs", "show", &run]);
     assert!(shown.contains("its process is gone; what it did is found out when the run goes on"), "{shown}");
 }
+
+#[test]
+fn a_dag_that_a_limit_holds_back_says_so() {
+    let dag = "dag: late\nconnection: db\nschedule: '@daily'\nstart_date: 2025-01-01\ncatchup: true\nmax_active_runs: 2\ntasks:\n  \
+               gate: {sensor: {sql: \"SELECT count(*) FROM gate\", poke_interval: 1h}}\n";
+    let project = Project::new(&[("dags/late.yaml", dag)]);
+    project.sql("CREATE TABLE gate (a int)");
+    let up = Up::of(&project);
+    wait("both runs", || metric(&up, "active") == "2");
+    let found = up.get("/api/v1/dags/late");
+    let because = found["not_scheduled_because"].as_str().unwrap();
+    let runs = up.get("/api/v1/runs");
+    let ids: Vec<&str> = runs["items"].as_array().unwrap().iter().map(|run| run["run_id"].as_str().unwrap()).collect();
+    let expected = "the run about 2025-01-03T00:00:00Z is due, and it has 2 runs that are not over, of 2 allowed (max_active_runs): it waits for ";
+    assert!(because.starts_with(expected) && ids.iter().all(|run| because.contains(run)), "{because}");
+    let why = project.data(&["dags", "why", "late"]);
+    assert_eq!(why.lines().next(), Some(&*format!("late: {because}")));
+    assert_eq!(why.lines().nth(1), Some("late: its next time has come: 2025-01-03T00:00:00Z"), "{why}");
+    assert!(project.data(&["dags", "list"]).contains("when a run ends"));
+}

@@ -221,6 +221,9 @@ impl Service {
         if let Some(why) = self.unplanned(dag) {
             return Some(why);
         }
+        if let Some(full) = self.too_many_go_on(entry) {
+            return Some(full);
+        }
         condition(entry)?;
         let (missing, is_paused, runs) = {
             let desk = self.desk();

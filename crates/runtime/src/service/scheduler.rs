@@ -256,6 +256,25 @@ impl Service {
         !desk.paused.contains(dag) && desk.runs_of(dag) < entry.definition.max_active_runs as usize
     }
 
+    /// The limit that keeps the tick which is due from being planned.
+    pub(super) fn too_many_go_on(&self, entry: &DagEntry) -> Option<String> {
+        let limit = entry.definition.max_active_runs as usize;
+        let tick = self.next_tick(entry).filter(|tick| tick.run_after <= self.wall())?;
+        let (runs, some, is_paused) = {
+            let (desk, dag) = (self.desk(), entry.definition.dag.id());
+            (desk.runs_of(dag), desk.some_runs_of(dag), desk.paused.contains(dag))
+        };
+        if is_paused || runs < limit {
+            return None;
+        }
+        Some(format!(
+            "the run about {} is due, and it has {} that are not over, of {limit} allowed (max_active_runs): it waits for {}",
+            tick.logical_date,
+            if runs == 1 { "1 run".to_owned() } else { format!("{runs} runs") },
+            super::desk::named(&some, runs)
+        ))
+    }
+
     async fn make_scheduled(&self, entry: &DagEntry, tick: &Tick) -> Result<(), Error> {
         let definition = &entry.definition;
         let dag = definition.dag.id().clone();

@@ -26,7 +26,7 @@ pub(crate) struct Dag {
     schedule: Option<String>,
     /// The IANA time zone that its schedule is in.
     timezone: String,
-    /// When it runs next by itself; of a paused DAG, when it would.
+    /// When it runs next by itself; of a paused DAG, when it would. In the past where that run is due and not made yet.
     #[schema(required)]
     next_run_at: Option<Timestamp>,
     /// Which data that run is about.
@@ -34,7 +34,8 @@ pub(crate) struct Dag {
     next_logical_date: Option<Timestamp>,
     /// Assets that must still be updated before it runs by them; empty when it waits for none.
     missing_assets: Vec<String>,
-    /// Why no run of it is made now, in a sentence, where there is more to it than the time: it waits for assets, or its runs cannot be made.
+    /// Why no run of it is made now, in a sentence, where there is more to it than the time: it waits for assets, has as many runs as it
+    /// may have (`max_active_runs`), or its runs cannot be made.
     #[schema(required)]
     not_scheduled_because: Option<String>,
     /// Runs of it that may go on at once.

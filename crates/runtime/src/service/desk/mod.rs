@@ -6,6 +6,7 @@
 
 mod standing;
 
+pub(super) use standing::named;
 pub use standing::{Counts, Standing, Waiting};
 
 use super::live::LiveWatcher;

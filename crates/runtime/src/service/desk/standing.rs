@@ -4,7 +4,7 @@
 
 use super::{Desk, Lane};
 use crate::service::{Error, Service, ServiceLimits};
-use backstop_core::{InstanceId, RunId, RunPhase};
+use backstop_core::{DagId, InstanceId, RunId, RunPhase};
 use backstop_store::RunRow;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
@@ -107,7 +107,7 @@ impl std::fmt::Display for Waiting {
 }
 
 /// The first of them, and how many there are beside.
-fn named(holders: &[RunId], count: usize) -> String {
+pub(in crate::service) fn named(holders: &[RunId], count: usize) -> String {
     let names: Vec<&str> = holders.iter().map(RunId::as_str).collect();
     match count.saturating_sub(names.len()) {
         0 => names.join(", "),
@@ -165,6 +165,14 @@ impl Desk {
 }
 
 impl Desk {
+    /// Some of the runs that [`Self::runs_of`] counts, those that go on first.
+    pub(in crate::service) fn some_runs_of(&self, dag: &DagId) -> Vec<RunId> {
+        let lane = Lane { dag: dag.clone(), is_backfill: false };
+        let hindered = self.hindered.iter().filter(|(_, hindered)| Lane::of(&hindered.queued.header) == lane).map(|(run, _)| run);
+        let queued = self.queued.get(&lane).into_iter().flatten().map(|queued| &queued.header.run_id);
+        self.some_active(&lane).iter().chain(hindered).chain(queued).take(NAMED_MAX).cloned().collect()
+    }
+
     fn some_active(&self, lane: &Lane) -> Vec<RunId> {
         let of_lane = self.active.iter().filter(|(_, active)| active.lane == *lane);
         of_lane.map(|(run, _)| run.clone()).take(NAMED_MAX).collect()
