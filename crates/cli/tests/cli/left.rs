@@ -168,6 +168,39 @@ fn what_a_killed_process_did_is_not_told_as_present() {
     assert!(shown.contains("its process is gone; what it did is found out when the run goes on"), "{shown}");
 }
 
+/// Two runs of a DAG that may have one at a time.
+fn narrow() -> Project {
+    let narrow = "dag: narrow\nconnection: db\nmax_active_runs: 1\ntasks:\n  gate: {sensor: {sql: \"SELECT count(*) FROM gate\", poke_interval: 1s}}\n";
+    let project = Project::new(&[("dags/narrow.yaml", narrow)]);
+    project.sql("CREATE TABLE gate (a int)");
+    project
+}
+
+#[test]
+fn a_dag_whose_file_is_gone_keeps_its_limit() {
+    let project = narrow();
+    let up = Up::of(&project);
+    let (first, second) = (up.trigger("narrow", json!({})), up.trigger("narrow", json!({})));
+    up.wait_for_state(&first, "running");
+    std::fs::remove_file(project.path().join("dags/narrow.yaml")).unwrap();
+    let waits = |up: &Up| {
+        let why = up.get(&format!("/api/v1/runs/{second}/why"))["why"].as_str().unwrap().to_owned();
+        assert!(why.starts_with("its DAG has 1 runs going on, of 1 allowed (max_active_runs)"), "{why}");
+        assert_eq!(up.state(&second), "queued");
+    };
+    wait("the DAG to be gone", || up.ask("GET", "/api/v1/dags/narrow", None).status == 404);
+    waits(&up);
+    // Also with a service that never saw the file.
+    up.running.kill();
+    let up = Up::of(&project);
+    wait("the first to go on", || {
+        up.get(&format!("/api/v1/runs/{first}/why"))["why"].as_str().unwrap().starts_with("it goes on")
+    });
+    waits(&up);
+    project.sql("INSERT INTO gate VALUES (1)");
+    up.wait_for_state(&second, "success");
+}
+
 #[test]
 fn a_dag_that_a_limit_holds_back_says_so() {
     let dag = "dag: late\nconnection: db\nschedule: '@daily'\nstart_date: 2025-01-01\ncatchup: true\nmax_active_runs: 2\ntasks:\n  \

@@ -83,7 +83,7 @@ pub struct Options {
 pub struct ServiceLimits {
     /// Runs that are driven at once; the others wait in the store. One that only waits, for time or for another run, does not count.
     pub runs: usize,
-    /// Runs of one DAG at once, where the DAG is gone and does not say (`max_active_runs`).
+    /// Runs of one DAG at once, where the DAG is gone and it is not known what it said last (`max_active_runs`).
     pub runs_of_a_dag: usize,
     /// Tasks and pools over all runs.
     pub slots: SlotLimits,
@@ -339,6 +339,10 @@ impl Service {
         let before = self.catalog();
         let after = Catalog::load(&*self.loader, Some(&before), &self.connect, &self.kept_settings().overrides(), &self.monitor);
         let has_changed = !after.is_like(&before);
+        let gone = before.dags().iter().filter(|(dag, _)| after.dag(dag.as_str()).is_none());
+        let limits = gone.map(|(dag, entry)| (dag.clone(), entry.definition.max_active_runs.max(1) as usize));
+        // Known before the DAG is gone: no run of it is begun meanwhile past its limit.
+        self.desk().limits_of_gone.extend(limits);
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
         self.size_pools();
         if has_changed {

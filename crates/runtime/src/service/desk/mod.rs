@@ -112,6 +112,8 @@ pub(super) struct Desk {
     active_of: BTreeMap<Lane, usize>,
     hindered: BTreeMap<RunId, Hindered>,
     stuck: BTreeMap<RunId, Stuck>,
+    /// How many runs each DAG may have whose file is gone, as it said last: its runs still go on.
+    pub(super) limits_of_gone: BTreeMap<DagId, usize>,
     /// Runs that somebody steers: they are begun whatever the limits say, and whether their DAG is paused or not.
     urgent: Vec<(Queued, Control)>,
 }
@@ -134,6 +136,7 @@ impl Desk {
             active_of: BTreeMap::new(),
             hindered: BTreeMap::new(),
             stuck: BTreeMap::new(),
+            limits_of_gone: BTreeMap::new(),
             urgent: Vec::new(),
         }
     }
@@ -288,9 +291,12 @@ impl Service {
         let catalog = self.catalog();
         let default = self.limits.runs_of_a_dag;
         let backfills = self.backfill_runs_of();
+        let gone = self.desk().limits_of_gone.clone();
         move |lane| {
-            let of_dag =
-                || catalog.dag(lane.dag.as_str()).map_or(default, |entry| entry.definition.max_active_runs.max(1) as usize);
+            let of_dag = || match catalog.dag(lane.dag.as_str()) {
+                Some(entry) => entry.definition.max_active_runs.max(1) as usize,
+                None => gone.get(&lane.dag).copied().unwrap_or(default),
+            };
             let of_backfills = backfills.get(&lane.dag).filter(|_| lane.is_backfill).copied();
             of_backfills.unwrap_or_else(of_dag)
         }
@@ -366,6 +372,7 @@ impl Service {
                 break;
             }
         }
+        self.learn_limits_of_gone(&found).await;
         let mut desk = self.desk();
         desk.forget_what_others_resolved(&stuck, &versions);
         let mut count = 0;
@@ -376,6 +383,22 @@ impl Service {
             }
         }
         Ok(count)
+    }
+
+    /// Learns how many runs DAGs may have whose files were gone before this service began: from what the newest run of each began with.
+    /// Where that is not kept, or not understood, the service's own limit holds.
+    async fn learn_limits_of_gone(&self, newest_first: &[Arc<RunHeader>]) {
+        let catalog = self.catalog();
+        for header in newest_first {
+            if catalog.dag(header.dag_id.as_str()).is_some() || self.desk().limits_of_gone.contains_key(&header.dag_id) {
+                continue;
+            }
+            let limit = match self.pinned(header).await {
+                Ok((prepared, _)) => prepared.definition.max_active_runs.max(1) as usize,
+                Err(_) => self.limits.runs_of_a_dag,
+            };
+            self.desk().limits_of_gone.insert(header.dag_id.clone(), limit);
+        }
     }
 
     /// Begins what may be begun, until the service stops and nothing is driven any more.
