@@ -154,7 +154,11 @@ async fn operate(wanted: &Wanted<'_>, wish: &Wish<'_>, kept: &Kept, place: &Plac
         return several(wanted, wish, &hand, &signature, place).await;
     }
     let row = runs::find(&store, &wish.order.which.run, Latest::Any).await?;
-    let rows = hand.act(wanted, &row, &signature).await?;
+    let rows = match hand.act(wanted, &row, &signature).await? {
+        Done::Changed(rows) => rows,
+        Done::NothingMeant => Vec::new(),
+        Done::SoAlready => return Err(Problem::usage(Rejected::NothingToChange.to_string())),
+    };
     let heading = ["TASK", "WAS", "TRIES", "NOW"].map(str::to_owned).to_vec();
     output::data(&output::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), Painter::stdout()))?;
     match (wish.order.dry_run, &service) {
@@ -175,12 +179,13 @@ async fn several(
 ) -> Result<(), Problem> {
     let rows = meant(wish, hand.store, place).await?;
     let mut lines = vec![["RUN", "DATE", "TASK", "WAS", "TRIES", "NOW"].map(str::to_owned).to_vec()];
-    let (mut changed, mut refused, mut left_out) = (0_usize, Vec::new(), 0_usize);
+    let (mut changed, mut so_already, mut refused, mut left_out) = (0_usize, 0_usize, Vec::new(), 0_usize);
     for row in &rows {
         let about = row.header.logical_date.map(words::time).unwrap_or_default();
         match hand.act(wanted, row, signature).await {
-            Ok(instances) if instances.is_empty() => {}
-            Ok(instances) => {
+            Ok(Done::NothingMeant) => {}
+            Ok(Done::SoAlready) => so_already += 1,
+            Ok(Done::Changed(instances)) => {
                 changed += 1;
                 for instance in instances {
                     if lines.len() <= LINES_MAX {
@@ -198,7 +203,12 @@ async fn several(
         output::note(&format!("{} more are not listed", words::count(left_out, "task instance")));
     }
     refused.iter().take(LINES_MAX).for_each(|refusal| output::warn(refusal));
-    let runs = words::count(changed, "run");
+    let so_already = match so_already {
+        0 => String::new(),
+        1 => ", 1 was so already".to_owned(),
+        more => format!(", {more} were so already"),
+    };
+    let runs = format!("{}{so_already}", words::count(changed, "run"));
     match (wish.order.dry_run, hand.service) {
         (true, _) => output::note(&format!("{runs}; nothing was changed: leave --dry-run out, and say why with --reason")),
         (false, Some(service)) => output::note(&format!("recorded for {runs}; the service at {} goes on", service.address())),
@@ -237,6 +247,16 @@ async fn meant(wish: &Wish<'_>, store: &SqliteStore, place: &Place) -> Result<Ve
     Ok(rows)
 }
 
+/// What came of it for one run.
+enum Done {
+    /// What was changed, or would be: an instance a line.
+    Changed(Vec<Vec<String>>),
+    /// Nothing of this run is meant.
+    NothingMeant,
+    /// All of it is as it is wanted.
+    SoAlready,
+}
+
 /// How a run is changed.
 struct Hand<'a> {
     store: &'a SqliteStore,
@@ -248,12 +268,11 @@ struct Hand<'a> {
 }
 
 impl Hand<'_> {
-    /// What was changed, or would be: an instance a line.
-    async fn act(&self, wanted: &Wanted<'_>, row: &RunRow, signature: &(String, String)) -> Result<Vec<Vec<String>>, Problem> {
+    async fn act(&self, wanted: &Wanted<'_>, row: &RunRow, signature: &(String, String)) -> Result<Done, Problem> {
         let mut held = Held::of(self.store, row.clone(), self.flags, self.is_dry || self.service.is_some()).await?;
         let instances = wanted.instances(held.idle.state())?;
         if instances.is_empty() && self.is_several {
-            return Ok(Vec::new());
+            return Ok(Done::NothingMeant);
         }
         if instances.is_empty() && matches!(wanted, Wanted::Retry) {
             let run = &row.header.run_id;
@@ -262,17 +281,20 @@ impl Hand<'_> {
         }
         let command = wanted.command(instances, signature.clone());
         let before = held.idle.state().clone();
+        if let Err(Rejected::NothingToChange) = decide(&before, command.clone(), crate::run::begin::now()) {
+            return Ok(Done::SoAlready);
+        }
         let Some(service) = self.service.filter(|_| !self.is_dry) else {
             let events = held.carry_out(command, self.is_dry).await?;
-            return Ok(table(&before, &events));
+            return Ok(Done::Changed(table(&before, &events)));
         };
         let (word, mut body) = wanted.request(&before)?;
         (body["who"], body["why"]) = (json!(signature.0), json!(signature.1));
         let answer = service.post(&format!("/api/v1/runs/{}/{word}", part(row.header.run_id.as_str())), &body).await?;
         // The service knows more of a run that goes on than the store does; then its word is all there is to tell.
         match decide(&before, command, crate::run::begin::now()) {
-            Ok(events) => Ok(table(&before, &events)),
-            Err(_) => Ok(answer["instances"].as_array().into_iter().flatten().map(named_only).collect()),
+            Ok(events) => Ok(Done::Changed(table(&before, &events))),
+            Err(_) => Ok(Done::Changed(answer["instances"].as_array().into_iter().flatten().map(named_only).collect())),
         }
     }
 }

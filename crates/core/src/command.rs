@@ -221,6 +221,9 @@ pub enum Rejected {
         /// The state's.
         next: u32,
     },
+    /// What is asked for is so already.
+    #[error("there is nothing to change: every task instance named is so already")]
+    NothingToChange,
     /// No slot is free.
     #[error("no slot is free for `{0}`")]
     NoSlot(InstanceId),

@@ -105,7 +105,7 @@ impl From<Error> for Problem {
                     Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-parameters", "The parameters do not fit the DAG", detail);
                 Self { errors: errors.into_iter().map(flaw).collect(), ..problem }
             }
-            Error::Conflict(_) | Error::NothingMeant => {
+            Error::Conflict(_) | Error::NothingMeant | Error::NothingToChange => {
                 Self::new(StatusCode::CONFLICT, "conflict", "It cannot be done as things stand", detail)
             }
             Error::Invalid(_) => Self::bad_request(detail),

@@ -56,6 +56,38 @@ fn a_run_is_asked_for_retried_and_cancelled_through_the_service() {
     assert_eq!(project.backstop(&["runs", "cancel", &other, "--reason", "enough"]).code, Some(2), "it is over");
 }
 
+/// What is so already is no reason to fail: the others were changed.
+#[test]
+fn a_mark_of_many_dates_passes_over_those_that_are_so_already() {
+    let project = project();
+    let up = Up::of(&project);
+    for day in ["2025-05-01", "2025-05-02", "2025-05-03"] {
+        if day == "2025-05-02" {
+            project.sql("INSERT INTO open VALUES ('2025-05-02')");
+        }
+        let code = project.backstop(&["trigger", "daily", "--logical-date", day, "--wait"]).code;
+        assert_eq!(code, Some(i32::from(day != "2025-05-02")));
+    }
+    let mark = ["runs", "mark", "daily", "load", "--success", "--from", "2025-05-01", "--to", "2025-05-03"];
+    let by_hand = [&mark[..], &["--reason", "loaded by hand"]].concat();
+    let marked = project.backstop(&by_hand);
+    assert_eq!(marked.code, Some(0), "{}", marked.stderr);
+    assert!(marked.stderr.contains("recorded for 2 runs, 1 was so already; the service at "), "{}", marked.stderr);
+    let again = project.backstop(&by_hand);
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert!(again.stderr.contains("recorded for 0 runs, 3 were so already"), "{}", again.stderr);
+    let asked = serde_json::json!({
+        "tasks": ["load"], "as": "success", "why": "again", "from": "2025-05-01T00:00:00Z", "to": "2025-05-03T00:00:00Z"
+    });
+    let answer = up.ask("POST", "/api/v1/dags/daily/mark", Some(&asked));
+    let runs = answer.body["runs"].as_array().unwrap();
+    assert!(runs.len() == 3 && runs.iter().all(|run| run["refused"].is_null()), "{}", answer.body);
+    up.running.kill();
+    let without = project.backstop(&by_hand);
+    assert_eq!(without.code, Some(0), "{}", without.stderr);
+    assert!(without.stderr.contains("0 runs, 3 were so already"), "{}", without.stderr);
+}
+
 #[test]
 fn a_dag_is_paused_with_a_service_and_without_one() {
     let project = project();

@@ -139,7 +139,7 @@ impl Asked {
     /// What every act begins with.
     fn begin(&self, state: &RunState, who: String, why: &str, what: String) -> Result<Vec<Event>, Rejected> {
         if self.settled.is_empty() && self.running.is_empty() {
-            return Err(Rejected::BadArgument("there is nothing to change: every task instance named is so already".to_owned()));
+            return Err(Rejected::NothingToChange);
         }
         let mut events = vec![Event::OperatorActed { who, why: why.to_owned(), what }];
         if state.phase().is_terminal() {

@@ -148,6 +148,9 @@ pub enum Error {
     /// The operation is about no task of the run.
     #[error("no task of this run is meant: nothing would change")]
     NothingMeant,
+    /// What is asked for is so already.
+    #[error("{}", backstop_core::command::Rejected::NothingToChange)]
+    NothingToChange,
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),

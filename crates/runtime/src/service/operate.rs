@@ -3,6 +3,7 @@
 use super::{Error, Service, Who};
 use crate::control::Ask;
 use crate::steer::{self, Idle};
+use backstop_core::command::Rejected;
 use backstop_core::event::{Mark, Restart};
 use backstop_core::{Command, InstanceId, RunId, RunState, Selection, decide, select, select_failed, select_named};
 use backstop_store::{ErrorKind, RunRow};
@@ -47,7 +48,10 @@ impl Operation {
             return Err(Error::NothingMeant);
         }
         let command = self.command(instances.clone(), by);
-        decide(state, command.clone(), now).map_err(|refused| Error::Conflict(refused.to_string()))?;
+        decide(state, command.clone(), now).map_err(|refused| match refused {
+            Rejected::NothingToChange => Error::NothingToChange,
+            refused => Error::Conflict(refused.to_string()),
+        })?;
         Ok((instances, command))
     }
 }

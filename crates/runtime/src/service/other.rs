@@ -73,6 +73,7 @@ fn refused(error: &Error) -> Refused {
         | Error::NoInstance { .. }
         | Error::NoConnection(_)
         | Error::NothingMeant
+        | Error::NothingToChange
         | Error::Conflict(_)
         | Error::Invalid(_) => (Vec::new(), None, true),
     };

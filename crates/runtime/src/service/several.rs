@@ -30,7 +30,7 @@ pub struct DoneToRun {
     pub run: RunId,
     /// What it is about.
     pub logical_date: Option<Timestamp>,
-    /// The instances, or why it was refused for this run.
+    /// The instances, none where all of it is so already; or why it was refused for this run.
     pub outcome: Result<Vec<InstanceId>, String>,
 }
 
@@ -139,6 +139,8 @@ impl Service {
             let outcome = match self.operate(&run, operation.clone(), by, dry_run).await {
                 Ok(instances) => Ok(instances),
                 Err(Error::NothingMeant) => continue,
+                // What is so already needs nothing to be done.
+                Err(Error::NothingToChange) => Ok(Vec::new()),
                 Err(Error::Conflict(why)) => Err(why),
                 Err(Error::Stopping) if !done.is_empty() => Err(Error::Stopping.to_string()),
                 Err(error) => return Err(error),

@@ -38,7 +38,7 @@ pub(crate) struct ActedOnRun {
     /// What it is about.
     #[schema(required)]
     logical_date: Option<Timestamp>,
-    /// Such as `load`, or `load[3]` of a mapped task.
+    /// Such as `load`, or `load[3]` of a mapped task. None, and not refused: all of it is so already.
     pub(crate) instances: Vec<String>,
     /// Why nothing was done to this run.
     #[schema(required)]
