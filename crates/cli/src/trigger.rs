@@ -2,11 +2,14 @@
 
 use crate::args::Place;
 use crate::explain::{Exit, Problem};
+use crate::paths::Kept;
 use crate::run::begin::parse_date_in;
 use crate::runs::block_on;
+use crate::runs::show::what_came_of;
 use crate::service::{self, Entrance, Service, Signature, part, signed};
 use crate::{output, paths};
 use backstop_core::state::RunPhase;
+use backstop_store::SqliteStore;
 use clap::Args;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -61,11 +64,18 @@ pub(crate) fn trigger(arguments: &TriggerArgs, place: &Place) -> Result<Exit, Pr
         let asked =
             service.post(&format!("/api/v1/dags/{}/runs", part(&arguments.dag)), &body(arguments, &service).await?).await?;
         let run = asked["run_id"].as_str().unwrap_or_default().to_owned();
+        if let Some(because) = asked["waits_because"].as_str() {
+            output::warn(&format!(
+                "run {run} waits: {because} (backstop dags unpause {}{})",
+                paths::shell_word(&arguments.dag),
+                kept.flags
+            ));
+        }
         if !arguments.wait {
             return told(arguments, &run, &asked, &kept.flags);
         }
         output::note(&format!("run {run} of `{}` was asked for; waiting for its end", arguments.dag));
-        wait(arguments, &service, &run, &kept.flags).await
+        wait(arguments, &service, &run, &kept).await
     })
 }
 
@@ -97,7 +107,7 @@ fn told(arguments: &TriggerArgs, run: &str, asked: &Value, flags: &str) -> Resul
 }
 
 /// Until it is over, or waits for a person.
-async fn wait(arguments: &TriggerArgs, service: &Service, run: &str, flags: &str) -> Result<Exit, Problem> {
+async fn wait(arguments: &TriggerArgs, service: &Service, run: &str, kept: &Kept) -> Result<Exit, Problem> {
     loop {
         let shown = service.get(&format!("/api/v1/runs/{}", part(run))).await?;
         let state = shown["state"].as_str().unwrap_or_default();
@@ -112,8 +122,14 @@ async fn wait(arguments: &TriggerArgs, service: &Service, run: &str, flags: &str
                 continue;
             }
         };
-        told(arguments, run, &shown, flags)?;
-        output::note(&format!("run {run} is {state}"));
+        if arguments.json {
+            output::data(&format!("{shown:#}\n"))?;
+            output::note(&format!("run {run} is {state}"));
+        } else {
+            output::data(&format!("{run}\n"))?;
+            let store = SqliteStore::open_read_only(&kept.store)?;
+            output::tell(&what_came_of(&store, run, &kept.flags).await?);
+        }
         return Ok(exit);
     }
 }

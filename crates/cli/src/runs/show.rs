@@ -2,15 +2,15 @@
 
 use super::left::{self, Left};
 use super::story::{Called, Story, Tried};
-use super::{Latest, find, resume_command, shape, state_in_words};
+use super::{Latest, find, projected_phase, resume_command, shape, state_in_words};
 use crate::account::{self, Commands, TOLD_MAX, Unwell};
-use crate::explain::Problem;
+use crate::explain::{self, Problem};
 use crate::output::{self, Painter};
 use crate::service::part;
 use crate::wire::shown::{Committed, Instance, RunShown};
 use crate::{narrate, wire, words};
 use backstop_core::dag::Delivery;
-use backstop_core::event::{AssetUpdate, Cause, Evidence, Promise};
+use backstop_core::event::{AssetUpdate, CancelCause, Cause, Evidence, Promise};
 use backstop_core::state::{InstancePhase, RunPhase};
 use backstop_core::{Dag, InstanceId};
 use backstop_runtime::service::holder;
@@ -48,18 +48,20 @@ struct Shown<'a> {
 
 /// Shows a run.
 pub(super) async fn show(store: &dyn Store, wanted: &str, flags: &str, json: bool) -> Result<(), Problem> {
-    let row = find(store, wanted, Latest::Any).await?;
-    let run = row.header.run_id.clone();
-    let instances = store.instances(&run).await?;
-    let story = Story::read(store, &run).await?;
-    let dag = if asks_for_the_dag(&instances, &story) { shape::read(store, &row).await } else { None };
-    let left = left::look(store, &row).await?;
-    let waits = if left == Left::ToService { said_by_service(store, &row).await? } else { None };
-    let seen = store.last_samples(&run).await?.into_iter().map(|row| (row.instance.clone(), row)).collect();
-    let statements = store.statements(&run, None).await?;
-    let is_service_there = holder(store).await?.is_some();
-    let shown = Shown { left, is_service_there, waits, seen, statements, instances, story, dag, row, flags };
+    let shown = Shown::read(store, wanted, flags).await?;
     if json { shown.json() } else { output::data(&shown.text(Painter::stdout())) }
+}
+
+/// What came of a run that has ended, for whoever waited for it: as `backstop run` tells it of its own.
+pub(crate) async fn what_came_of(store: &dyn Store, run: &str, flags: &str) -> Result<String, Problem> {
+    let shown = Shown::read(store, run, flags).await?;
+    let paint = Painter::stderr();
+    let mut text = String::new();
+    shown.not_well(&shown.blamed(), paint, &mut text);
+    shown.at_least_once(paint, &mut text);
+    shown.callbacks(paint, &mut text);
+    shown.outcome(paint, &mut text);
+    Ok(text)
 }
 
 /// Why a run that no process has is not further. The service may want a token: then its state alone is told.
@@ -84,6 +86,22 @@ fn updated(updates: &[AssetUpdate]) -> String {
 fn asks_for_the_dag(instances: &[InstanceRow], story: &Story) -> bool {
     instances.iter().any(|row| row.state == InstancePhase::UpstreamFailed.as_str())
         || story.segments.iter().any(|segment| matches!(segment.commit.promise, Promise::AtLeastOnce(_)))
+}
+
+impl<'a> Shown<'a> {
+    async fn read(store: &dyn Store, wanted: &str, flags: &'a str) -> Result<Self, Problem> {
+        let row = find(store, wanted, Latest::Any).await?;
+        let run = row.header.run_id.clone();
+        let instances = store.instances(&run).await?;
+        let story = Story::read(store, &run).await?;
+        let dag = if asks_for_the_dag(&instances, &story) { shape::read(store, &row).await } else { None };
+        let left = left::look(store, &row).await?;
+        let waits = if left == Left::ToService { said_by_service(store, &row).await? } else { None };
+        let is_service_there = holder(store).await?.is_some();
+        let seen = store.last_samples(&run).await?.into_iter().map(|row| (row.instance.clone(), row)).collect();
+        let statements = store.statements(&run, None).await?;
+        Ok(Self { left, is_service_there, waits, seen, statements, instances, story, dag, row, flags })
+    }
 }
 
 impl Shown<'_> {
@@ -308,6 +326,40 @@ impl Shown<'_> {
             })
             .collect();
         account::list(&others, Painter::plain(), "·", text);
+    }
+
+    /// How it ended, in how long, and what to do next.
+    fn outcome(&self, paint: Painter, text: &mut String) {
+        let header = &self.row.header;
+        let timed_out = matches!(self.story.cancelled, Some((_, CancelCause::DagrunTimeout)));
+        let (glyph, how) = match projected_phase(&self.row) {
+            Some(RunPhase::Succeeded) => (paint.good("✓"), "succeeded"),
+            Some(RunPhase::Failed) if timed_out => (paint.bad("✗"), "failed: it took longer than its dagrun_timeout"),
+            Some(RunPhase::Failed) => (paint.bad("✗"), "failed"),
+            Some(RunPhase::Cancelled) => (paint.warn("!"), "was cancelled"),
+            Some(RunPhase::Queued | RunPhase::Running | RunPhase::Cancelling | RunPhase::Stuck) | None => {
+                (paint.warn("?"), "is stuck")
+            }
+        };
+        let took = self.row.started_at.zip(self.row.ended_at).map(|(start, end)| format!(" in {}", words::between(start, end)));
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        self.instances.iter().for_each(|row| *counts.entry(&row.state).or_default() += 1);
+        let counts: Vec<String> =
+            counts.into_iter().map(|(state, number)| format!("{} {state}", words::grouped(number))).collect();
+        let name = paint.bold(header.dag_id.as_str());
+        let _ = writeln!(text, "\n{glyph} {name} {how}{}: {}", took.unwrap_or_default(), counts.join(", "));
+        let run = header.run_id.as_str();
+        if self.row.state == RunPhase::Stuck.as_str() {
+            let _ = writeln!(text, "  it goes on when a person has said what is in doubt");
+        }
+        if !header.dry_run && matches!(projected_phase(&self.row), Some(RunPhase::Failed | RunPhase::Cancelled)) {
+            let again = explain::retry_command(run, self.flags);
+            let _ = writeln!(text, "  once mended, go on behind the last commit: {again}");
+        }
+        if header.dry_run {
+            let _ = writeln!(text, "  dry run: transactional SQL was rolled back, other tasks did not run");
+        }
+        let _ = writeln!(text, "  {}", paint.dim(&format!("backstop runs show {run}{}", self.flags)));
     }
 
     fn acts(&self, text: &mut String) {

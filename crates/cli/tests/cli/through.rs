@@ -27,6 +27,18 @@ fn a_run_is_asked_for_retried_and_cancelled_through_the_service() {
     let up = Up::of(&project);
     let failed = project.backstop(&["trigger", "daily", "--logical-date", "2025-05-01", "--wait", "--reason", "late"]);
     assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    // What failed, where, why, and what to do: as `backstop run` says it.
+    for said in [
+        "✗ load failed",
+        "NOT NULL constraint failed: loaded.n",
+        "at: dags/daily.yaml:",
+        "effect:",
+        "log: backstop logs RUN load",
+        "✗ daily failed in TOOK: 1 failed, 1 success",
+        "once mended, go on behind the last commit: backstop runs retry RUN",
+    ] {
+        assert!(failed.stderr.contains(said), "{said}: {}", failed.stderr);
+    }
     let run = failed.stdout.trim().to_owned();
     assert_eq!(up.state(&run), "failed");
     let twice = project.backstop(&["trigger", "daily", "--logical-date", "2025-05-01"]);
@@ -86,6 +98,20 @@ fn a_mark_of_many_dates_passes_over_those_that_are_so_already() {
     let without = project.backstop(&by_hand);
     assert_eq!(without.code, Some(0), "{}", without.stderr);
     assert!(without.stderr.contains("0 runs, 3 were so already"), "{}", without.stderr);
+}
+
+#[test]
+fn a_run_of_a_paused_dag_is_said_to_wait() {
+    let project = project();
+    let up = Up::of(&project);
+    let asked = up.ask("POST", "/api/v1/dags/slow/runs", Some(&serde_json::json!({})));
+    assert!(asked.body["waits_because"].is_null(), "{}", asked.body);
+    project.data(&["dags", "pause", "slow"]);
+    let outcome = project.backstop(&["trigger", "slow"]);
+    assert_eq!(outcome.code, Some(0));
+    let warning = "warning: run RUN waits: DAG `slow` is paused, and nothing of it begins before it is unpaused (backstop dags unpause slow)";
+    assert!(outcome.stderr.contains(warning), "{}", outcome.stderr);
+    assert_eq!(up.state(outcome.stdout.trim()), "queued");
 }
 
 #[test]

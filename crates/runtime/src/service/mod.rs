@@ -369,6 +369,11 @@ impl Service {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a DAG is paused.
+    pub fn is_paused(&self, dag: &DagId) -> bool {
+        self.desk().paused.contains(dag)
+    }
+
     /// DAGs that are paused.
     pub fn paused(&self) -> BTreeSet<DagId> {
         self.desk().paused.clone()

@@ -12,7 +12,7 @@ use backstop_core::{RunId, TaskId};
 use backstop_runtime::service::{DagEntry, Service, Trigger, Triggered};
 use backstop_store::RunRow;
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
@@ -125,11 +125,22 @@ pub(super) struct NewRun {
     by: By,
 }
 
+/// A run that was asked for.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AskedRun)]
+struct Asked<'a> {
+    #[serde(flatten)]
+    run: wire::Run<'a>,
+    /// What keeps it from beginning until somebody does something, in a sentence: its DAG is paused.
+    #[schema(required)]
+    waits_because: Option<String>,
+}
+
 /// Makes a run of a DAG. Durable when it is answered.
 #[utoipa::path(post, path = "/dags/{dag}/runs", operation_id = "start_run", tag = "runs", params(("dag" = String, Path, description = "The DAG's name")),
     request_body = NewRun, responses(
-        (status = 201, description = "The run is made", body = wire::Run<'static>, headers(("Location" = String, description = "The run"))),
-        (status = 200, description = "The same request made it before", body = wire::Run<'static>, headers(("Location" = String, description = "The run"))),
+        (status = 201, description = "The run is made", body = Asked<'static>, headers(("Location" = String, description = "The run"))),
+        (status = 200, description = "The same request made it before", body = Asked<'static>, headers(("Location" = String, description = "The run"))),
         (status = 409, body = Problem, content_type = "application/problem+json"),
     ))]
 pub(super) async fn trigger(
@@ -163,7 +174,11 @@ pub(super) async fn trigger(
         }
     };
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, [(header::LOCATION, location)], Json(wire::Run::new(&row, false))).into_response())
+    let dag = &row.header.dag_id;
+    let is_held = row.started_at.is_none() && row.ended_at.is_none() && service.is_paused(dag);
+    let waits_because = is_held.then(|| format!("DAG `{dag}` is paused, and nothing of it begins before it is unpaused"));
+    let run = wire::Run::new(&row, service.is_abandoned(&row).await?);
+    Ok((status, [(header::LOCATION, location)], Json(Asked { run, waits_because })).into_response())
 }
 
 /// What is wrong with the projects.
