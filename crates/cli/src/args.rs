@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::service::Signature;
+use crate::service::{Entrance, Signature};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -299,11 +299,13 @@ pub(crate) enum VariablesCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PoolsCommand {
-    /// List the pools that were set
+    /// List pools: those of backstop.yaml, and those that were set
     List {
         /// Write a JSON array
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        entrance: Entrance,
     },
     /// Give a pool its slots
     Set {

@@ -104,7 +104,7 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
         Event::CallbackFinished { callback, failure: Some(failure) } => {
             of(&subject(callback), Mark::Bad, format!("{} failed: {}", callback_name(callback), in_short(failure)))
         }
-        Event::OperatorActed { who, why, what } => of(&"run", Mark::Plain, format!("{who} {what}, because: {why}")),
+        Event::OperatorActed { who, why, what } => of(&"run", Mark::Plain, act(who, what, why)),
         Event::CancelRequested { reason, cause } => {
             let what = match cause {
                 CancelCause::Asked => "is being cancelled",
@@ -169,6 +169,15 @@ fn committed(commit: &SegmentCommit) -> String {
 }
 
 /// How an outcome is known, in words.
+/// Who did what, and why where they said so.
+pub(crate) fn act(who: &str, what: &str, why: &str) -> String {
+    match why.trim() {
+        "" => format!("{who} {what}"),
+        why => format!("{who} {what}, because: {why}"),
+    }
+}
+
+/// How something is known.
 pub(crate) fn known_by(evidence: &Evidence) -> String {
     match evidence {
         Evidence::Acknowledged => "the server said so".to_owned(),
@@ -178,7 +187,7 @@ pub(crate) fn known_by(evidence: &Evidence) -> String {
         Evidence::Allowed => "the task allows to run it again".to_owned(),
         Evidence::Operator { who, why, took_effect } => {
             let effect = if *took_effect { "took effect" } else { "did not take effect" };
-            format!("{who} says that it {effect}, because: {why}")
+            act(who, &format!("says that it {effect}"), why)
         }
     }
 }

@@ -4,7 +4,8 @@
 use crate::args::{Place, PoolsCommand, VariablesCommand};
 use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
-use crate::service::Signature;
+use crate::service::{Entrance, Service, Signature};
+use crate::sources::{self, Purpose, Sources};
 use crate::{paths, runs, words};
 use backstop_project::is_secret_key;
 use backstop_runtime::service::settings::{self, Kept, KeptPool, KeptVariable, Setting, VariableShown};
@@ -12,6 +13,7 @@ use backstop_runtime::service::{Error, Who};
 use backstop_runtime::{Clock as _, Redactor, WallClock};
 use backstop_store::SqliteStore;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
 /// Bytes of a value that is read from standard input, at most.
@@ -39,7 +41,7 @@ pub(crate) fn variables(command: VariablesCommand, place: &Place) -> Result<Exit
 /// Looks at pools, sets one, or takes one away.
 pub(crate) fn pools(command: PoolsCommand, place: &Place) -> Result<Exit, Problem> {
     match command {
-        PoolsCommand::List { json } => list_pools(place, json),
+        PoolsCommand::List { json, entrance } => list_pools(place, json, &entrance),
         PoolsCommand::Set { name, slots, description, signed } => {
             let slots = u32::try_from(slots).ok();
             set(place, &name, &Setting::Pool(Some(KeptPool { slots, description })), &signed)
@@ -79,6 +81,9 @@ fn set(place: &Place, name: &str, setting: &Setting, signed: &Signature) -> Resu
                 other => Problem::usage(other.to_string()),
             })?;
         if was_there {
+            let is_taken_away = matches!(setting, Setting::Variable(None) | Setting::Pool(None));
+            let done = if is_taken_away { "is taken away" } else { "is set" };
+            output::note(&format!("`{name}` {done}; a service takes it in within a few seconds, runs that go on keep what they began with"));
             return Ok(());
         }
         let set = Kept::read(&store).await?;
@@ -135,25 +140,46 @@ fn list_variables(place: &Place, json: bool) -> Result<Exit, Problem> {
     Ok(Exit::Success)
 }
 
-fn list_pools(place: &Place, json: bool) -> Result<Exit, Problem> {
-    let kept = kept(place)?;
+/// With a service, as it has them now; else as the files and the store say.
+async fn known_pools(place: &Place, entrance: &Entrance) -> Result<Vec<Value>, Problem> {
+    let kept = paths::kept(place)?;
+    if let Some(service) = Service::of_kept(&kept, entrance).await? {
+        return service.list("/api/v1/pools", "after").await;
+    }
+    let set = match kept.store.exists() {
+        true => Kept::read(&SqliteStore::open_read_only(&kept.store)?).await?,
+        false => Kept::default(),
+    };
+    // The store's pools can be listed where there is no project.
+    let project = paths::project(place).and_then(|root| sources::load(&Sources::of_folder(&root), place, Purpose::Look));
+    let of_files = project.iter().flat_map(|loaded| loaded.project.dags.values()).flat_map(|dag| dag.dag.pools());
+    let mut slots: BTreeMap<String, Option<u32>> = of_files.map(|pool| (pool.name.clone(), pool.slots)).collect();
+    slots.extend(set.pools.iter().map(|(name, pool)| (name.clone(), pool.slots)));
+    let row = |(name, slots): (String, Option<u32>)| {
+        let set = set.pools.get(&name);
+        let description = set.and_then(|set| set.description.clone());
+        json!({ "pool": name, "slots": slots, "description": description, "set": set.is_some() })
+    };
+    Ok(slots.into_iter().map(row).collect())
+}
+
+fn list_pools(place: &Place, json: bool, entrance: &Entrance) -> Result<Exit, Problem> {
+    let pools = runs::block_on(known_pools(place, entrance))?;
     if json {
-        let rows: Vec<Value> = kept
-            .pools
-            .iter()
-            .map(|(name, pool)| json!({ "pool": name, "slots": pool.slots, "description": pool.description }))
-            .collect();
-        output::json(&rows)?;
+        output::json(&pools)?;
         return Ok(Exit::Success);
     }
-    if kept.pools.is_empty() {
-        output::note("no pool was set: those of backstop.yaml are in force");
+    if pools.is_empty() {
+        output::note("there are no pools: neither in backstop.yaml nor set");
         return Ok(Exit::Success);
     }
-    let mut table = vec![["POOL", "SLOTS", "DESCRIPTION"].map(str::to_owned).to_vec()];
-    table.extend(kept.pools.into_iter().map(|(name, pool)| {
-        let slots = pool.slots.map_or_else(|| "no limit".to_owned(), |slots| slots.to_string());
-        vec![name, slots, pool.description.unwrap_or_default()]
+    let mut table = vec![["POOL", "SLOTS", "USED", "WAITING", "FROM", "DESCRIPTION"].map(str::to_owned).to_vec()];
+    let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
+    table.extend(pools.iter().map(|pool| {
+        let slots = if pool["slots"].is_null() { "no limit".to_owned() } else { number(&pool["slots"]) };
+        let from = if pool["set"] == true { "set" } else { "backstop.yaml" };
+        let text = |name: &str| pool[name].as_str().unwrap_or_default().to_owned();
+        vec![text("pool"), slots, number(&pool["used"]), number(&pool["waiting"]), from.to_owned(), text("description")]
     }));
     output::data(&output::table(&table, Painter::stdout()))?;
     Ok(Exit::Success)

@@ -117,7 +117,7 @@ impl Story {
                 let called = failure.clone().map_or(Called::Ran, Called::Failed);
                 self.callbacks.insert(callback.clone(), called);
             }
-            Event::OperatorActed { who, why, what } => act(format!("{who} {what}, because: {why}")),
+            Event::OperatorActed { who, why, what } => act(narrate::act(who, what, why)),
             Event::CancelRequested { reason, cause } => {
                 act(match cause {
                     CancelCause::Asked => format!("the run was cancelled: {reason}"),
