@@ -21,8 +21,20 @@ pub(crate) struct Place {
     #[arg(long = "project", global = true, value_name = "DIR")]
     pub(crate) projects: Vec<PathBuf>,
     /// The store's file [default: .backstop/store.db in the project folder]
-    #[arg(long, global = true, value_name = "PATH", env = "BACKSTOP_STORE")]
+    #[arg(long, global = true, value_name = "PATH", env = "BACKSTOP_STORE", value_parser = store_path)]
     pub(crate) store: Option<PathBuf>,
+}
+
+/// A path, also as `sqlite:PATH`: the only kind of store there is now.
+fn store_path(text: &str) -> Result<PathBuf, String> {
+    let path = match text.split_once(':') {
+        Some(("sqlite", path)) => path.strip_prefix("//").unwrap_or(path),
+        Some((scheme @ ("postgres" | "postgresql" | "mysql" | "mariadb"), _)) => {
+            return Err(format!("a store is a SQLite file, not {scheme}: give its path"));
+        }
+        _ => text,
+    };
+    if path.is_empty() { Err("the path of a file is wanted".to_owned()) } else { Ok(PathBuf::from(path)) }
 }
 
 impl Place {

@@ -83,7 +83,9 @@ fn set(place: &Place, name: &str, setting: &Setting, signed: &Signature) -> Resu
         if was_there {
             let is_taken_away = matches!(setting, Setting::Variable(None) | Setting::Pool(None));
             let done = if is_taken_away { "is taken away" } else { "is set" };
-            output::note(&format!("`{name}` {done}; a service takes it in within a few seconds, runs that go on keep what they began with"));
+            output::note(&format!(
+                "`{name}` {done}; a service takes it in within a few seconds, runs that go on keep what they began with"
+            ));
             return Ok(());
         }
         let set = Kept::read(&store).await?;

@@ -2,7 +2,7 @@
 //!
 //! A run's own limits (`max_active_tasks`, the sizes of its pools) are the core's business; what it may begin by these is asked for
 //! here. A slot that becomes free goes to the DAG that holds the fewest, then to the higher priority, then to who asked first, so that one
-//! DAG with many tasks cannot starve the rest. It is kept for whom it was given to until they take it or want it no more: nobody who comes
+//! DAG with many tasks cannot starve the rest. Who does not fit is passed by those that do, but not for ever. It is kept for whom it was given to until they take it or want it no more: nobody who comes
 //! by takes it away. A seat that cannot have what it wants costs nothing until it is woken.
 
 use backstop_core::{DagId, InstanceId, RunId};
@@ -60,6 +60,9 @@ pub struct Shortage {
 impl std::fmt::Display for Shortage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.pool {
+            Some(pool) if self.used.saturating_add(self.wanted) <= self.size => {
+                write!(f, "pool `{pool}` is kept for one that was passed often: {} of {} slots in use", self.used, self.size)?
+            }
             Some(pool) => {
                 write!(f, "pool `{pool}` is full: {} of {} slots in use, {} wanted", self.used, self.size, self.wanted)?
             }
@@ -82,6 +85,10 @@ impl std::fmt::Display for Shortage {
     }
 }
 
+/// So often a claim is passed by others of its pool that fit where it does not: then its slots are kept for it as they become free.
+const PASSED_MAX: u32 = 16;
+/// The smallest goes first: what its DAG holds, its priority, when it was asked for.
+type Rank = (u32, std::cmp::Reverse<i64>, u64);
 /// Holders that the sentence names.
 const HOLDERS_NAMED: usize = 3;
 /// Holders that are named in a [`Shortage`].
@@ -100,12 +107,21 @@ pub struct PoolUse {
     pub waiting: usize,
 }
 
+/// A claim that was refused so far.
+struct Want {
+    /// Its place in the order of asking.
+    order: u64,
+    claim: Claim,
+    /// How many went before it that rank behind it, because they fitted and it did not.
+    passed: u32,
+}
+
 struct Seat {
     dag: DagId,
     run: RunId,
     wake: Arc<Notify>,
-    /// Refused so far, best first, each with its place in the order of asking.
-    wants: Vec<(u64, Claim)>,
+    /// Refused so far, best first.
+    wants: Vec<Want>,
     /// Given, and not taken yet.
     given: Vec<Claim>,
 }
@@ -168,7 +184,7 @@ impl Slots {
             name: name.to_owned(),
             slots: state.limits.pools.get(name).copied().flatten(),
             used: state.pools.get(name).copied().unwrap_or(0),
-            waiting: state.seats.values().flat_map(|seat| &seat.wants).filter(|(_, claim)| &*claim.pool == name).count(),
+            waiting: state.seats.values().flat_map(|seat| &seat.wants).filter(|want| &*want.claim.pool == name).count(),
         };
         names.into_iter().map(pool).collect()
     }
@@ -176,9 +192,14 @@ impl Slots {
     /// What an instance waits for here; `None` when it does not.
     pub fn shortage(&self, run: &RunId, instance: &InstanceId) -> Option<Shortage> {
         let state = self.state();
-        let wanted = state.seats.values().flat_map(|seat| seat.wants.iter().map(move |(order, claim)| (seat, *order, claim)));
+        let wanted = state.seats.values().flat_map(|seat| seat.wants.iter().map(move |want| (seat, want.order, &want.claim)));
         let (seat, order, claim) = wanted.clone().find(|(_, _, claim)| claim.run == *run && claim.instance == *instance)?;
-        let (pool, used, size) = state.missing(claim)?;
+        let (pool, used, size) = state.missing(claim).or_else(|| {
+            let size = state.limits.pools.get(&*claim.pool).copied().flatten()?;
+            let used = state.pools.get(&claim.pool).copied().unwrap_or(0);
+            let is_kept = goes_before(&state.kept_for(), claim, state.rank(seat, order, claim));
+            is_kept.then(|| (Some(claim.pool.clone()), used, size))
+        })?;
         let is_for = |other: &&Claim| pool.as_ref().is_none_or(|pool| other.pool == *pool);
         let holding = state.held.values().map(|(_, claim)| claim).filter(is_for);
         let (held_by, holders) = (holding.clone().count(), holding.take(HOLDERS_MAX).cloned().collect());
@@ -220,7 +241,7 @@ impl State {
     }
 
     /// The smallest goes first.
-    fn rank(&self, seat: &Seat, order: u64, claim: &Claim) -> (u32, std::cmp::Reverse<i64>, u64) {
+    fn rank(&self, seat: &Seat, order: u64, claim: &Claim) -> Rank {
         (self.dags.get(&seat.dag).copied().unwrap_or(0), std::cmp::Reverse(claim.priority), order)
     }
 
@@ -238,28 +259,58 @@ impl State {
         subtract(&mut self.dags, &dag, 1);
     }
 
+    /// Claims that were passed often enough: their pools, and how they rank. Few, and mostly none.
+    fn kept_for(&self) -> Vec<(Arc<str>, Rank)> {
+        let wants = self.seats.values().flat_map(|seat| seat.wants.iter().map(move |want| (seat, want)));
+        wants
+            .filter(|(_, want)| want.passed >= PASSED_MAX)
+            .map(|(seat, want)| (want.claim.pool.clone(), self.rank(seat, want.order, &want.claim)))
+            .collect()
+    }
+
+    /// Notes who was passed by a claim of a pool.
+    fn note_passed(&mut self, pool: &Arc<str>, rank: Rank) {
+        if self.limits.pools.get(&**pool).copied().flatten().is_none() {
+            return;
+        }
+        let dags = &self.dags;
+        for Seat { dag, wants, .. } in self.seats.values_mut() {
+            let held = dags.get(dag).copied().unwrap_or(0);
+            let passed =
+                |want: &&mut Want| want.claim.pool == *pool && (held, std::cmp::Reverse(want.claim.priority), want.order) < rank;
+            wants.iter_mut().filter(passed).for_each(|want| want.passed = want.passed.saturating_add(1));
+        }
+    }
+
     /// Gives what is free to whoever is next, and wakes them.
     fn give(&mut self) {
         // Nobody is looked at while nothing is free: with hundreds of runs that is most of the time.
         while self.limits.parallelism.is_none_or(|size| self.used < size) {
-            let best = self
-                .seats
-                .iter()
-                .flat_map(|(id, seat)| {
-                    seat.wants.iter().enumerate().map(move |(place, (order, claim))| (id, seat, place, *order, claim))
-                })
-                .filter(|(_, _, _, _, claim)| self.missing(claim).is_none())
-                .min_by_key(|(_, seat, _, order, claim)| self.rank(seat, *order, claim))
-                .map(|(id, _, place, _, _)| (*id, place));
-            let Some((id, place)) = best else { return };
+            let (state, kept) = (&*self, self.kept_for());
+            let wants = state.seats.iter().flat_map(|(id, seat)| {
+                let ranked = move |(place, want): (usize, &Want)| (state.rank(seat, want.order, &want.claim), *id, place);
+                seat.wants.iter().enumerate().map(move |(place, want)| (ranked((place, want)), want))
+            });
+            let may_go = |((rank, ..), want): &((Rank, u64, usize), &Want)| {
+                state.missing(&want.claim).is_none() && !goes_before(&kept, &want.claim, *rank)
+            };
+            let best = wants.filter(may_go).map(|(ranked, _)| ranked).min().map(|(rank, id, place)| (id, rank, place));
+            let Some((id, rank, place)) = best else { return };
             let Some(seat) = self.seats.get_mut(&id) else { return };
-            let (_, claim) = seat.wants.remove(place);
+            let Want { claim, .. } = seat.wants.remove(place);
+            self.note_passed(&claim.pool, rank);
+            let Some(seat) = self.seats.get_mut(&id) else { return };
             seat.given.push(claim.clone());
             seat.wake.notify_one();
             let dag = seat.dag.clone();
             self.hold(&dag, &claim);
         }
     }
+}
+
+/// True when the pool of a claim is kept for one that ranks before it.
+fn goes_before(kept: &[(Arc<str>, Rank)], claim: &Claim, rank: Rank) -> bool {
+    kept.iter().any(|(pool, before)| *pool == claim.pool && *before < rank)
 }
 
 fn subtract<K: Ord + Clone>(counts: &mut BTreeMap<K, u32>, key: &K, by: u32) {
@@ -292,16 +343,20 @@ impl SeatHandle {
         }
         let dag = seat.dag.clone();
         let claim = Claim { run: self.run.clone(), instance: instance.clone(), pool: pool.into(), slots, priority };
-        if state.missing(&claim).is_none() {
-            state.hold(&dag, &claim);
+        let held = state.dags.get(&dag).copied().unwrap_or(0);
+        let asked = state.seats.get(&self.id)?.wants.iter().find(|want| want.claim.instance == *instance).map(|want| want.order);
+        let rank = (held, std::cmp::Reverse(priority), asked.unwrap_or(order));
+        if state.missing(&claim).is_none() && !goes_before(&state.kept_for(), &claim, rank) {
             if let Some(seat) = state.seats.get_mut(&self.id) {
-                seat.wants.retain(|(_, claim)| claim.instance != *instance);
+                seat.wants.retain(|want| want.claim.instance != *instance);
             }
+            state.note_passed(&claim.pool, rank);
+            state.hold(&dag, &claim);
             return Some(self.permit(instance));
         }
         let seat = state.seats.get_mut(&self.id)?;
-        if !seat.wants.iter().any(|(_, claim)| claim.instance == *instance) {
-            seat.wants.push((order, claim));
+        if asked.is_none() {
+            seat.wants.push(Want { order, claim, passed: 0 });
         }
         None
     }
@@ -314,10 +369,13 @@ impl SeatHandle {
     pub(crate) fn still_wants(&self, is_wanted: impl Fn(&InstanceId) -> bool) {
         let mut state = self.slots.state();
         let Some(seat) = state.seats.get_mut(&self.id) else { return };
-        seat.wants.retain(|(_, claim)| is_wanted(&claim.instance));
+        let wanted = seat.wants.len();
+        seat.wants.retain(|want| is_wanted(&want.claim.instance));
+        let waits_less = seat.wants.len() < wanted;
         let (kept, back): (Vec<_>, Vec<_>) = seat.given.drain(..).partition(|claim| is_wanted(&claim.instance));
         seat.given = kept;
-        if !back.is_empty() {
+        // Something may have been kept for what is wanted no more.
+        if !back.is_empty() || waits_less {
             back.iter().for_each(|claim| state.free(&claim.run, &claim.instance));
             state.give();
         }

@@ -100,7 +100,7 @@ fn a_read_only_store_is_looked_at_and_runs_nothing() {
     let outcome = project.backstop(&["run", "d", "--store", &store]);
     assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
     insta::assert_snapshot!(outcome.stderr.replace(&mount.folder.path().display().to_string(), "MOUNT"), @r"
-    error: open the store MOUNT/kept/store.db: lock MOUNT/kept/locks/store.db.opening: the file system is read-only
+    error: open the store MOUNT/kept/store.db: lock MOUNT/kept/store.db.locks/opening: the file system is read-only
       cause: Read-only file system (os error 30)
       hint: name a store on a disk that can be written, with --store
     ");

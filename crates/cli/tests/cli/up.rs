@@ -263,6 +263,51 @@ fn two_services_on_one_store_are_one_too_many() {
         "{}",
         second.stderr
     );
+    // By another way to the same file, and in the words of `sqlite:`.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("linked.db");
+    std::os::unix::fs::symlink(project.path().join(".backstop/store.db"), &link).unwrap();
+    let third = project.backstop(&["up", "--listen", "127.0.0.1:0", "--store", &format!("sqlite:{}", link.display())]);
+    assert_eq!(third.code, Some(2));
+    assert!(third.stderr.contains(&format!("another service has this store: process {}", up.running.id())), "{}", third.stderr);
+}
+
+#[test]
+fn two_stores_in_one_folder_do_not_lock_each_other() {
+    let project = gated();
+    let _up = Up::of(&project);
+    let other = project.path().join(".backstop/other.db");
+    let _other = Up::with(&project, &["--store", &other.to_string_lossy()]);
+}
+
+#[test]
+fn a_run_goes_on_in_its_own_project_or_waits() {
+    let first = gated();
+    let second = Project::new(&[(
+        "dags/two.yaml",
+        "dag: two\nconnection: db\ntasks:\n  wait: {sensor: {sql: SELECT COUNT(*) FROM gate, poke_interval: 1s}}\n  \
+         last: {sql: \"INSERT INTO effect VALUES ('last')\", after: [wait]}\n",
+    )]);
+    second.sql("CREATE TABLE effect (what text); CREATE TABLE gate (a int)");
+    first.sql("INSERT INTO gate VALUES (1)");
+    let (one, two) = (first.path().to_string_lossy().into_owned(), second.path().to_string_lossy().into_owned());
+    let both = ["--project", &*one, "--project", &*two];
+    let up = Up::with(&first, &both);
+    let run = up.trigger("two", json!({}));
+    wait("the sensor to have looked", || up.task(&run, "wait") != "none");
+    up.running.kill();
+    // Its project is not there: the first one has a connection and tables of these names.
+    let up = Up::with(&first, &["--project", &one]);
+    wait("it to say why", || {
+        up.get(&format!("/api/v1/runs/{run}/why"))["why"].as_str().is_some_and(|why| why.contains("is not loaded"))
+    });
+    up.running.kill();
+    // It is there, but for the DAG's file.
+    std::fs::remove_file(second.path().join("dags/two.yaml")).unwrap();
+    let up = Up::with(&first, &both);
+    second.sql("INSERT INTO gate VALUES (1)");
+    up.wait_for_state(&run, "success");
+    assert_eq!((count(&first, "last"), count(&second, "last")), (0, 1));
 }
 
 #[test]
@@ -331,18 +376,27 @@ fn the_stream_tells_what_happens_and_what_was_missed() {
     let up = Up::of(&project);
     let run = up.trigger("gated", json!({}));
     up.wait_for_state(&run, "success");
-    let mut stream = TcpStream::connect(&up.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let request = format!("GET /api/v1/stream HTTP/1.1\r\nHost: {}\r\nLast-Event-ID: 0\r\n\r\n", up.address);
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut heard = String::new();
-    let mut piece = [0_u8; 4096];
-    while !heard.contains("run_succeeded") {
-        let read = stream.read(&mut piece).unwrap();
-        assert!(read > 0, "the stream ended: {heard}");
-        heard.push_str(&String::from_utf8_lossy(&piece[..read]));
-    }
-    assert!(heard.contains("text/event-stream") && heard.contains("id: 1\n") && heard.contains("run_created"), "{heard}");
+    let listen = |after: u64| {
+        let mut stream = TcpStream::connect(&up.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let request = format!("GET /api/v1/stream HTTP/1.1\r\nHost: {}\r\nLast-Event-ID: {after}\r\n\r\n", up.address);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut heard = String::new();
+        let mut piece = [0_u8; 4096];
+        while !heard.contains("run_succeeded") {
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0, "the stream ended: {heard}");
+            heard.push_str(&String::from_utf8_lossy(&piece[..read]));
+        }
+        (heard, stream)
+    };
+    // A number of an earlier process, also where this one has told as many: something may have been missed.
+    let (heard, _) = listen(3);
+    assert!(heard.contains("text/event-stream") && heard.contains("run_created") && heard.contains("event: gap\n"), "{heard}");
+    let first: u64 = heard.split("id: ").nth(1).and_then(|rest| rest.lines().next()).unwrap().parse().unwrap();
+    let (heard, stream) = listen(first);
+    assert!(heard.contains(&format!("id: {}\n", first + 1)) && !heard.contains(&format!("id: {first}\n")), "{heard}");
+    assert!(!heard.contains("event: gap"), "{heard}");
     // A client that never reads is nobody's trouble.
     drop(stream);
     let metrics = || up.ask("GET", "/metrics", None).body.as_str().unwrap().to_owned();

@@ -185,11 +185,6 @@ impl Catalog {
     pub(super) fn projects(&self) -> &[(Arc<Project>, Arc<Sessions>)] {
         &self.projects
     }
-
-    /// The project of a run whose DAG is gone: its connections are looked for there.
-    pub(super) fn any_project(&self) -> Option<&(Arc<Project>, Arc<Sessions>)> {
-        self.projects.first()
-    }
 }
 
 /// Looks at the files now and then, and at what people set.

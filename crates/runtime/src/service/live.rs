@@ -20,7 +20,7 @@ const READER_MAX: usize = 1024;
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub struct LiveEvent {
-    /// Grows by one; begins anew with each process.
+    /// Grows by one; begins with the microseconds since 1970 at the process's start, so that numbers of an earlier process are smaller.
     pub number: u64,
     /// When.
     pub at: Timestamp,
@@ -111,7 +111,15 @@ pub struct Live {
 
 impl Default for Live {
     fn default() -> Self {
-        let state = State { remembered: VecDeque::new(), next: 1 };
+        Self::since(Timestamp::UNIX_EPOCH)
+    }
+}
+
+impl Live {
+    /// Of a process that starts now.
+    pub(crate) fn since(start: Timestamp) -> Self {
+        let next = u64::try_from(start.as_microsecond()).unwrap_or(0) + 1;
+        let state = State { remembered: VecDeque::new(), next };
         Self {
             state: Mutex::new(state),
             totals: Mutex::default(),

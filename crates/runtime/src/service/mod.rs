@@ -12,6 +12,7 @@ pub mod catalog;
 mod connections;
 mod desk;
 mod holder;
+mod home;
 mod housekeeping;
 pub mod live;
 mod operate;
@@ -228,6 +229,7 @@ impl Service {
         let files_seen = options.loader.fingerprint();
         let monitor = Arc::new(Monitor::new(options.store.clone(), options.clock.clone()));
         let catalog = Catalog::load(&*options.loader, None, &options.connect, &settings.overrides(), &monitor);
+        let live = Arc::new(Live::since(options.clock.now()));
         let service = Arc::new(Self {
             store: options.store,
             loader: options.loader,
@@ -241,7 +243,7 @@ impl Service {
             setting: tokio::sync::Mutex::default(),
             files_seen: Mutex::new(files_seen),
             reloading: Mutex::default(),
-            live: Arc::new(Live::default()),
+            live,
             monitor,
             catalog: RwLock::new(Arc::new(catalog)),
             desk: Mutex::new(Desk::new(kept)),

@@ -134,7 +134,10 @@ fn limits_hold_and_nothing_free_is_waited_for() {
         let state = slots.state();
         assert!(state.used <= 4 && state.pools.iter().all(|(name, used)| *used <= if &**name == "p0" { 2 } else { 3 }));
         assert!(
-            state.seats.values().flat_map(|seat| &seat.wants).all(|(_, claim)| state.missing(claim).is_some()),
+            state.seats.values().flat_map(|seat| seat.wants.iter().map(move |want| (seat, want))).all(|(seat, want)| {
+                state.missing(&want.claim).is_some()
+                    || goes_before(&state.kept_for(), &want.claim, state.rank(seat, want.order, &want.claim))
+            }),
             "step {step}"
         );
     }
@@ -142,4 +145,30 @@ fn limits_hold_and_nothing_free_is_waited_for() {
 
 fn random_bit(step: u32) -> bool {
     step.is_multiple_of(3)
+}
+
+/// Small claims come and go without end, and there is always room for one of them but never for the large one.
+#[test]
+fn a_large_claim_is_not_passed_for_ever() {
+    let limits = SlotLimits { parallelism: None, pools: [("loads".to_owned(), Some(2))].into() };
+    let slots = Arc::new(Slots::new(limits));
+    let seat = |run: &str| slots.seat(DagId::new(run), RunId::new(run));
+    let one = |task: &str| InstanceId::single(TaskId::new(task));
+    let (large, small, other) = (seat("large"), seat("small"), seat("other"));
+    let mut going = small.take(&one("0"), "loads", 1, 1);
+    assert!(going.is_some());
+    assert!(large.take(&one("big"), "loads", 2, 1).is_none());
+    let mut passed = 0;
+    // Each time another small one begins before the last has ended.
+    while let Some(next) = if passed % 2 == 0 { &other } else { &small }.take(&one(&passed.to_string()), "loads", 1, 1) {
+        going = Some(next);
+        passed += 1;
+        assert!(passed <= 100, "it is passed for ever");
+    }
+    assert!(passed >= 1, "at first those that fit go");
+    let waits = slots.shortage(&RunId::new("other"), &one(&passed.to_string()));
+    let waits = waits.or_else(|| slots.shortage(&RunId::new("small"), &one(&passed.to_string()))).unwrap();
+    assert!(waits.to_string().contains("kept for one that was passed often"), "{waits}");
+    drop(going);
+    assert!(large.take(&one("big"), "loads", 2, 1).is_some());
 }

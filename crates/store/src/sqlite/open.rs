@@ -25,16 +25,27 @@ const MIGRATIONS: [(&str, &str); 7] = [
 /// The newest schema this build knows.
 const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// The folder of lock files beside the store's file.
+/// The folder of lock files beside the store's file. It is named after the file, whichever way leads there: two stores in one folder do not
+/// lock each other, and whoever comes by a symbolic link finds the locks of the others.
 pub(super) fn locks_folder(path: &Path) -> PathBuf {
-    path.with_file_name("locks")
+    let real = std::fs::canonicalize(path).unwrap_or_else(|_| in_real_folder(path));
+    let mut name = real.file_name().unwrap_or_default().to_owned();
+    name.push(".locks");
+    real.with_file_name(name)
+}
+
+/// Of a file that is not there yet.
+fn in_real_folder(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    folder.join(path.file_name().unwrap_or_default())
 }
 
 /// Opens the connection of the writer; makes the file, its folder and its tables where they are missing.
 pub(super) fn open_writer(path: &Path, options: &Options) -> Result<Connection, Error> {
     refuse_folder(path)?;
-    let locks = locks_folder(path);
     make_folder(path)?;
+    let locks = locks_folder(path);
     make_one_folder(&locks).map_err(|cause| fault::from_io(&format!("create the folder {}", locks.display()), &locks, cause))?;
     // Held while the file is made ready: two processes that start together must not both create the tables. The wait is bounded by the
     // work of whoever has it, and the kernel frees it when that process ends.
@@ -276,9 +287,7 @@ fn make_one_folder(folder: &Path) -> std::io::Result<()> {
 }
 
 fn lock_opening(path: &Path, locks: &Path) -> Result<File, Error> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".opening");
-    let lock_path = locks.join(name);
+    let lock_path = locks.join("opening");
     let failed = |cause| fault::from_io(&format!("open the store {}: lock {}", path.display(), lock_path.display()), path, cause);
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
     file.lock().map_err(failed)?;

@@ -186,7 +186,7 @@ async fn dropping_the_store_leaves_one_file() {
     drop(store);
     let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["locks", "store.db"]);
+    assert_eq!(left, ["store.db", "store.db.locks"]);
 }
 
 #[tokio::test]

@@ -225,7 +225,10 @@ impl Desk {
         }
         let active = |lane: &Lane| self.active_of.get(lane).copied().unwrap_or(0);
         let may_go = |lane: &Lane| !self.paused.contains(&lane.dag) && active(lane) < of_lane(lane);
-        let lane = self.queued.keys().filter(|lane| may_go(lane)).min_by_key(|lane| (active(lane), lane.is_backfill))?.clone();
+        // Of those with as few, whose next run waits longest: by their names alone the last would never go.
+        let lanes = self.queued.iter().filter(|(lane, _)| may_go(lane));
+        let since = |queue: &VecDeque<Queued>| queue.front().map(|queued| queued.header.queued_at);
+        let lane = lanes.min_by_key(|(lane, queue)| (active(lane), lane.is_backfill, since(queue)))?.0.clone();
         let queue = self.queued.get_mut(&lane)?;
         let queued = queue.pop_front()?;
         if queue.is_empty() {
@@ -542,11 +545,7 @@ impl Service {
         if let Some(entry) = entry.filter(|entry| entry.definition.version == header.version) {
             return Ok((entry.prepared.clone(), entry.sessions.clone()));
         }
-        let (project, sessions) = match (entry, catalog.any_project()) {
-            (Some(entry), _) => (entry.project.clone(), entry.sessions.clone()),
-            (None, Some((project, sessions))) => (project.clone(), sessions.clone()),
-            (None, None) => return Err("the service has no project".into()),
-        };
+        let (project, sessions) = self.project_of(&catalog, &header.version).await?;
         let kept = self.store.version(&header.version).await.map_err(|error| explain(&error))?;
         let kept = kept.ok_or_else(|| format!("the sources it began with (version {}) are not kept any more", header.version))?;
         let bundle = Bundle::from_bytes(&kept.bundle).map_err(|error| explain(&error))?;

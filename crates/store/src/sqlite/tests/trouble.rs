@@ -365,7 +365,7 @@ async fn a_read_only_disk_is_read_and_not_written() {
     drop(store);
     mount.remount("ro");
     insta::assert_snapshot!(shown(&open_error(&path), mount.folder.path()), @r"
-    ReadOnly: open the store [FOLDER]/store.db: lock [FOLDER]/locks/store.db.opening: the file system is read-only
+    ReadOnly: open the store [FOLDER]/store.db: lock [FOLDER]/store.db.locks/opening: the file system is read-only
     hint: name a store on a disk that can be written, with --store
     ");
     let reader = SqliteStore::open_read_only(&path).unwrap();
