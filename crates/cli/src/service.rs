@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// Another way to give the token.
-pub(crate) const TOKEN: &str = "BACKSTOP_TOKEN";
+pub(crate) const TOKEN: &str = backstop_project::SERVICE_TOKEN;
 /// How long the service may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Bytes of an answer, at most. Pages are smaller.

@@ -5,6 +5,7 @@ mod folders;
 use crate::args::{Place, UpArgs};
 use crate::explain::{Exit, Problem};
 use crate::paths::{self, Kept};
+use crate::service::TOKEN;
 use crate::{output, sources, words};
 use backstop_project::Severity;
 use backstop_runtime::prune::Keep;
@@ -13,6 +14,7 @@ use backstop_runtime::{LogWriter, SlotLimits, WallClock};
 use backstop_server::{Access, Allowed};
 use backstop_store::{SqliteStore, Store};
 use folders::Folders;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +22,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Another way to give the token.
-const TOKEN: &str = "BACKSTOP_TOKEN";
-
 /// Serves until it is told to stop.
 pub(crate) fn up(arguments: &UpArgs, place: &Place) -> Result<Exit, Problem> {
-    let access = access(arguments)?;
+    let token = token(arguments)?;
     let mut roots = vec![paths::project(place)?];
     for folder in place.projects.iter().skip(1) {
         roots.push(paths::named_project(folder)?);
@@ -38,23 +37,26 @@ pub(crate) fn up(arguments: &UpArgs, place: &Place) -> Result<Exit, Problem> {
         .enable_all()
         .build()
         .map_err(|error| Problem::system("start the runtime", &error))?;
-    let outcome = runtime.block_on(serve(arguments, access, roots, &kept));
+    let outcome = runtime.block_on(serve(arguments, token, roots, &kept));
     // What did not let go in time is found again by its markers.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(arguments: &UpArgs, access: Access, roots: Vec<PathBuf>, kept: &Kept) -> Result<Exit, Problem> {
+async fn serve(arguments: &UpArgs, token: Option<String>, roots: Vec<PathBuf>, kept: &Kept) -> Result<Exit, Problem> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&kept.store, backstop_store::sqlite::Options::default())?);
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         Problem::system(format!("listen at {}", arguments.listen), &error).hint("name another address with --listen")
     })?;
     let address = listener.local_addr().map_err(|error| Problem::system("listen", &error))?;
+    let mut environment = sources::environment();
+    // Also one that came from a file is masked wherever a text leaves the process.
+    environment.extend(token.iter().map(|token| (TOKEN.to_owned(), token.clone())));
     let slots = SlotLimits { parallelism: Some(arguments.parallelism), ..SlotLimits::default() };
     let keep = Keep { runs_for: arguments.keep_runs_for, runs: arguments.keep_runs };
     let service = Service::new(Options {
         store,
-        loader: Arc::new(Folders::new(roots, sources::environment())),
+        loader: Arc::new(Folders::new(roots, environment)),
         clock: Arc::new(WallClock::starting()),
         connect: Arc::new(backstop_connect::connector),
         logs: LogWriter::start(Some(kept.logs.clone())),
@@ -68,7 +70,7 @@ async fn serve(arguments: &UpArgs, access: Access, roots: Vec<PathBuf>, kept: &K
     .map_err(refused)?;
     tell_what_is_there(&service, kept, &address.to_string(), keep);
     let (stopped, stop) = watch::channel(false);
-    let router = backstop_server::router(service.clone(), access);
+    let router = backstop_server::router(service.clone(), access(token, address));
     let serving = tokio::spawn(backstop_server::serve(listener, router, Allowed::default(), async move {
         // The sender lives until the service has let go of its runs: a stream that is read for ever does not hold up the end.
         let mut stop = stop;
@@ -145,23 +147,29 @@ fn tell_what_is_there(service: &Service, kept: &Kept, address: &str, keep: Keep)
     output::tell(&text);
 }
 
-/// Loopback needs no token; other addresses do.
-fn access(arguments: &UpArgs) -> Result<Access, Problem> {
-    let from_file = match &arguments.token_file {
+/// The token, where there is one. Loopback needs none; other addresses do.
+fn token(arguments: &UpArgs) -> Result<Option<String>, Problem> {
+    let given = match &arguments.token_file {
         Some(file) => Some(
             std::fs::read_to_string(file)
                 .map_err(|error| Problem::system(format!("read the token file {}", file.display()), &error))?,
         ),
         None => std::env::var(TOKEN).ok(),
     };
-    let token = from_file.map(|token| token.trim().to_owned());
-    match token {
+    match given.map(|token| token.trim().to_owned()) {
         Some(token) if token.len() < 16 => {
             Err(Problem::usage("the token is shorter than 16 characters").hint("make one with: openssl rand -hex 32"))
         }
-        Some(token) => Ok(Access::with_token(token)),
-        None if arguments.listen.ip().is_loopback() => Ok(Access::loopback()),
+        Some(token) => Ok(Some(token)),
+        None if arguments.listen.ip().is_loopback() => Ok(None),
         None => Err(Problem::usage(format!("{} is not loopback: whoever reaches it could run SQL", arguments.listen))
             .hint(format!("give a token with --token-file FILE or {TOKEN}, or listen on 127.0.0.1"))),
+    }
+}
+
+fn access(token: Option<String>, address: SocketAddr) -> Access {
+    match token {
+        Some(token) => Access::with_token(token),
+        None => Access::loopback(address.ip()),
     }
 }

@@ -4,10 +4,12 @@ use crate::args::{Place, VersionsArgs};
 use crate::explain::{Exit, Problem};
 use crate::output::{self, Painter};
 use crate::runs::block_on;
+use crate::sources::{self, Purpose, Sources};
 use crate::{paths, wire, words};
 use backstop_core::{DagId, RunId};
 use backstop_project::Bundle;
-use backstop_project::compare::{Difference, FileChange, compare};
+use backstop_project::compare::{Difference, FileChange, compare_masked};
+use backstop_runtime::Redactor;
 use backstop_store::{SqliteStore, Store, VersionUse};
 
 /// Characters of a digest that are shown.
@@ -17,6 +19,7 @@ const SHORT: usize = 12;
 pub(crate) fn versions(arguments: &VersionsArgs, place: &Place) -> Result<Exit, Problem> {
     let store = SqliteStore::open_read_only(&paths::kept(place)?.store)?;
     let dag = DagId::new(arguments.dag.as_str());
+    let redactor = redactor(place)?;
     block_on(async {
         let known = store.versions(&dag).await?;
         if known.is_empty() {
@@ -30,7 +33,8 @@ pub(crate) fn versions(arguments: &VersionsArgs, place: &Place) -> Result<Exit, 
             // The one used last.
             None => known[0].digest.as_str(),
         };
-        let changes = compare(&sources(&store, from).await?, &sources(&store, to).await?);
+        let (earlier, later) = (kept_files(&store, from).await?, kept_files(&store, to).await?);
+        let changes = compare_masked(&earlier, &later, |bundle| redactor.clean_files(bundle));
         if arguments.json {
             return output::json(&wire::VersionDiff::new(dag.as_str(), from, to, changes));
         }
@@ -41,6 +45,14 @@ pub(crate) fn versions(arguments: &VersionsArgs, place: &Place) -> Result<Exit, 
         Ok(())
     })?;
     Ok(Exit::Success)
+}
+
+/// Masks what is secret today. Without a project, what the files themselves say to be secret is masked all the same.
+fn redactor(place: &Place) -> Result<Redactor, Problem> {
+    let Ok(root) = paths::project(place) else { return Ok(Redactor::default()) };
+    let settings = sources::settings(place, &root, Purpose::Look)?;
+    let loaded = backstop_project::load_only_with(&Sources::of_folder(root), &sources::environment(), &settings, &[]);
+    Ok(Redactor::of(&loaded.project))
 }
 
 fn list(known: Vec<VersionUse>, json: bool) -> Result<(), Problem> {
@@ -69,7 +81,7 @@ fn find<'k>(dag: &DagId, wanted: &str, known: &'k [VersionUse]) -> Result<&'k st
     }
 }
 
-async fn sources(store: &SqliteStore, digest: &str) -> Result<Bundle, Problem> {
+async fn kept_files(store: &SqliteStore, digest: &str) -> Result<Bundle, Problem> {
     let kept = store.version(digest).await?;
     let kept = kept.ok_or_else(|| Problem::usage(format!("version {digest} is not kept any more")))?;
     Bundle::from_bytes(&kept.bundle).map_err(|error| Problem::usage(format!("read version {digest}")).cause(error.to_string()))

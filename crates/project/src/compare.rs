@@ -40,6 +40,12 @@ pub struct FileChange {
 
 /// The files that differ, by path. What is equal is left out.
 pub fn compare(earlier: &Bundle, later: &Bundle) -> Vec<FileChange> {
+    compare_masked(earlier, later, Bundle::clone)
+}
+
+/// As [`compare`], with diffs of the files as `mask` leaves them. What differs in what is masked alone is said to differ.
+pub fn compare_masked(earlier: &Bundle, later: &Bundle, mask: impl Fn(&Bundle) -> Bundle) -> Vec<FileChange> {
+    let (shown_earlier, shown_later) = (mask(earlier), mask(later));
     let paths: BTreeSet<&String> = earlier.files.keys().chain(later.files.keys()).collect();
     let mut left = DIFF_BYTES_MAX;
     let mut changes = Vec::new();
@@ -51,8 +57,13 @@ pub fn compare(earlier: &Bundle, later: &Bundle) -> Vec<FileChange> {
             (None, _) => Difference::Added,
             (Some(_), None) => Difference::Removed,
         };
-        let (diff, is_cut) = diff(path, before, after, left);
-        left -= diff.len();
+        let (diff, is_cut) = match (shown_earlier.files.get(path), shown_later.files.get(path)) {
+            (Some(before), Some(after)) if before == after => {
+                (format!("--- a/{path}\n+++ b/{path}\n@@ what differs is secret @@\n"), false)
+            }
+            (before, after) => diff(path, before, after, left),
+        };
+        left = left.saturating_sub(diff.len());
         changes.push(FileChange { path: path.clone(), difference, diff, is_cut });
     }
     changes

@@ -47,7 +47,8 @@ pub struct Project {
     pub connections: BTreeMap<String, Connection>,
     /// `var.value.X`: of backstop.yaml, then `BACKSTOP_VAR_*`, then `AIRFLOW_VAR_*`.
     pub variables: BTreeMap<String, serde_json::Value>,
-    /// Values of `${NAME}` that are secret: those in passwords, and those whose NAME says so. [`Project::secrets`] has all there are.
+    /// Values of the environment that are secret: what `${NAME}` puts into passwords, or anywhere where NAME says so, and the token of the
+    /// service. [`Project::secrets`] has all there are.
     pub interpolated_secrets: crate::secrets::Secrets,
     /// What stands before backstop.yaml; its variables are among `variables` already.
     pub overrides: crate::overrides::Overrides,

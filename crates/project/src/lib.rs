@@ -35,7 +35,7 @@ pub use files::{Bundle, Disk, Files};
 pub use load::{Loaded, load, load_definition, load_only, load_only_with, load_with};
 pub use overrides::Overrides;
 pub use place::place_of_key;
-pub use secrets::{MASKED_BYTES_MIN, Secrets, is_secret_key};
+pub use secrets::{MASKED_BYTES_MIN, SERVICE_TOKEN, Secrets, is_secret_key};
 pub use template::{Renderer, TemplateError};
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::environment::{self, Environment};
 use crate::files::{self, Bundle, Files, ReadError};
 use crate::overrides::Overrides;
 use crate::read::{self, Everyone, Other, Reading, Scope, assets_nobody_updates, circles, has_errors, project};
+use crate::secrets::SERVICE_TOKEN;
 use crate::template::check::Checker;
 use crate::yaml::{self, Node};
 use backstop_core::DagId;
@@ -193,7 +194,8 @@ fn load_shared(files: &dyn Files, environment: &Environment, overrides: &Overrid
     let mut reading = Reading::new(files, file, &scope, checker);
     let mut read = read::read_project(&mut reading, root.as_ref(), environment);
     diagnostics.extend(std::mem::take(&mut reading.diagnostics));
-    let interpolated_secrets = std::mem::take(&mut reading.secrets);
+    let mut interpolated_secrets = std::mem::take(&mut reading.secrets);
+    environment.get(SERVICE_TOKEN).map(|token| token.trim()).into_iter().for_each(|token| interpolated_secrets.add(token));
     environment::add_connections(environment, &mut read.connections, &mut read.broken, &mut diagnostics);
     environment::add_variables(environment, &mut read.variables);
     read.variables.extend(overrides.variables.clone());

@@ -8,6 +8,9 @@ use std::fmt;
 /// Shorter secrets are not masked: a mask for so short a text would hide ordinary words everywhere.
 pub const MASKED_BYTES_MIN: usize = 4;
 
+/// The variable of the environment with the token of the service. It is for who asks the service: tasks do not get it.
+pub const SERVICE_TOKEN: &str = "BACKSTOP_TOKEN";
+
 /// Values that are secret. Its `Debug` shows none.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secrets(BTreeSet<String>);

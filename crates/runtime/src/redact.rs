@@ -1,8 +1,13 @@
 //! Keeps secrets out of texts that leave the process: a driver or a script may quote them back.
 
-use backstop_project::MASKED_BYTES_MIN;
+mod literal;
+
 use backstop_project::definition::Project;
+use backstop_project::{Bundle, MASKED_BYTES_MIN};
 use std::borrow::Cow;
+
+/// A line of a secret is masked alone when it has so many bytes: a script may print a key line by line.
+const LINE_BYTES_MIN: usize = 8;
 
 /// Known secrets, longest first.
 #[derive(Clone, Default)]
@@ -13,9 +18,24 @@ pub struct Redactor {
 impl Redactor {
     /// What the project knows to be secret.
     pub fn of(project: &Project) -> Self {
-        let mut secrets: Vec<String> = project.secrets().iter().map(str::to_owned).collect();
-        let encoded: Vec<String> = secrets.iter().map(|secret| percent_encode(secret)).collect();
-        secrets.extend(encoded);
+        Self::for_secrets(project.secrets().iter())
+    }
+
+    /// What any of the projects knows to be secret.
+    pub fn of_all<'p>(projects: impl Iterator<Item = &'p Project>) -> Self {
+        let secrets: Vec<_> = projects.map(Project::secrets).collect();
+        Self::for_secrets(secrets.iter().flat_map(|secrets| secrets.iter()))
+    }
+
+    fn for_secrets<'s>(known: impl Iterator<Item = &'s str>) -> Self {
+        let mut secrets: Vec<String> = Vec::new();
+        for secret in known {
+            secrets.extend([secret.to_owned(), percent_encode(secret), json_escape(secret)]);
+            if secret.contains('\n') {
+                let lines = secret.lines().map(str::trim).filter(|line| line.len() >= LINE_BYTES_MIN);
+                secrets.extend(lines.flat_map(|line| [line.to_owned(), json_escape(line)]));
+            }
+        }
         secrets.retain(|secret| secret.len() >= MASKED_BYTES_MIN);
         secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         secrets.dedup();
@@ -31,6 +51,20 @@ impl Redactor {
             }
             if let Some(masked) = without_beginning(&cleaned, secret) {
                 cleaned = Cow::Owned(masked);
+            }
+        }
+        cleaned
+    }
+
+    /// The files of a DAG as people may see them: without known secrets, and without what stands in them under keys such as `password` or
+    /// `Authorization`. A file without any stays as it is, byte by byte.
+    pub fn clean_files(&self, bundle: &Bundle) -> Bundle {
+        let mut cleaned = bundle.clone();
+        for (path, bytes) in &mut cleaned.files {
+            let text = String::from_utf8_lossy(bytes);
+            let masked = self.clean(&literal::masked(path, &text)).into_owned();
+            if masked != text {
+                *bytes = masked.into_bytes();
             }
         }
         cleaned
@@ -66,6 +100,12 @@ fn without_beginning(text: &str, secret: &str) -> Option<String> {
     (done > 0).then(|| kept + &text[done..])
 }
 
+/// As a text stands in JSON, between its quotes.
+fn json_escape(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
 /// As a password stands in a URI.
 fn percent_encode(text: &str) -> String {
     text.bytes()
@@ -99,6 +139,16 @@ mod tests {
         let redactor = Redactor { secrets: vec!["hunter22".into()] };
         assert_eq!(redactor.clean("SELECT 'hunter2… SELECT 'hunt… and hunter22…"), "SELECT '***… SELECT '***… and ***…");
         assert_eq!(redactor.clean("a hun… hunter"), "a hun… hunter");
+    }
+
+    #[test]
+    fn a_secret_of_many_lines_is_masked_line_by_line_and_as_json() {
+        let key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\n  kqhki\"G9w0BAQ\r\nab==\n-----END KEY-----\n";
+        let redactor = Redactor::for_secrets([key].into_iter());
+        assert_eq!(redactor.clean(key), "***");
+        assert_eq!(redactor.clean("> MIIEvQIBADANBg\n> kqhki\"G9w0BAQ\n> ab==\n"), "> ***\n> ***\n> ab==\n");
+        let json = serde_json::json!({ "k": key, "line": "kqhki\"G9w0BAQ" }).to_string();
+        assert_eq!(redactor.clean(&json), r#"{"k":"***","line":"***"}"#);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a request must have.
@@ -26,9 +27,17 @@ impl std::fmt::Debug for Access {
 }
 
 impl Access {
-    /// For a service on loopback: no token is needed.
-    pub fn loopback() -> Self {
-        Self { token: None, hosts: ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into() }
+    /// For a service that listens at this address of loopback: no token is needed.
+    pub fn loopback(address: IpAddr) -> Self {
+        let own = match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        let mut hosts = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec();
+        if !hosts.contains(&own) {
+            hosts.push(own);
+        }
+        Self { token: None, hosts }
     }
 
     /// With a token; then any host will do.
@@ -98,18 +107,23 @@ mod tests {
 
     #[test]
     fn loopback_is_asked_by_its_own_names_only() {
-        let access = Access::loopback();
-        for host in ["127.0.0.1:8640", "localhost", "LOCALHOST:1", "[::1]:8640", "[::1]"] {
+        let access = Access::loopback("127.0.0.2".parse().unwrap());
+        for host in ["127.0.0.1:8640", "127.0.0.2:8640", "localhost", "LOCALHOST:1", "[::1]:8640", "[::1]"] {
             assert_eq!(refusal(&access, Method::GET, &[(header::HOST, host)]), None, "{host}");
         }
-        for headers in [&[(header::HOST, "evil.example:8640")] as &[_], &[(header::HOST, "127.0.0.1.evil.example")], &[]] {
+        for headers in [
+            &[(header::HOST, "evil.example:8640")] as &[_],
+            &[(header::HOST, "127.0.0.3:8640")],
+            &[(header::HOST, "127.0.0.1.evil.example")],
+            &[],
+        ] {
             assert_eq!(refusal(&access, Method::GET, headers).as_deref(), Some("wrong-host"));
         }
     }
 
     #[test]
     fn pages_of_others_may_not_act() {
-        let access = Access::loopback();
+        let access = Access::loopback("127.0.0.2".parse().unwrap());
         let from = |origin| [(header::HOST, "localhost:8640"), (header::ORIGIN, origin)];
         assert_eq!(refusal(&access, Method::POST, &from("http://localhost:8640")), None);
         assert_eq!(refusal(&access, Method::POST, &from("http://localhost:9999")).as_deref(), Some("wrong-origin"));

@@ -2,6 +2,8 @@
 //! looked at: it is data for other tasks, and kept and told as it is.
 
 use crate::project::Project;
+use crate::up::{Up, wait};
+use serde_json::json;
 use std::path::Path;
 
 const SECRETS: [(&str, &str); 6] = [
@@ -100,4 +102,61 @@ fn no_secret_comes_out() {
         project.ask("SELECT count(*) FROM t WHERE v LIKE '%tok-swordfish-2%var-swordfish-5%plain-swordfish-7%'") > 0,
         "masked where it is wanted"
     );
+}
+
+const TOKEN: &str = "service-swordfish-token";
+
+/// Two versions of a DAG that has a secret in its file, and prints the token and a key of two lines.
+fn printing() -> Project {
+    let yaml = "name: test\nvariables:\n  private_key: \"-BEGIN swordfish\\nmiddle-swordfish\\n\"\n";
+    let project = Project::new(&[("backstop.yaml", yaml), ("token.txt", TOKEN)]);
+    for password in ["swordfish-9", "swordfish-10"] {
+        let dag = format!(
+            "dag: d\ntasks:\n  printed:\n    shell: |\n      echo \"its token is [$BACKSTOP_TOKEN]\"; cat token.txt; echo\n      \
+             echo '{{{{ var.value.private_key }}}}'\n  \
+             called: {{http: {{url: \"http://127.0.0.1:1/\", headers: {{Authorization: Bearer {password}}}}}}}\n"
+        );
+        project.write("dags/d.yaml", &dag);
+        project.command(&["run", "d"]).env("BACKSTOP_TOKEN", TOKEN).output().unwrap();
+    }
+    project
+}
+
+#[test]
+fn tasks_do_not_get_the_token_and_nothing_prints_it_or_a_line_of_a_key() {
+    let project = printing();
+    let output = project.command(&["logs", &project.newest(), "printed"]).output().unwrap();
+    let log = String::from_utf8(output.stdout).unwrap();
+    assert!(log.contains("its token is []") && log.matches("***").count() == 3, "{log}");
+    assert!(!log.contains("swordfish"), "{log}");
+    assert_no_file_has_one(&project.path().join(".backstop/logs"));
+    // One that came from a file is as secret.
+    let up = Up::with(&project, &["--token-file", "token.txt"]);
+    let ask = |method, path: &str, body| {
+        let answer = up.ask_with(method, path, body, &format!("Host: x\r\nAuthorization: Bearer {TOKEN}"));
+        assert!(matches!(answer.status, 200 | 201), "{path}: {}", answer.body);
+        answer.body
+    };
+    let wanted = json!({});
+    let run = ask("POST", "/api/v1/dags/d/runs", Some(&wanted));
+    let run = run["run_id"].as_str().unwrap();
+    wait("the run", || ask("GET", &format!("/api/v1/runs/{run}"), None)["state"] == "failed");
+    let log = ask("GET", &format!("/api/v1/runs/{run}/tasks/printed/logs"), None);
+    assert!(log["text"].as_str().unwrap().contains("its token is []") && !log.to_string().contains("swordfish"), "{log}");
+}
+
+#[test]
+fn secrets_that_stand_in_files_are_masked_in_what_is_told_of_them() {
+    let project = printing();
+    let versions = project.json(&["versions", "d", "--json"]);
+    let (now, before) = (versions[0]["version"].as_str().unwrap(), versions[1]["version"].as_str().unwrap());
+    let diff = project.data(&["versions", "d", before, now]);
+    assert_eq!(diff, "--- a/dags/d.yaml\n+++ b/dags/d.yaml\n@@ what differs is secret @@\n");
+    let up = Up::of(&project);
+    for path in ["source".to_owned(), format!("source?version={before}"), format!("versions/{before}/diff/{now}")] {
+        let told = up.get(&format!("/api/v1/dags/d/{path}"));
+        assert!(!told.to_string().contains("swordfish"), "{told}");
+    }
+    let source = up.get("/api/v1/dags/d/source");
+    assert!(source["files"][0]["text"].as_str().unwrap().contains("headers: {Authorization: ***}"), "{source}");
 }

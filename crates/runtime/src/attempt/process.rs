@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::failure::{FailureExt, failure};
 use crate::logs::TaskLog;
 use backstop_core::event::FailureClass;
+use backstop_project::SERVICE_TOKEN;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::process::{ExitStatus, Stdio};
@@ -135,10 +136,12 @@ pub(crate) fn failed(what: &str, ended: &Ended) -> Outcome {
     Outcome::Failed(told)
 }
 
-/// The variables every subprocess gets.
+/// The variables every subprocess gets beside those of this process.
 pub(crate) fn environment(attempt: &Attempt, command: &mut Command) {
     let context = &attempt.context;
+    // Who has the token may do everything that the service does, over all DAGs.
     command
+        .env_remove(SERVICE_TOKEN)
         .env("BACKSTOP_RUN_ID", &context.run_id)
         .env("BACKSTOP_DAG_ID", &context.dag_id)
         .env("BACKSTOP_TASK_ID", &context.task_id)

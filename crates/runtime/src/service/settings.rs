@@ -252,6 +252,11 @@ impl Service {
         Ok(())
     }
 
+    /// Masks the secrets of all projects.
+    pub fn redactor(&self) -> Redactor {
+        Redactor::of_all(self.catalog().projects().iter().map(|(project, _)| &**project))
+    }
+
     /// The variables in force: those that were set, then those of each project that are not covered by them.
     pub fn variables(&self) -> Vec<VariableShown> {
         let kept = self.kept_settings();

@@ -49,7 +49,8 @@ pub(super) struct OfVersion {
 
 /// The files that a DAG is made of.
 ///
-/// Also of a version that runs began with. Connections are without their secrets.
+/// Also of a version that runs began with. Secrets are `***`: those of the projects, and what stands under keys such as `password` or
+/// `Authorization`.
 #[utoipa::path(get, path = "/dags/{dag}/source", operation_id = "get_dag_source", tag = "dags",
     params(("dag" = String, Path, description = "The DAG's name"), OfVersion), responses((status = 200, body = DagSource)))]
 pub(super) async fn source(
@@ -58,6 +59,7 @@ pub(super) async fn source(
     Query(of): Query<OfVersion>,
 ) -> Result<Json<DagSource>, Problem> {
     let (version, own, bundle) = service.source(&dag, of.version.as_deref()).await?;
+    let bundle = service.redactor().clean_files(&bundle);
     let mut files: Vec<SourceFile> = bundle
         .files
         .iter()

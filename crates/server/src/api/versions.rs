@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use backstop_core::DagId;
 use backstop_runtime::service::Service;
-use backstop_runtime::service::compare::compare;
+use backstop_runtime::service::compare::compare_masked;
 use std::sync::Arc;
 
 /// The versions of a DAG that are kept, the one used last first.
@@ -31,7 +31,7 @@ pub(super) async fn list(
 
 /// What changed from one version to another, as unified diffs.
 ///
-/// Of versions that runs began with, and of the one in force.
+/// Of versions that runs began with, and of the one in force. Secrets are `***`.
 #[utoipa::path(get, path = "/dags/{dag}/versions/{from}/diff/{to}", operation_id = "compare_versions", tag = "dags",
     params(("dag" = String, Path, description = "The DAG's name"), ("from" = String, Path, description = "A version"), ("to" = String, Path, description = "Another")),
     responses((status = 200, body = VersionDiff)))]
@@ -42,7 +42,11 @@ pub(super) async fn diff(
     let (from, _, earlier) = service.source(&dag, Some(&from)).await?;
     let (to, _, later) = service.source(&dag, Some(&to)).await?;
     // Comparing large files takes a while, and nobody shall wait for it.
-    let changes = tokio::task::spawn_blocking(move || compare(&earlier, &later)).await;
+    let changes = tokio::task::spawn_blocking(move || {
+        let redactor = service.redactor();
+        compare_masked(&earlier, &later, |bundle| redactor.clean_files(bundle))
+    });
+    let changes = changes.await;
     let changes = changes.map_err(|error| {
         let detail = format!("compare version {from} of DAG `{dag}` with {to}: {error}");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "run", "The versions could not be compared", detail)

@@ -1,0 +1,200 @@
+//! Secrets that stand in a file as they are: the values of keys whose names say that they are secret.
+//!
+//! It must not know what the file means: it looks at YAML, at the scripts in it and at Python by their lines. SQL is left alone, where a
+//! `:` is a parameter or a cast.
+
+use backstop_project::{MASKED_BYTES_MIN, is_secret_key};
+
+/// What stands for a secret.
+const MASK: &str = "***";
+
+/// The text of a file with such values masked. A value that a template or the environment puts in is not there, and stays.
+pub(super) fn masked(path: &str, text: &str) -> String {
+    let is_python = path.ends_with(".py");
+    let is_yaml = path.ends_with(".yaml") || path.ends_with(".yml");
+    if !is_python && !is_yaml {
+        return text.to_owned();
+    }
+    let mut cleaned = String::with_capacity(text.len());
+    // A value that goes on over lines ends where one is not further in than its key.
+    let mut open: Option<usize> = None;
+    for line in text.split_inclusive('\n') {
+        let bare = line.trim_end_matches(['\n', '\r']);
+        let indent = bare.len() - bare.trim_start().len();
+        if let Some(column) = open {
+            if bare.trim().is_empty() || indent > column {
+                cleaned.push_str(&bare[..indent]);
+                cleaned.push_str(if bare.trim().is_empty() { "" } else { MASK });
+                cleaned.push_str(&line[bare.len()..]);
+                continue;
+            }
+            open = None;
+        }
+        let mut done = 0;
+        while let Some(found) = next(bare, done, is_python) {
+            cleaned.push_str(&bare[done..found.begin]);
+            if found.is_literal {
+                cleaned.push_str(MASK);
+            } else {
+                cleaned.push_str(&bare[found.begin..found.end]);
+            }
+            done = found.end;
+            if found.goes_on {
+                open = Some(found.column);
+            }
+        }
+        cleaned.push_str(&bare[done..]);
+        cleaned.push_str(&line[bare.len()..]);
+    }
+    cleaned
+}
+
+/// The value of a secret key, within a line.
+struct Found {
+    begin: usize,
+    end: usize,
+    /// Where the key begins.
+    column: usize,
+    is_literal: bool,
+    /// The next lines belong to it.
+    goes_on: bool,
+}
+
+/// The first value of a secret key behind this place.
+fn next(line: &str, from: usize, is_python: bool) -> Option<Found> {
+    let is_separator = |c: char| c == ':' || is_python && c == '=';
+    line[from..].match_indices(is_separator).find_map(|(at, _)| value_at(line, from, from + at, is_python))
+}
+
+/// The value behind a separator, when a secret key stands before it.
+fn value_at(line: &str, from: usize, separator: usize, is_python: bool) -> Option<Found> {
+    let before = line[from..separator].trim_end();
+    let is_key = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let unquoted = before.strip_suffix(['"', '\'']).unwrap_or(before);
+    let key = &unquoted[unquoted.trim_end_matches(is_key).len()..];
+    if !is_secret_key(key) {
+        return None;
+    }
+    let column = from + unquoted.len() - key.len();
+    let column = if unquoted.len() < before.len() { column.saturating_sub(1) } else { column };
+    let rest = &line[separator + 1..];
+    let begin = separator + 1 + rest.len() - rest.trim_start_matches([' ', '\t', '=']).len();
+    let value = &line[begin..];
+    if let Some(quote) = value.chars().next().filter(|c| matches!(c, '"' | '\'')) {
+        let inside = &value[1..];
+        let length = closing(inside, quote, is_python);
+        let text = &inside[..length.unwrap_or(inside.len())];
+        let goes_on = length.is_none() && !is_python;
+        return Some(Found {
+            begin: begin + 1,
+            end: begin + 1 + text.len(),
+            column,
+            is_literal: goes_on || is_literal(text),
+            goes_on,
+        });
+    }
+    if !is_python && value.starts_with(['|', '>']) {
+        return Some(Found { begin, end: line.len(), column, is_literal: false, goes_on: true });
+    }
+    // A key within a quoted text is that of a header in a script, whose quotes end it.
+    let outer = &line[..column];
+    let is_in_text = outer.matches('"').count() % 2 == 1 || outer.matches('\'').count() % 2 == 1;
+    if is_python && !is_in_text || value.starts_with(['{', '[', '$', '&', '*', '!', '#']) || begin == separator + 1 && !is_in_text
+    {
+        return None;
+    }
+    let length = if is_in_text {
+        value.find(['"', '\''])
+    } else if outer.contains(['{', '[']) {
+        value.find([',', '}', ']'])
+    } else {
+        value.find(" #")
+    };
+    // A template has brackets and quotes of its own; nothing of it is cut.
+    let text = if value.contains("{{") { value } else { &value[..length.unwrap_or(value.len())] };
+    let text = text.trim_end();
+    Some(Found { begin, end: begin + text.len(), column, is_literal: is_literal(text), goes_on: false })
+}
+
+/// Where the text behind a quote ends. Within single quotes YAML doubles them; else a backslash stands before one.
+fn closing(inside: &str, quote: char, is_python: bool) -> Option<usize> {
+    let doubles = quote == '\'' && !is_python;
+    let mut characters = inside.char_indices().peekable();
+    while let Some((at, c)) = characters.next() {
+        let is_pair = match c {
+            '\\' => !doubles,
+            _ if c != quote => false,
+            _ if doubles && characters.peek().is_some_and(|(_, next)| *next == quote) => true,
+            _ => return Some(at),
+        };
+        if is_pair {
+            characters.next();
+        }
+    }
+    None
+}
+
+/// Whether a value is a secret itself, and not what puts one in, or too short to be one.
+fn is_literal(value: &str) -> bool {
+    let mut own = String::new();
+    let mut rest = value;
+    while let Some((begin, end)) = [("{{", "}}"), ("${", "}")]
+        .into_iter()
+        .filter(|(begin, _)| rest.contains(begin))
+        .min_by_key(|(begin, _)| rest.find(begin))
+    {
+        let (before, behind) = rest.split_once(begin).unwrap_or((rest, ""));
+        own.push_str(before);
+        rest = behind.split_once(end).map_or("", |(_, behind)| behind);
+    }
+    own.push_str(rest);
+    let is_scheme = |word: &&str| ["bearer", "basic", "token", "digest"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme));
+    let words: String = own.split(|c: char| c.is_whitespace() || c == '"' || c == '\'').filter(|word| !is_scheme(word)).collect();
+    words.len() >= MASKED_BYTES_MIN && !["true", "false", "null", "none"].iter().any(|plain| words.eq_ignore_ascii_case(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_secret_keys_are_masked_where_they_stand() {
+        for (line, told) in [
+            ("headers: {Authorization: Bearer abcdef, Accept: text/plain}", "headers: {Authorization: ***, Accept: text/plain}"),
+            ("      Authorization: \"Bearer abc\\\"def\"", "      Authorization: \"***\""),
+            ("password: p,a'ss # why", "password: *** # why"),
+            ("password: 'it''s one'", "password: '***'"),
+            ("\"password\": \"swordfish\", \"user\": \"ann\"", "\"password\": \"***\", \"user\": \"ann\""),
+            ("shell: curl -H \"Authorization: Bearer abcdef\" https://h/", "shell: curl -H \"Authorization: ***\" https://h/"),
+            ("token: pre-{{ var.value.token }}-fix", "token: ***"),
+        ] {
+            assert_eq!(masked("dags/d.yaml", line), told);
+        }
+        assert_eq!(masked("a.py", "TOKEN = 'abcdef'\nask(password=\"abcdef\")\n"), "TOKEN = '***'\nask(password=\"***\")\n");
+    }
+
+    #[test]
+    fn a_value_over_several_lines_is_masked_to_its_end() {
+        let text = "a:\n  - private_key: |\n      one\n\n      two\n    host: h\n  token: \"one\n    two\"\n  b: c\n";
+        let told = "a:\n  - private_key: |\n      ***\n\n      ***\n    host: h\n  token: \"***\n    ***\n  b: c\n";
+        assert_eq!(masked("d.yml", text), told);
+    }
+
+    #[test]
+    fn what_is_no_secret_stays() {
+        for line in [
+            "token: \"{{ var.value.token }}\"",
+            "Authorization: Bearer {{ var.value.token }}",
+            "headers: {Authorization: \"Bearer ${SHOP_TOKEN}\", Accept: x}",
+            "password: null",
+            "params: {token: {type: string}}",
+            "refresh_token:",
+            "primary_key: order_id",
+            "sql: SELECT a::text FROM token WHERE token_type = 'bearer'",
+        ] {
+            assert_eq!(masked("dags/d.yaml", line), line);
+        }
+        assert_eq!(masked("a.py", "token = read(secret)\n"), "token = read(secret)\n");
+        assert_eq!(masked("a.sql", "SELECT token::text"), "SELECT token::text");
+    }
+}
