@@ -13,7 +13,11 @@ use std::hash::{DefaultHasher, Hasher as _};
 const BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Tags an answer, or says that nothing changed.
-pub(crate) async fn tag(request: Request, next: Next) -> Response {
+pub(crate) async fn tag(mut request: Request, next: Next) -> Response {
+    if request.method() == Method::HEAD {
+        // What it tells is that of a GET, whose body is taken away outside of here.
+        *request.method_mut() = Method::GET;
+    }
     let known = (request.method() == Method::GET).then(|| request.headers().get(header::IF_NONE_MATCH).cloned());
     let response = next.run(request).await;
     let Some(known) = known else { return response };
@@ -42,12 +46,16 @@ async fn tagged(response: Response) -> Response {
         Ok(bytes) => bytes,
         Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     };
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&bytes);
-    if let Ok(tag) = HeaderValue::from_str(&format!("W/\"{:016x}\"", hasher.finish())) {
-        parts.headers.insert(header::ETAG, tag);
-    }
+    parts.headers.insert(header::ETAG, of(&bytes));
     Response::from_parts(parts, Body::from(bytes))
+}
+
+/// The tag of an answer with this body.
+pub(crate) fn of(body: &[u8]) -> HeaderValue {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(body);
+    let tag = HeaderValue::from_str(&format!("W/\"{:016x}\"", hasher.finish()));
+    tag.unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
 }
 
 fn not_modified(tag: HeaderValue) -> Response {
@@ -62,9 +70,8 @@ pub(crate) fn names(list: &HeaderValue, tag: &HeaderValue) -> bool {
 }
 
 /// Whether `If-Match` lets a change be made to what has this tag; without one, it does.
-pub(crate) fn may_change(headers: &HeaderMap, tag: &str) -> bool {
-    let Ok(tag) = HeaderValue::from_str(tag) else { return true };
-    headers.get(header::IF_MATCH).is_none_or(|list| names(list, &tag))
+pub(crate) fn may_change(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    headers.get(header::IF_MATCH).is_none_or(|list| names(list, tag))
 }
 
 #[cfg(test)]

@@ -218,11 +218,16 @@ fn what_has_not_changed_is_not_told_twice_and_not_changed_unawares() {
         assert_eq!(again(path, "W/\"other\""), 200, "{path}");
     }
     let seen = tag("/api/v1/dags/one");
+    let head = up.ask("HEAD", "/api/v1/dags/one", None);
+    assert!(head.head.contains(&seen.to_lowercase()) && head.body == json!(""), "{}", head.head);
     let change = |paused: bool, tag: &str| {
         let headers = format!("Host: {}\r\nIf-Match: {tag}", up.address);
         up.ask_with("PATCH", "/api/v1/dags/one", Some(&json!({ "paused": paused })), &headers)
     };
-    assert_eq!(change(true, &seen).status, 200);
+    let changed = change(true, &seen);
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    let now = changed.head.lines().find_map(|line| line.strip_prefix("etag: w").map(|tag| format!("W{tag}")));
+    assert_eq!(now, Some(tag("/api/v1/dags/one")), "{}", changed.head);
     let late = change(false, &seen);
     assert_eq!((late.status, late.body["type"].as_str()), (412, Some("changed")), "{}", late.body);
     assert_eq!(up.get("/api/v1/dags/one")["paused"], true);
@@ -308,4 +313,47 @@ fn bodies_and_streams_that_make_no_sense_are_refused() {
     assert!(raw("no http at all\r\n\r\n").starts_with("HTTP/1.1 400"));
     assert_eq!(up.get("/api/v1/runs")["items"], json!([]), "nothing of this made a run");
     assert_eq!(up.get("/health")["status"], "ok");
+}
+
+#[test]
+fn a_tag_changes_with_all_that_is_told_and_lets_one_of_two_win() {
+    let maker = "dag: make_sales
+tasks:
+  one: {empty: true, updates: [sales]}
+";
+    let report = "dag: report
+schedule: {assets: {all: [sales, rates]}}
+tasks:
+  one: {empty: true, updates: []}
+";
+    let rates = "dag: make_rates
+tasks:
+  one: {empty: true, updates: [rates]}
+";
+    let project =
+        Project::new(&[("dags/m.yaml", maker), ("dags/x.yaml", rates), ("dags/r.yaml", &report.replace(", updates: []", ""))]);
+    let up = Up::of(&project);
+    let read = || {
+        let answer = up.ask("GET", "/api/v1/dags/report", None);
+        let tag = answer.head.lines().find_map(|line| line.strip_prefix("etag: w").map(|tag| format!("W{tag}")));
+        (tag.unwrap(), answer.body)
+    };
+    wait("both to be missing", || read().1["missing_assets"] == json!(["rates", "sales"]));
+    let before = read().0;
+    up.trigger("make_sales", json!({}));
+    wait("one to be there", || read().1["missing_assets"] == json!(["rates"]));
+    assert_ne!(read().0, before, "nothing but what is missing has changed");
+    for paused in [true, false, true, false] {
+        let tag = read().0;
+        let headers = format!(
+            "Host: {}
+If-Match: {tag}",
+            up.address
+        );
+        let change = || up.ask_with("PATCH", "/api/v1/dags/report", Some(&json!({ "paused": paused })), &headers).status;
+        let mut answers: Vec<u16> =
+            std::thread::scope(|scope| [(); 8].map(|()| scope.spawn(change)).map(|asked| asked.join().unwrap()).to_vec());
+        answers.sort_unstable();
+        assert_eq!(answers, [200, 412, 412, 412, 412, 412, 412, 412]);
+    }
 }

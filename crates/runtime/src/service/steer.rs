@@ -289,8 +289,19 @@ impl Service {
     /// # Errors
     /// No such DAG; the store.
     pub async fn pause(&self, dag: &str, pause: bool, who: &Who) -> Result<(), Error> {
+        self.pause_if(dag, pause, who, || true).await.map(drop)
+    }
+
+    /// As [`Self::pause`], where `may` says so: it is asked when nobody else pauses anything. False when nothing was done.
+    ///
+    /// # Errors
+    /// As [`Self::pause`].
+    pub async fn pause_if(&self, dag: &str, pause: bool, who: &Who, may: impl FnOnce() -> bool + Send) -> Result<bool, Error> {
         let id = self.dag(dag)?.definition.dag.id().clone();
         let _one_at_a_time = self.keeping.lock().await;
+        if !may() {
+            return Ok(false);
+        }
         let entry = Kept { paused: pause, ..self.desk().kept(&id) }.entry(&id);
         self.store.put(vec![entry], Some(self.acted(who, paused(&id, pause)))).await?;
         let mut desk = self.desk();
@@ -305,7 +316,7 @@ impl Service {
         self.pump.notify_one();
         self.replan.notify_one();
         self.fill_up.notify_one();
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn acted(&self, who: &Who, what: String) -> Act {

@@ -6,10 +6,10 @@ use crate::wire::settings::{DagSource, SourceFile};
 use crate::{Problem, etag, wire};
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{RunId, TaskId};
-use backstop_runtime::service::{DagEntry, Service, Trigger, Triggered};
+use backstop_runtime::service::{Service, Trigger, Triggered};
 use backstop_store::RunRow;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,15 +29,18 @@ pub(super) async fn list(State(service): State<Arc<Service>>, Query(wanted): Que
 /// One DAG, with its parameters and its tasks.
 #[utoipa::path(get, path = "/dags/{dag}", operation_id = "get_dag", tag = "dags", params(("dag" = String, Path, description = "The DAG's name")),
     responses((status = 200, body = DagDetail)))]
-pub(super) async fn show(State(service): State<Arc<Service>>, Path(dag): Path<String>) -> Result<impl IntoResponse, Problem> {
+pub(super) async fn show(State(service): State<Arc<Service>>, Path(dag): Path<String>) -> Result<Json<DagDetail>, Problem> {
     let entry = service.dag(&dag)?;
     let paused = service.paused().contains(entry.definition.dag.id());
-    let tag = tag(&entry, paused);
-    Ok(([(header::ETAG, tag)], Json(DagDetail::new(&service, &entry, paused))))
+    Ok(Json(DagDetail::new(&service, &entry, paused)))
 }
 
-fn tag(entry: &DagEntry, is_paused: bool) -> String {
-    format!("W/\"{}-{is_paused}-{}\"", entry.definition.version, entry.is_stale)
+/// The tag that [`show`] gives now.
+fn tag(service: &Service, dag: &str) -> Result<HeaderValue, Problem> {
+    let entry = service.dag(dag)?;
+    let paused = service.paused().contains(entry.definition.dag.id());
+    let body = serde_json::to_vec(&DagDetail::new(service, &entry, paused));
+    Ok(etag::of(&body.map_err(|error| Problem::bad_request(format!("tell DAG `{dag}`: {error}")))?))
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -83,22 +86,23 @@ pub(super) struct Change {
 /// Pauses a DAG, or lets it go on. What is going on goes on; what waits does not begin.
 #[utoipa::path(patch, path = "/dags/{dag}", operation_id = "change_dag", tag = "dags", params(("dag" = String, Path, description = "The DAG's name"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the DAG as it was read; it is changed only when it is still so")),
-    request_body = Change, responses((status = 200, body = Dag), (status = 412, description = "If-Match names another state of it", body = Problem, content_type = "application/problem+json")))]
+    request_body = Change, responses((status = 200, body = Dag, headers(("ETag" = String, description = "That of the DAG as it is now"))), (status = 412, description = "If-Match names another state of it", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn change(
     State(service): State<Arc<Service>>,
     Path(dag): Path<String>,
     headers: HeaderMap,
     Body(change): Body<Change>,
-) -> Result<Json<Dag>, Problem> {
-    let entry = service.dag(&dag)?;
-    if !etag::may_change(&headers, &tag(&entry, service.paused().contains(entry.definition.dag.id()))) {
+) -> Result<impl IntoResponse, Problem> {
+    service.dag(&dag)?;
+    // Looked at when nobody else changes it: of two who give the same tag one comes too late.
+    let is_as_it_was = || tag(&service, &dag).is_ok_and(|tag| etag::may_change(&headers, &tag));
+    if !service.pause_if(&dag, change.paused, &change.by.into(), is_as_it_was).await? {
         let detail = format!("DAG `{dag}` is not as it was when it was read");
         let problem = Problem::new(StatusCode::PRECONDITION_FAILED, "changed", "It has changed meanwhile", detail);
         return Err(problem.hint("read it again, and ask again with its new ETag"));
     }
-    service.pause(&dag, change.paused, &change.by.into()).await?;
     let entry = service.dag(&dag)?;
-    Ok(Json(Dag::new(&service, &entry, change.paused)))
+    Ok(([(header::ETAG, tag(&service, &dag)?)], Json(Dag::new(&service, &entry, change.paused))))
 }
 
 /// A run that is asked for.
