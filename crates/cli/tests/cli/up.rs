@@ -331,6 +331,10 @@ fn what_makes_no_sense_is_refused_with_what_to_do() {
     assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(json!({ "params": { "a": 1 } }))), kind(422, "bad-parameters"));
     assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(json!({ "tasks": ["frist"] }))), kind(400, "bad-request"));
     assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(json!({ "run_id": "../../etc" }))), kind(400, "bad-request"));
+    // No text at all.
+    assert_eq!(refused("GET", "/api/v1/runs/%ff", None), kind(400, "bad-request"));
+    assert_eq!(refused("GET", "/api/v1/dags/%ff", None), kind(400, "bad-request"));
+    assert_eq!(refused("PUT", "/api/v1/variables/%ff", Some(json!({ "value": 1 }))), kind(400, "bad-request"));
     let huge = json!({ "why": "x".repeat(2 * 1024 * 1024) });
     assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(huge)), kind(413, "bad-body"));
     let answer = up.ask_with("GET", "/api/v1/dags", None, "Host: evil.example");

@@ -3,11 +3,11 @@
 use super::operate::instance;
 use super::page::no_place;
 use super::runs::{find, find_instance};
-use super::{Page, Paging, Query, rows};
+use super::{Page, Paging, Path, Query, rows};
 use crate::Problem;
 use crate::wire::activity::{Kept, Now};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use backstop_runtime::monitor::Activity;
 use backstop_runtime::service::Service;

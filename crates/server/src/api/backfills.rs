@@ -1,9 +1,9 @@
 //! Backfills: ask for one, see what it would do and how it stands, pause and cancel.
 
-use super::{Body, By, Page, Query, rows};
+use super::{Body, By, Page, Path, Query, rows};
 use crate::{Problem, wire};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::backfill::{RUNS_AT_ONCE, Reprocess, Span};

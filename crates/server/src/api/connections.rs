@@ -1,11 +1,11 @@
 //! Connections: which there are, without secrets, and trying one out.
 
 use super::page::of_project;
-use super::{Body, Page, Paging, Query};
+use super::{Body, Page, Paging, Path, Query};
 use crate::Problem;
 use crate::wire::settings::{Connection, ConnectionTest};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use backstop_runtime::service::Service;
 use serde::Deserialize;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! DAGs: what there is, what is wrong, pausing, triggering.
 
-use super::{Body, By, Page, Paging, Query};
+use super::{Body, By, Page, Paging, Path, Query};
 use crate::wire::dag::{Dag, DagDetail, Finding};
 use crate::wire::settings::{DagSource, SourceFile};
 use crate::{Problem, etag, wire};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{RunId, TaskId};

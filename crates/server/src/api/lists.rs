@@ -2,12 +2,12 @@
 
 use super::page::no_place;
 use super::runs::bad_cursor;
-use super::{Page, Query, rows};
+use super::{Page, Path, Query, rows};
 use crate::wire::grid::GridRun;
 use crate::wire::steer::TaskInstance;
 use crate::{Problem, wire};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use backstop_core::{DagId, InstanceId, RunId, TaskId};
 use backstop_runtime::service::Service;

@@ -1,12 +1,12 @@
 //! What a try of a task wrote, read piece by piece. A log of any size costs no more memory than a piece.
 
 use super::operate::instance;
-use super::{Query, runs};
+use super::{Path, Query, runs};
 use crate::Problem;
 use crate::wire::settings::LogPage;
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use backstop_core::{InstanceId, RunId};

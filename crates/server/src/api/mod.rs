@@ -175,6 +175,17 @@ impl From<axum::extract::rejection::QueryRejection> for Problem {
     }
 }
 
+/// What stands in the path; a refusal is a problem document.
+#[derive(axum::extract::FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Problem))]
+pub(crate) struct Path<T>(T);
+
+impl From<axum::extract::rejection::PathRejection> for Problem {
+    fn from(rejection: axum::extract::rejection::PathRejection) -> Self {
+        Problem::bad_request(rejection.body_text())
+    }
+}
+
 /// Who asks, and why; in the body of everything that changes something.
 // Written as well, for the defaults in the description.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema, IntoParams)]

@@ -1,10 +1,10 @@
 //! What operators do to a run, or to several of a DAG: clear, retry, mark, cancel one task; and why a task waits.
 
-use super::{Because, Body};
+use super::{Because, Body, Path};
 use crate::Problem;
 use crate::wire::steer::{Acted, ActedOnRun, ActedOnRuns, InstanceWhy};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use backstop_core::event::Mark;
 use backstop_core::{InstanceId, RunId, Selection, TaskId};
 use backstop_runtime::service::{Operation, Range, Service, Who};

@@ -1,10 +1,11 @@
 //! The SQL of task instances, rendered.
 
+use super::Path;
 use super::operate::instance;
 use crate::Problem;
 use crate::wire::rendered::TaskSql;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use backstop_core::RunId;
 use backstop_runtime::service::Service;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! Runs: what they are, what they did, why they wait, and steering them.
 
 use super::page::no_place;
-use super::{Because, Body, By, Page, Query, rows};
+use super::{Because, Body, By, Page, Path, Query, rows};
 use crate::wire::steer::{RunWhy, TaskInstance, TaskWhy};
 use crate::{Problem, wire};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use backstop_core::{DagId, InstanceId, RunId, RunPhase, TaskId};

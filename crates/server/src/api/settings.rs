@@ -1,12 +1,12 @@
 //! Variables and pools: read, set, taken away. Who did so and why is in `audit`.
 
 use super::page::of_project;
-use super::{Body, By, Page, Paging, Query};
+use super::{Body, By, Page, Paging, Path, Query};
 use crate::Problem;
 use crate::wire::settings::Variable;
 use crate::wire::steer::Pool;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use backstop_runtime::service::Service;
 use backstop_runtime::service::settings::{KeptPool, KeptVariable, Setting};

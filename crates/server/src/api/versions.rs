@@ -1,10 +1,10 @@
 //! Versions of DAGs: which there are, and what changed between two. Their files are told by `dags`.
 
-use super::{Page, Paging, Query};
+use super::{Page, Paging, Path, Query};
 use crate::Problem;
 use crate::wire::version::{VersionDiff, VersionShown};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use backstop_core::DagId;
 use backstop_runtime::service::Service;
