@@ -93,7 +93,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
 /// What serves them.
 pub(crate) fn router(service: Arc<Service>) -> Router {
     let (router, _) = routes().split_for_parts();
-    router.fallback(nothing).method_not_allowed_fallback(not_so).with_state(service)
+    let router = router.fallback(nothing).method_not_allowed_fallback(not_so).with_state(service);
+    router.layer(axum::Extension(Arc::new(health::Pulse::default())))
 }
 
 async fn nothing() -> Problem {
