@@ -317,19 +317,9 @@ fn bodies_and_streams_that_make_no_sense_are_refused() {
 
 #[test]
 fn a_tag_changes_with_all_that_is_told_and_lets_one_of_two_win() {
-    let maker = "dag: make_sales
-tasks:
-  one: {empty: true, updates: [sales]}
-";
-    let report = "dag: report
-schedule: {assets: {all: [sales, rates]}}
-tasks:
-  one: {empty: true, updates: []}
-";
-    let rates = "dag: make_rates
-tasks:
-  one: {empty: true, updates: [rates]}
-";
+    let maker = "dag: make_sales\ntasks:\n  one: {empty: true, updates: [sales]}\n";
+    let report = "dag: report\nschedule: {assets: {all: [sales, rates]}}\ntasks:\n  one: {empty: true, updates: []}\n";
+    let rates = "dag: make_rates\ntasks:\n  one: {empty: true, updates: [rates]}\n";
     let project =
         Project::new(&[("dags/m.yaml", maker), ("dags/x.yaml", rates), ("dags/r.yaml", &report.replace(", updates: []", ""))]);
     let up = Up::of(&project);
@@ -345,15 +335,35 @@ tasks:
     assert_ne!(read().0, before, "nothing but what is missing has changed");
     for paused in [true, false, true, false] {
         let tag = read().0;
-        let headers = format!(
-            "Host: {}
-If-Match: {tag}",
-            up.address
-        );
+        let headers = format!("Host: {}\r\nIf-Match: {tag}", up.address);
         let change = || up.ask_with("PATCH", "/api/v1/dags/report", Some(&json!({ "paused": paused })), &headers).status;
         let mut answers: Vec<u16> =
             std::thread::scope(|scope| [(); 8].map(|()| scope.spawn(change)).map(|asked| asked.join().unwrap()).to_vec());
         answers.sort_unstable();
         assert_eq!(answers, [200, 412, 412, 412, 412, 412, 412, 412]);
     }
+}
+
+#[test]
+fn streams_leave_room_for_questions() {
+    let project = Project::new(&[("dags/one.yaml", "dag: one\ntasks:\n  one: {empty: true}\n")]);
+    let up = Up::of(&project);
+    let open = || {
+        let mut stream = TcpStream::connect(&up.address).unwrap();
+        stream.write_all(format!("GET /api/v1/stream HTTP/1.1\r\nHost: {}\r\n\r\n", up.address).as_bytes()).unwrap();
+        let (mut heard, mut piece) = (String::new(), [0_u8; 4096]);
+        while !heard.contains("\r\n\r\n") {
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0, "{heard}");
+            heard.push_str(&String::from_utf8_lossy(&piece[..read]));
+        }
+        (stream, heard)
+    };
+    let streams: Vec<_> = (0..256).map(|_| open()).collect();
+    assert!(streams.iter().all(|(_, head)| head.starts_with("HTTP/1.1 200")));
+    let refused = open().1;
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("application/problem+json"), "{refused}");
+    assert_eq!(up.get("/health")["status"], "ok");
+    drop(streams);
+    wait("a place", || open().1.starts_with("HTTP/1.1 200"));
 }

@@ -1,18 +1,19 @@
 //! What a try of a task wrote, read piece by piece. A log of any size costs no more memory than a piece.
 
 use super::operate::instance;
+use super::stream::Places;
 use super::{Path, Query, runs};
 use crate::Problem;
 use crate::wire::settings::LogPage;
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use backstop_core::{InstanceId, RunId};
 use backstop_runtime::service::Service;
 use backstop_runtime::{LogPosition, LogReader, log_tries};
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -160,8 +161,10 @@ pub(super) struct Whole {
 pub(super) async fn whole(
     State(service): State<Arc<Service>>,
     Path((run, task)): Path<(String, String)>,
+    Extension(places): Extension<Arc<Places>>,
     Query(wanted): Query<Whole>,
 ) -> Result<Response, Problem> {
+    let place = if wanted.follow { Some(places.take()?) } else { None };
     let log = Log::find(service, run, &task).await?;
     let (try_number, _) = log.which(wanted.r#try).await?;
     let start = (log, LogPosition::default(), try_number, false);
@@ -183,6 +186,11 @@ pub(super) async fn whole(
                 Ok(_) => tokio::time::sleep(LOOK_EVERY).await,
             }
         }
+    });
+    // The place is free again when the answer is.
+    let pieces = pieces.map(move |piece| {
+        let _held = &place;
+        piece
     });
     let kind = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     Ok((kind, Body::from_stream(pieces)).into_response())

@@ -94,7 +94,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
 pub(crate) fn router(service: Arc<Service>) -> Router {
     let (router, _) = routes().split_for_parts();
     let router = router.fallback(nothing).method_not_allowed_fallback(not_so).with_state(service);
-    router.layer(axum::Extension(Arc::new(health::Pulse::default())))
+    let places = axum::Extension(Arc::new(stream::Places::default()));
+    router.layer(places).layer(axum::Extension(Arc::new(health::Pulse::default())))
 }
 
 async fn nothing() -> Problem {

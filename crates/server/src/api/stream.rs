@@ -2,8 +2,9 @@
 
 use crate::wire::stream::{Gap, OfDags, OfRun, StreamEvent};
 use crate::{Problem, wire};
+use axum::Extension;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use backstop_runtime::service::Service;
 use backstop_runtime::service::live::{LiveEvent, What};
@@ -12,9 +13,35 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How often a line is sent when nothing happens, so that a dead link is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Answers at once that go on for as long as the reader likes: streams, and logs that are followed. The rest of the connections is for
+/// questions.
+const STREAMS_MAX: usize = 256;
+
+/// Places for such answers.
+#[derive(Debug)]
+pub(crate) struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(STREAMS_MAX)))
+    }
+}
+
+impl Places {
+    /// Held for as long as the answer goes on.
+    pub(super) fn take(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.0.clone().try_acquire_owned().map_err(|_| {
+            let detail = format!("{STREAMS_MAX} streams and followed logs are read already");
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "Too many streams", detail);
+            problem.hint("close one that nobody reads, or ask again later")
+        })
+    }
+}
 
 /// What happens, as server-sent events.
 ///
@@ -26,6 +53,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
         description = "Without end; the data of each event has the schema of its name: `run` StreamRun, `dags` StreamDags, `gap` StreamGap")))]
 pub(super) async fn stream(
     State(service): State<Arc<Service>>,
+    Extension(places): Extension<Arc<Places>>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let after = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
@@ -34,17 +62,17 @@ pub(super) async fn stream(
         Some(after) => after,
         None => None,
     };
+    let place = places.take()?;
     let subscription = service.live().subscribe(after);
     // What was missed is made into text only as it is read: a reader that does not read costs nothing but its place.
     let lost = subscription.has_gap.then(|| Ok(gap()));
     let missed = subscription.missed.into_iter().map(|event| Ok(to_sse(&event)));
     let first = stream::iter(lost.into_iter().chain(missed));
-    let coming = stream::unfold(Some(subscription.coming), |coming| async move {
-        let mut coming = coming?;
+    let coming = stream::unfold((subscription.coming, place), |(mut coming, place)| async move {
         match coming.recv().await {
-            Ok(event) => Some((Ok(to_sse(&event)), Some(coming))),
+            Ok(event) => Some((Ok(to_sse(&event)), (coming, place))),
             // A reader that is too slow loses its place, and nobody waits for it.
-            Err(RecvError::Lagged(_)) => Some((Ok(gap()), Some(coming))),
+            Err(RecvError::Lagged(_)) => Some((Ok(gap()), (coming, place))),
             Err(RecvError::Closed) => None,
         }
     });
