@@ -118,6 +118,18 @@ pub(crate) struct UpArgs {
     /// Remove runs that are over and not among the newest so many of their DAG [default: never]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) keep_runs: Option<u32>,
+    /// What is written to standard error while it goes on: lines of this level and of those before it. `debug` has each run's beginning and end
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: LogLevel,
+}
+
+/// How much the service writes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
 }
 
 #[derive(Debug, Default, Args)]

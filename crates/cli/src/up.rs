@@ -1,6 +1,7 @@
 //! `backstop up`: the service.
 
 mod folders;
+mod log;
 
 use crate::args::{Place, UpArgs};
 use crate::explain::{Exit, Problem};
@@ -9,11 +10,12 @@ use crate::service::TOKEN;
 use crate::{output, sources, words};
 use backstop_project::Severity;
 use backstop_runtime::prune::Keep;
-use backstop_runtime::service::{Error, Options, Service, ServiceLimits};
+use backstop_runtime::service::{Error, Level, Options, Service, ServiceLimits};
 use backstop_runtime::{LogWriter, SlotLimits, WallClock};
 use backstop_server::{Access, Allowed};
 use backstop_store::{SqliteStore, Store};
 use folders::Folders;
+use log::Log;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,13 +39,21 @@ pub(crate) fn up(arguments: &UpArgs, place: &Place) -> Result<Exit, Problem> {
         .enable_all()
         .build()
         .map_err(|error| Problem::system("start the runtime", &error))?;
-    let outcome = runtime.block_on(serve(arguments, token, roots, &kept));
+    let log = Arc::new(Log::start(arguments.log_level));
+    let outcome = runtime.block_on(serve(arguments, token, roots, &kept, &log));
+    log.finish();
     // What did not let go in time is found again by its markers.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(arguments: &UpArgs, token: Option<String>, roots: Vec<PathBuf>, kept: &Kept) -> Result<Exit, Problem> {
+async fn serve(
+    arguments: &UpArgs,
+    token: Option<String>,
+    roots: Vec<PathBuf>,
+    kept: &Kept,
+    log: &Arc<Log>,
+) -> Result<Exit, Problem> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&kept.store, backstop_store::sqlite::Options::default())?);
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         Problem::system(format!("listen at {}", arguments.listen), &error).hint("name another address with --listen")
@@ -63,7 +73,10 @@ async fn serve(arguments: &UpArgs, token: Option<String>, roots: Vec<PathBuf>, k
         scratch: kept.scratch.clone(),
         limits: ServiceLimits { slots, ..ServiceLimits::default() },
         keep,
-        notice: Arc::new(output::warn),
+        notice: {
+            let log = log.clone();
+            Arc::new(move |level, line: &str| log.line(level, line))
+        },
         address: address.to_string(),
     })
     .await
@@ -80,7 +93,7 @@ async fn serve(arguments: &UpArgs, token: Option<String>, roots: Vec<PathBuf>, k
         let service = service.clone();
         tokio::spawn(async move { service.run().await })
     };
-    let exit = until_stopped(&service, driving, Duration::from_secs(arguments.grace)).await?;
+    let exit = until_stopped(&service, driving, Duration::from_secs(arguments.grace), log).await?;
     stopped.send_replace(true);
     // Streams that are read go on for ever: those who read them come back to the next service.
     let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
@@ -88,7 +101,12 @@ async fn serve(arguments: &UpArgs, token: Option<String>, roots: Vec<PathBuf>, k
 }
 
 /// Waits for the first signal, lets runs go, and does not wait beyond the grace or a second signal.
-async fn until_stopped(service: &Arc<Service>, driving: tokio::task::JoinHandle<()>, grace: Duration) -> Result<Exit, Problem> {
+async fn until_stopped(
+    service: &Arc<Service>,
+    driving: tokio::task::JoinHandle<()>,
+    grace: Duration,
+    log: &Log,
+) -> Result<Exit, Problem> {
     let listen = |kind| signal(kind).map_err(|error| Problem::system("listen to signals", &error));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     tokio::pin!(driving);
@@ -100,13 +118,15 @@ async fn until_stopped(service: &Arc<Service>, driving: tokio::task::JoinHandle<
         }
     }
     let active = service.counts().active;
-    if active > 0 {
-        output::note(&format!("stopping: {} let go first (once more to stop at once)", words::count(active, "run")));
-    }
+    let first = match active {
+        0 => String::new(),
+        some => format!(": {} let go first (once more to stop at once)", words::count(some, "run")),
+    };
+    log.line(Level::Info, &format!("stopping{first}"));
     service.stop();
     tokio::select! {
         _ = &mut driving => {}
-        () = tokio::time::sleep(grace) => output::note("what is still running is found again by its markers when the service starts"),
+        () = tokio::time::sleep(grace) => log.line(Level::Warn, "what is still running is found again by its markers when the service starts"),
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }

@@ -30,6 +30,7 @@ mod resume;
 mod schedules;
 mod secrets;
 mod server;
+mod service_log;
 mod steer;
 mod store;
 mod through;

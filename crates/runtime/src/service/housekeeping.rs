@@ -1,6 +1,7 @@
 //! Old runs leave the store while the service goes on: in small batches with rests between them, so that nobody waits for it.
 
 use super::Service;
+use super::notice::{Level, Topic};
 use crate::prune::{self, MarkerPlace, Pruned, Pruner, marker_places};
 use backstop_store::{Act, Error};
 use std::sync::Arc;
@@ -43,7 +44,16 @@ impl Service {
         loop {
             let outcome = self.round(&mut hours_at).await;
             let trouble = outcome.err().map(|error| super::desk::explain(&error));
-            self.housekeeping.lock().unwrap_or_else(std::sync::PoisonError::into_inner).trouble = trouble;
+            let before = {
+                let mut housekeeping = self.housekeeping.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                std::mem::replace(&mut housekeeping.trouble, trouble.clone())
+            };
+            match trouble {
+                Some(why) if before.is_none() => {
+                    self.notices.tell(Topic::House, Level::Warn, &format!("old runs could not be removed: {why}"));
+                }
+                Some(_) | None => {}
+            }
             tokio::select! {
                 biased;
                 _ = stopping.wait_for(|stopping| *stopping) => return,
@@ -99,7 +109,10 @@ impl Service {
         let act = Act { at: self.clock.now(), who: WHO.into(), why: self.keep.to_string(), what: pruned.to_string() };
         pruned.runs.clear();
         pruned.markers = 0;
-        self.store.put(Vec::new(), Some(act)).await
+        let line = act.what.clone();
+        self.store.put(Vec::new(), Some(act)).await?;
+        self.notices.tell(Topic::House, Level::Info, &line);
+        Ok(())
     }
 
     /// Deletes what removed runs left, bit by bit.

@@ -3,6 +3,8 @@
 //! Events have sequence numbers, so that who was away for a moment asks for what is missing. The last [`REMEMBERED_MAX`] are remembered;
 //! who was away longer is told so, and reads the lists again. Nobody who reads slowly holds anything up: they lose their place instead.
 
+use super::Service;
+use super::notice::Notices;
 use crate::measure::{Measures, Stopwatch};
 use crate::watch::Watcher;
 use backstop_core::{DagId, Event, RunId, RunState};
@@ -217,6 +219,7 @@ impl Live {
 /// Tells the stream of one run.
 pub(crate) struct LiveWatcher {
     live: Arc<Live>,
+    notices: Arc<Notices>,
     run: RunId,
     dag: DagId,
     /// When the run was asked for.
@@ -225,8 +228,9 @@ pub(crate) struct LiveWatcher {
 }
 
 impl LiveWatcher {
-    pub(crate) fn new(live: Arc<Live>, run: RunId, dag: DagId, queued_at: Timestamp) -> Self {
-        Self { live, run, dag, queued_at, stopwatch: Mutex::default() }
+    pub(crate) fn new(service: &Service, run: RunId, dag: DagId, queued_at: Timestamp) -> Self {
+        let (live, notices) = (service.live.clone(), service.notices.clone());
+        Self { live, notices, run, dag, queued_at, stopwatch: Mutex::default() }
     }
 }
 
@@ -252,6 +256,7 @@ impl Watcher for LiveWatcher {
         if events.iter().any(|recorded| matches!(recorded.event, Event::AssetsUpdated { .. })) {
             self.live.assets.notify_one();
         }
+        events.iter().for_each(|recorded| self.notices.event(&self.run, &self.dag, recorded));
         self.live.tell(events.iter().map(|recorded| {
             (recorded.at, What::Run { run: self.run.clone(), dag: self.dag.clone(), recorded: recorded.clone() })
         }));

@@ -15,6 +15,7 @@ mod holder;
 mod home;
 mod housekeeping;
 pub mod live;
+mod notice;
 mod operate;
 mod other;
 pub mod rendered;
@@ -30,6 +31,7 @@ pub use desk::{Counts, Standing, Waiting};
 pub use holder::{Holder, LOCK, holder};
 pub use housekeeping::Housekeeping;
 pub use live::{Live, LiveEvent};
+pub use notice::{LINES_OF_A_TOPIC_MAX, Level, Notice};
 pub use operate::Operation;
 pub use several::{DoneToRun, Range, runs_between};
 pub use steer::{Trigger, Triggered, Who, pause_in_store, paused_in_store};
@@ -47,13 +49,11 @@ pub use backstop_project::params::ParamError;
 pub use backstop_project::{Diagnostic, Severity, compare};
 use backstop_store::{Entry, RunLock, Store};
 use desk::Desk;
+use notice::Notices;
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, watch};
-
-/// Takes a line for whoever looks after the machine.
-pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What a service is made of.
 pub struct Options {
@@ -73,7 +73,7 @@ pub struct Options {
     pub limits: ServiceLimits,
     /// Which runs stay when they are over.
     pub keep: Keep,
-    /// Takes what whoever looks after the machine must know, a line each.
+    /// Takes what whoever looks after the machine is told. It must not block.
     pub notice: Notice,
     /// For whoever finds the store taken: how to reach the service.
     pub address: String,
@@ -209,7 +209,7 @@ pub struct Service {
     replan: Notify,
     keep: Keep,
     housekeeping: Mutex<Housekeeping>,
-    notice: Notice,
+    notices: Arc<Notices>,
     stopping: watch::Sender<bool>,
     /// Nobody else drives runs of this store as long as this is held.
     _hold: RunLock,
@@ -225,16 +225,19 @@ impl Service {
         let kept = steer::kept(&*options.store).await?;
         let fillings = backfill::unfinished(&*options.store).await?;
         let settings = settings::Kept::read(&*options.store).await?;
+        let notices = Notices::new(options.notice, options.clock.clone());
+        let connect = notices.watching(options.connect);
         // Before they are loaded: what changes meanwhile is loaded again.
         let files_seen = options.loader.fingerprint();
         let monitor = Arc::new(Monitor::new(options.store.clone(), options.clock.clone()));
-        let catalog = Catalog::load(&*options.loader, None, &options.connect, &settings.overrides(), &monitor);
         let live = Arc::new(Live::since(options.clock.now()));
+        let catalog = Catalog::load(&*options.loader, None, &connect, &settings.overrides(), &monitor);
+        notices.files(None, &catalog);
         let service = Arc::new(Self {
             store: options.store,
             loader: options.loader,
             clock: options.clock,
-            connect: options.connect,
+            connect,
             logs: options.logs,
             scratch: options.scratch,
             slots: Arc::new(Slots::new(options.limits.slots.clone())),
@@ -257,13 +260,13 @@ impl Service {
             replan: Notify::new(),
             keep: options.keep,
             housekeeping: Mutex::default(),
-            notice: options.notice,
+            notices,
             stopping: watch::channel(false).0,
             _hold: hold,
         });
         service.size_pools();
         service.begin_with_new_dags().await?;
-        service.find_left_behind().await?;
+        service.tell_taken_over(service.find_left_behind().await?);
         Ok(service)
     }
 
@@ -279,6 +282,7 @@ impl Service {
         filling.abort();
         // It sees by itself that the service stops, and is given the time to write down what it did.
         let _ = tokio::time::timeout(HOUSEKEEPING_ENDS_IN, keeping_house).await;
+        self.notices.sum_up_all();
     }
 
     /// Stops: nothing more is begun, and `run` returns when what goes on has let go. Without `cancel` running statements are waited
@@ -348,6 +352,7 @@ impl Service {
         let limits = gone.map(|(dag, entry)| (dag.clone(), entry.definition.max_active_runs.max(1) as usize));
         // Known before the DAG is gone: no run of it is begun meanwhile past its limit.
         self.desk().limits_of_gone.extend(limits);
+        self.notices.files(Some(&before), &after);
         *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
         self.size_pools();
         if has_changed {

@@ -10,6 +10,7 @@
 
 use super::assets::AssetPlan;
 use super::backfill::runs_about;
+use super::notice::{Level, Topic};
 use super::{DagEntry, Error, Service};
 use crate::clock::JumpWatch;
 use crate::run::Request;
@@ -53,6 +54,7 @@ impl Service {
         self.desk().replan.all = true;
         loop {
             self.look_at_schedules(&mut plan).await;
+            self.notices.sum_up();
             let wait = plan.due.values().min().map_or(SLEEP_MAX, |at| crate::clock::until(self.wall(), *at).min(SLEEP_MAX));
             tokio::select! {
                 biased;
@@ -87,7 +89,7 @@ impl Service {
             self.take_back_what_was_left_out(reading.wall).await;
         }
         self.desk().replan.all = true;
-        (self.notice)(&jumped(jump));
+        self.notices.tell(Topic::Machine, Level::Warn, &jumped(jump));
     }
 
     /// The clock was ahead, and is not any more: ticks that were left out because a later one was due are to come again.

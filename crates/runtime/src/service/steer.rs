@@ -165,7 +165,7 @@ impl Service {
             scratch: self.scratch.clone(),
             clock: self.clock.clone(),
             watcher: Arc::new(super::live::LiveWatcher::new(
-                self.live.clone(),
+                self,
                 run.clone(),
                 entry.definition.dag.id().clone(),
                 self.clock.now(),

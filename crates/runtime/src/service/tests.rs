@@ -76,7 +76,7 @@ impl Planning {
         let said = Arc::new(Mutex::new(Vec::new()));
         let notice = {
             let said = said.clone();
-            Arc::new(move |line: &str| said.lock().unwrap().push(line.to_owned()))
+            Arc::new(move |_: Level, line: &str| said.lock().unwrap().push(line.to_owned()))
         };
         let service = Service::new(Options {
             store: Arc::new(store.clone()),

@@ -293,7 +293,7 @@ impl Life {
             scratch: PathBuf::from("/nowhere"),
             limits: ServiceLimits { runs: self.house.runs_at_once, slots, ..ServiceLimits::default() },
             keep: Keep::default(),
-            notice: Arc::new(move |line: &str| world.say(|| line.to_owned())),
+            notice: Arc::new(move |_, line: &str| world.say(|| line.to_owned())),
             address: "nowhere".into(),
         }
     }

@@ -10,6 +10,7 @@ pub(super) use standing::named;
 pub use standing::{Counts, Standing, Waiting};
 
 use super::live::LiveWatcher;
+use super::notice::{Level, Topic};
 use super::scheduler::Replan;
 use super::steer::Kept;
 use super::{Error, Service, ServiceLimits};
@@ -284,6 +285,8 @@ enum Driven {
     Report(Box<Report>),
     /// It cannot be driven now.
     Hindered(String),
+    /// Another process drives it.
+    Elsewhere(String),
     /// There is nothing to drive.
     Over,
 }
@@ -471,7 +474,18 @@ impl Service {
     async fn drive_one(self: Arc<Self>, queued: Queued, control: Control) {
         let header = queued.header.clone();
         let failures = queued.failures;
+        let name = format!("run {} of DAG `{}`", header.run_id, header.dag_id);
+        self.notices.tell(Topic::RunWell, Level::Debug, &format!("{name} begins, or goes on"));
         let driven = self.drive_run(queued, control).await;
+        match &driven {
+            Driven::Report(report) => self.notices.run_ended(&header, report),
+            // It is tried again and again: told once, and what hinders it now is in `why`.
+            Driven::Hindered(why) if failures == 0 => {
+                let line = format!("{name} could not be driven, and is tried again: {why}");
+                self.notices.tell(Topic::RunHindered, Level::Warn, &line);
+            }
+            Driven::Hindered(_) | Driven::Elsewhere(_) | Driven::Over => {}
+        }
         let mut desk = self.desk();
         desk.let_go(&header.run_id);
         match driven {
@@ -481,7 +495,7 @@ impl Service {
                 desk.stuck.insert(header.run_id.clone(), Stuck { undecided: report.undecided, version });
             }
             Driven::Report(_) => {}
-            Driven::Hindered(why) => {
+            Driven::Hindered(why) | Driven::Elsewhere(why) => {
                 let wait = AGAIN_AFTER.saturating_mul(1 << failures.min(5)).min(AGAIN_AFTER_MAX);
                 let queued = Queued { header: header.clone(), created: None, failures: failures.saturating_add(1) };
                 let again_at = tokio::time::Instant::now() + wait;
@@ -504,7 +518,7 @@ impl Service {
         // Held until the run is let go.
         let _lock = match self.store.lock_run(&run) {
             Ok(lock) => lock,
-            Err(error) if error.kind == ErrorKind::Busy => return Driven::Hindered(error.message),
+            Err(error) if error.kind == ErrorKind::Busy => return Driven::Elsewhere(error.message),
             Err(error) => return Driven::Hindered(explain(&error)),
         };
         let (prepared, sessions) = match self.pinned(&header).await {
@@ -521,7 +535,7 @@ impl Service {
             logs: self.logs.clone(),
             scratch: self.scratch.clone(),
             clock,
-            watcher: Arc::new(LiveWatcher::new(self.live.clone(), run.clone(), header.dag_id.clone(), header.queued_at)),
+            watcher: Arc::new(LiveWatcher::new(self, run.clone(), header.dag_id.clone(), header.queued_at)),
             sessions,
             slots: Some(self.slots.clone()),
             others: Some(self.clone()),
