@@ -17,6 +17,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
+/// Broken files that a list tells of.
+const UNWELL_TOLD_MAX: usize = 20;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum DagsCommand {
     /// List DAGs
@@ -66,7 +69,7 @@ pub(crate) fn dags(command: DagsCommand, place: &Place) -> Result<Exit, Problem>
 
 async fn list(json: bool, entrance: &Entrance, kept: &Kept, place: &Place) -> Result<(), Problem> {
     let dags = match Service::of_kept(kept, entrance).await? {
-        Some(service) => Value::Array(service.list("/api/v1/dags", "after").await?),
+        Some(service) => of_service(&service).await?,
         None => from_files(kept, place).await?,
     };
     if json {
@@ -75,10 +78,44 @@ async fn list(json: bool, entrance: &Entrance, kept: &Kept, place: &Place) -> Re
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let rows = dags.as_array().into_iter().flatten().map(|dag| {
         let paused = if dag["paused"] == true { "paused" } else { "-" };
-        vec![text(&dag["dag"]), paused.to_owned(), text(&dag["schedule"]), next(dag), text(&dag["file"])]
+        vec![text(&dag["dag"]), state(dag).to_owned(), paused.to_owned(), text(&dag["schedule"]), next(dag), text(&dag["file"])]
     });
-    let heading = ["DAG", "PAUSED", "SCHEDULE", "NEXT RUN", "FILE"].map(str::to_owned).to_vec();
-    output::data(&output::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), Painter::stdout()))
+    let heading = ["DAG", "STATE", "PAUSED", "SCHEDULE", "NEXT RUN", "FILE"].map(str::to_owned).to_vec();
+    output::data(&output::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), Painter::stdout()))?;
+    let unwell: Vec<&Value> = dags.as_array().into_iter().flatten().filter(|dag| state(dag) != "-").collect();
+    for dag in unwell.iter().take(UNWELL_TOLD_MAX) {
+        let then = if dag["stale"] == true { "; its last good version runs" } else { "" };
+        output::warn(&format!("{}{then}", text(&dag["broken"])));
+    }
+    if !unwell.is_empty() {
+        output::note("`backstop check` shows all that is wrong");
+    }
+    Ok(())
+}
+
+/// Whether a DAG is as its file says.
+fn state(dag: &Value) -> &'static str {
+    match (dag["stale"] == true, dag["broken"].is_string()) {
+        (true, _) => "stale",
+        (false, true) => "broken",
+        (false, false) => "-",
+    }
+}
+
+/// The DAGs that are loaded, and behind them the files that are broken and are of none of these.
+async fn of_service(service: &Service) -> Result<Value, Problem> {
+    let mut dags = service.list("/api/v1/dags", "after").await?;
+    let mut known: BTreeSet<String> = dags.iter().filter_map(|dag| dag["file"].as_str().map(str::to_owned)).collect();
+    for problem in service.list("/api/v1/problems", "after").await? {
+        let Some(file) = problem["file"].as_str().filter(|_| problem["severity"] == "error") else { continue };
+        if known.insert(file.to_owned()) {
+            let message = problem["message"].as_str().unwrap_or_default();
+            dags.push(
+                json!({ "dag": null, "file": file, "broken": format!("{file} is broken: line {}: {message}", problem["line"]) }),
+            );
+        }
+    }
+    Ok(Value::Array(dags))
 }
 
 async fn why(dag: &str, entrance: &Entrance, kept: &Kept) -> Result<(), Problem> {
@@ -93,6 +130,9 @@ async fn why(dag: &str, entrance: &Entrance, kept: &Kept) -> Result<(), Problem>
 /// What keeps a DAG's next run from being made, a line each.
 fn account(dag: &str, found: &Value) -> String {
     let mut lines = Vec::new();
+    if let Some(broken) = found["broken"].as_str() {
+        lines.push(format!("{broken}; its last good version runs (`backstop check` shows all that is wrong)"));
+    }
     if found["paused"] == true {
         lines.push(format!("it is paused: nothing of it is begun before `backstop dags unpause {dag}`"));
     }

@@ -57,7 +57,7 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
             of(&"run", Mark::Plain, format!("created: DAG {}{about}{dry}, run {}", header.dag_id, header.run_id))
         }
         Event::RunStarted { at: _ } => of(&"run", Mark::Detail, "started".to_owned()),
-        Event::RunResumed { epoch } => of(&"run", Mark::Plain, format!("resumed by a new process (epoch {epoch})")),
+        Event::RunResumed { epoch } => of(&"run", Mark::Plain, format!("taken up again (epoch {epoch})")),
         Event::TaskScheduled { instance } => of(instance, Mark::Detail, "scheduled".to_owned()),
         Event::TaskExpanded { task, items } => {
             of(task, Mark::Plain, format!("mapped over {}", words::count(items.len(), "item")))

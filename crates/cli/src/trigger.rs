@@ -63,6 +63,11 @@ pub(crate) fn trigger(arguments: &TriggerArgs, place: &Place) -> Result<Exit, Pr
         };
         let asked =
             service.post(&format!("/api/v1/dags/{}/runs", part(&arguments.dag)), &body(arguments, &service).await?).await?;
+        let dag = service.get(&format!("/api/v1/dags/{}", part(&arguments.dag))).await;
+        // The run is there already: that this cannot be told does not matter.
+        if let Some(broken) = dag.as_ref().ok().and_then(|dag| dag["broken"].as_str()) {
+            output::warn(&format!("{broken}; its last good version runs (`backstop check` shows all that is wrong)"));
+        }
         let run = asked["run_id"].as_str().unwrap_or_default().to_owned();
         if let Some(because) = asked["waits_because"].as_str() {
             output::warn(&format!(

@@ -18,6 +18,8 @@ pub(crate) struct Tried {
     /// It was not known whether it took effect.
     pub(crate) in_doubt: bool,
     pub(crate) failure: Arc<Failure>,
+    /// Of one that was in doubt: what its failure said of its effect, and what is known since.
+    known: Option<(String, String)>,
 }
 
 /// A segment that took effect, or was only read.
@@ -98,12 +100,20 @@ impl Story {
         let mut act = |text: String| self.acts.push(Act { at, text });
         match &recorded.event {
             Event::AttemptFailed { instance, try_number, failure, is_final: _ } => {
-                self.tried(instance, Tried { at, try_number: *try_number, in_doubt: false, failure: failure.clone() });
+                self.tried(
+                    instance,
+                    Tried { at, try_number: *try_number, in_doubt: false, failure: failure.clone(), known: None },
+                );
             }
             Event::AttemptUnknown { instance, try_number, failure } => {
-                self.tried(instance, Tried { at, try_number: *try_number, in_doubt: true, failure: failure.clone() });
+                self.tried(
+                    instance,
+                    Tried { at, try_number: *try_number, in_doubt: true, failure: failure.clone(), known: None },
+                );
             }
             Event::UnknownResolved { instance, try_number, evidence } => {
+                self.resolved(instance, *try_number, evidence);
+                let mut act = |text: String| self.acts.push(Act { at, text });
                 if let Evidence::Operator { .. } = evidence {
                     act(format!("try {try_number} of {instance}: {}", narrate::known_by(evidence)));
                 }
@@ -132,7 +142,7 @@ impl Story {
             | Event::InstancesCleared { .. }
             | Event::TaskUnexpanded { .. }
             | Event::InstanceMarked { .. } => {}
-            Event::RunResumed { epoch } => act(format!("a new process took the run over (epoch {epoch})")),
+            Event::RunResumed { epoch } => act(format!("the run was taken up again (epoch {epoch})")),
             Event::RunCreated(_)
             | Event::RunStarted { .. }
             | Event::TaskScheduled { .. }
@@ -151,7 +161,63 @@ impl Story {
         }
     }
 
-    fn tried(&mut self, instance: &InstanceId, tried: Tried) {
-        self.tries.entry(instance.clone()).or_default().push(tried);
+    fn tried(&mut self, instance: &InstanceId, mut tried: Tried) {
+        let tries = self.tries.entry(instance.clone()).or_default();
+        // What ended in doubt and then failed is told of twice: the second time too as it is known now.
+        let before = tries.iter().rev().find(|earlier| earlier.try_number == tried.try_number);
+        if let Some((doubt, known)) = before.and_then(|earlier| earlier.known.as_ref())
+            && tried.failure.effect == *doubt
+        {
+            Arc::make_mut(&mut tried.failure).effect.clone_from(known);
+        }
+        tries.push(tried);
+    }
+
+    /// What the failure said about its effect was not known then, and is now.
+    fn resolved(&mut self, instance: &InstanceId, try_number: u32, evidence: &Evidence) {
+        let mut tries = self.tries.get_mut(instance).into_iter().flatten().rev();
+        if let Some(tried) = tries.find(|tried| tried.try_number == try_number && tried.in_doubt) {
+            let known = narrate::known_by(evidence);
+            let failure = Arc::make_mut(&mut tried.failure);
+            let doubt = std::mem::replace(&mut failure.effect, known.clone());
+            tried.known = Some((doubt, known));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backstop_core::TaskId;
+    use backstop_core::event::FailureClass;
+
+    #[test]
+    fn what_was_found_out_replaces_what_was_not_known() {
+        let instance = InstanceId::single(TaskId::new("load"));
+        let failure = Arc::new(Failure {
+            class: FailureClass::Interrupted,
+            message: "its process ended".into(),
+            causes: Vec::new(),
+            place: None,
+            sqlstate: None,
+            native_code: None,
+            effect: "not known yet".into(),
+            hint: None,
+            statements: Vec::new(),
+        });
+        let (unknown, failed) = (failure.clone(), failure);
+        let events = [
+            Event::AttemptUnknown { instance: instance.clone(), try_number: 1, failure: unknown },
+            Event::UnknownResolved { instance: instance.clone(), try_number: 1, evidence: Evidence::Tombstone },
+            Event::AttemptFailed { instance: instance.clone(), try_number: 1, failure: failed.clone(), is_final: true },
+            Event::AttemptUnknown { instance: instance.clone(), try_number: 2, failure: failed },
+        ];
+        let mut story = Story::default();
+        for (seq, event) in (1..).zip(events) {
+            story.add(&Recorded { seq, at: Timestamp::UNIX_EPOCH, event });
+        }
+        let effects: Vec<&str> = story.tries[&instance].iter().map(|tried| &*tried.failure.effect).collect();
+        let known = "it did not commit, and can not any more";
+        assert_eq!(effects, [known, known, "not known yet"]);
     }
 }

@@ -7,6 +7,7 @@ mod assets;
 mod backfill;
 mod bad_input;
 mod begin;
+mod broken;
 mod callbacks;
 mod checks;
 mod crash;

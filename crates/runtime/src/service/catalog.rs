@@ -12,7 +12,7 @@ use backstop_core::DagId;
 use backstop_project::definition::{Definition, Project};
 use backstop_project::{Diagnostic, Loaded, Overrides, Severity};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -67,6 +67,8 @@ pub struct Catalog {
     dags: BTreeMap<DagId, DagEntry>,
     projects: Vec<(Arc<Project>, Arc<Sessions>)>,
     troubles: Vec<Trouble>,
+    /// The files of each DAG that is in a file, also of those with errors, with its project's folder.
+    dag_files: BTreeMap<DagId, (PathBuf, Vec<Arc<str>>)>,
     /// DAGs of two projects with one name: the first has it.
     doubles: Vec<(DagId, PathBuf, PathBuf)>,
 }
@@ -80,7 +82,13 @@ impl Catalog {
         overrides: &Overrides,
         monitor: &Arc<Monitor>,
     ) -> Self {
-        let mut catalog = Self { dags: BTreeMap::new(), projects: Vec::new(), troubles: Vec::new(), doubles: Vec::new() };
+        let mut catalog = Self {
+            dags: BTreeMap::new(),
+            projects: Vec::new(),
+            troubles: Vec::new(),
+            dag_files: BTreeMap::new(),
+            doubles: Vec::new(),
+        };
         for loaded in loader.load(overrides) {
             catalog.add(loaded, before, connect, monitor);
         }
@@ -123,6 +131,9 @@ impl Catalog {
                 None => drop(self.dags.insert(id, entry)),
             }
         }
+        for (id, files) in loaded.dag_files {
+            self.dag_files.entry(id).or_insert((project.root.clone(), files));
+        }
         if !loaded.diagnostics.is_empty() {
             self.troubles.push(Trouble { project: project.root.clone(), diagnostics: loaded.diagnostics });
         }
@@ -161,6 +172,34 @@ impl Catalog {
     /// What is wrong.
     pub fn troubles(&self) -> &[Trouble] {
         &self.troubles
+    }
+
+    /// What is wrong with the files of a DAG that is stale, or is missing because of it: the first of it, in a sentence.
+    pub fn broken(&self, id: &str) -> Option<String> {
+        let entry = self.dag(id);
+        if entry.is_some_and(|entry| !entry.is_stale) {
+            return None;
+        }
+        let known = self.dag_files.get(id);
+        let is_own = |file: &str| {
+            let is_named_so = Path::new(file).file_stem().is_some_and(|stem| stem == id) && file.starts_with("dags/");
+            let is_known = known.is_some_and(|(_, files)| files.iter().any(|known| **known == *file));
+            let is_part = |entry: &DagEntry| *entry.definition.file == *file || entry.definition.bundle.files.contains_key(file);
+            is_named_so || is_known || entry.is_some_and(is_part)
+        };
+        let root = entry.map(|entry| &entry.project.root).or(known.map(|(root, _)| root));
+        let of_project = self.troubles.iter().filter(|trouble| root.is_none_or(|root| trouble.project == *root));
+        let errors: Vec<&Diagnostic> = of_project
+            .flat_map(|trouble| &trouble.diagnostics)
+            .filter(|diagnostic| diagnostic.severity == Severity::Error)
+            .collect();
+        let own = errors.iter().find(|found| found.place.as_ref().is_some_and(|at| is_own(&at.file)));
+        // What all DAGs stand on may be broken, or a script: the DAG is known, and is not there.
+        let found = own.or_else(|| errors.first().filter(|_| root.is_some()))?;
+        Some(match &found.place {
+            Some(at) => format!("{} is broken: line {}: {}", at.file, at.line, found.message),
+            None => format!("its project is broken: {}", found.message),
+        })
     }
 
     /// DAGs that two projects have: id, the project that has it, the project whose DAG is left out.

@@ -101,10 +101,12 @@ impl Default for ServiceLimits {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such DAG.
-    #[error("there is no DAG `{dag}`")]
+    #[error("there is no DAG `{dag}`{because}")]
     NoDag {
         /// As it was asked for.
         dag: String,
+        /// Empty, or what is wrong with its file, behind a semicolon.
+        because: String,
         /// What to do.
         hint: String,
     },

@@ -63,13 +63,17 @@ impl Service {
     pub fn dag(&self, id: &str) -> Result<DagEntry, Error> {
         let catalog = self.catalog();
         catalog.dag(id).cloned().ok_or_else(|| {
+            if let Some(broken) = catalog.broken(id) {
+                let hint = "`backstop check` shows all that is wrong".into();
+                return Error::NoDag { dag: id.to_owned(), because: format!("; {broken}"), hint };
+            }
             let near = backstop_project::diagnostic::did_you_mean(id, catalog.dags().keys().map(DagId::as_str));
             let hint = match near {
                 Some(near) => format!("did you mean `{near}`?"),
                 None if catalog.dags().is_empty() => "no DAG is loaded: see what is wrong with the projects".into(),
                 None => "list the DAGs to see their names".into(),
             };
-            Error::NoDag { dag: id.to_owned(), hint }
+            Error::NoDag { dag: id.to_owned(), because: String::new(), hint }
         })
     }
 

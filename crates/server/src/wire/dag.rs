@@ -44,6 +44,9 @@ pub(crate) struct Dag {
     paused: bool,
     /// Its file is broken now: this is its last good version.
     stale: bool,
+    /// What is wrong with its file: the first of it, in a sentence. Null where nothing is.
+    #[schema(required)]
+    broken: Option<String>,
     /// SHA-256 of its sources, hex.
     version: String,
     /// How many tasks it has.
@@ -70,6 +73,7 @@ impl Dag {
             max_active_runs: definition.max_active_runs,
             paused,
             stale: entry.is_stale,
+            broken: entry.is_stale.then(|| service.catalog().broken(definition.dag.id().as_str())).flatten(),
             version: definition.version.clone(),
             tasks: definition.dag.tasks().len(),
         }
