@@ -54,7 +54,10 @@ fn who() -> Who {
 /// What people expect to hear now and then; all else is a fault of the service.
 fn refused(answer: Result<(), Error>) -> Result<(), String> {
     match answer {
-        Ok(()) | Err(Error::Conflict(_) | Error::NothingMeant | Error::Stopping | Error::Store(_) | Error::Run(_)) => Ok(()),
+        Ok(())
+        | Err(
+            Error::Conflict(_) | Error::NothingMeant | Error::NothingToChange | Error::Stopping | Error::Store(_) | Error::Run(_),
+        ) => Ok(()),
         Err(error) => Err(format!("somebody was answered: {error}")),
     }
 }
