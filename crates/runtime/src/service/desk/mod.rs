@@ -476,7 +476,10 @@ impl Service {
         let failures = queued.failures;
         let name = format!("run {} of DAG `{}`", header.run_id, header.dag_id);
         self.notices.tell(Topic::RunWell, Level::Debug, &format!("{name} begins, or goes on"));
+        let asked = control.clone();
         let driven = self.drive_run(queued, control).await;
+        // What was asked of a run that could not be driven would wait for its answer for ever.
+        drop(asked.take_inbox());
         match &driven {
             Driven::Report(report) => self.notices.run_ended(&header, report),
             // It is tried again and again: told once, and what hinders it now is in `why`.
