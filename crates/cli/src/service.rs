@@ -4,7 +4,7 @@
 
 use crate::explain::Problem;
 use crate::paths::Kept;
-use backstop_runtime::service::{Holder, holder};
+use backstop_runtime::service::{Holder, WHO_CHARACTERS_MAX, WHY_BYTES_MAX, holder};
 use backstop_store::{SqliteStore, Store};
 use clap::Args;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -43,11 +43,29 @@ pub(crate) struct Entrance {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Signature {
     /// Why; kept
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = crate::service::reason)]
     pub(crate) reason: Option<String>,
     /// Who [default: the user of the operating system]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = crate::service::name_of_who)]
     pub(crate) who: Option<String>,
+}
+
+/// A reason, as long as the service takes it.
+pub(crate) fn reason(text: &str) -> Result<String, String> {
+    match text.len() {
+        bytes if bytes > WHY_BYTES_MAX => Err(format!("it has {bytes} bytes; {WHY_BYTES_MAX} are allowed")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A name of who acts, as long as the service takes it.
+pub(crate) fn name_of_who(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        characters if characters > WHO_CHARACTERS_MAX => {
+            Err(format!("it has {characters} characters; {WHO_CHARACTERS_MAX} are allowed"))
+        }
+        _ => Ok(text.to_owned()),
+    }
 }
 
 impl Signature {

@@ -16,11 +16,15 @@ pub struct ParamError {
     pub hint: Option<String>,
 }
 
+/// Bytes that the parameters of a run may have together, as JSON. They stand in the run's log, in every list of runs and in memory while it
+/// goes on; larger data has a place in files and tables.
+pub const PARAMS_BYTES_MAX: usize = 64 * 1024;
+
 /// Checks given values against the parameters and fills in the defaults. A text given for a parameter of another type is read as that type, as
 /// `--param k=v` has nothing but texts.
 ///
 /// # Errors
-/// Every parameter that is missing, unknown or of the wrong type.
+/// Every parameter that is missing, unknown or of the wrong type; else the largest, when together they exceed [`PARAMS_BYTES_MAX`].
 pub fn resolve(params: &[Param], given: &Map<String, Value>) -> Result<Map<String, Value>, Vec<ParamError>> {
     let mut resolved = Map::new();
     let mut errors = Vec::new();
@@ -49,7 +53,24 @@ pub fn resolve(params: &[Param], given: &Map<String, Value>) -> Result<Map<Strin
         };
         errors.push(ParamError { name: name.clone(), message: "the DAG has no such parameter".to_owned(), hint: Some(hint) });
     }
+    if errors.is_empty() {
+        errors.extend(too_large(&resolved));
+    }
     if errors.is_empty() { Ok(resolved) } else { Err(errors) }
+}
+
+fn too_large(params: &Map<String, Value>) -> Option<ParamError> {
+    let mut sizes: Vec<(usize, &String)> = params.iter().map(|(name, value)| (value.to_string().len(), name)).collect();
+    // The braces, and for each its name in quotes, a colon and a comma, but for the last.
+    let bytes = 1 + sizes.iter().map(|(size, name)| size + name.len() + 4).sum::<usize>();
+    sizes.sort_unstable();
+    let (size, name) = sizes.pop().filter(|_| bytes > PARAMS_BYTES_MAX)?;
+    let message = format!("it has {size} bytes as JSON, and all parameters together {bytes}; {PARAMS_BYTES_MAX} are allowed");
+    Some(ParamError {
+        name: name.clone(),
+        message,
+        hint: Some("put large data into a file or a table, and give its name".to_owned()),
+    })
 }
 
 /// A text as the type, where it reads as it; anything else as it is.
@@ -129,5 +150,23 @@ mod tests {
         parameter `n`: "1.5" is not a whole number of 64 bits ()
         parameter `dya`: the DAG has no such parameter (did you mean `day`?)
         "#);
+    }
+
+    #[test]
+    fn parameters_have_a_size_together() {
+        let params = ["a", "b"].map(|name| param(name, ParamKind::String, None, vec![]));
+        let given = |a: usize, b: usize| {
+            let value = |length: usize| Value::from("x".repeat(length));
+            Map::from_iter([("a".to_owned(), value(a)), ("b".to_owned(), value(b))])
+        };
+        // {"a":"...","b":"..."}
+        let most = PARAMS_BYTES_MAX - 15;
+        assert_eq!(
+            resolve(&params, &given(10, most - 10)).map(|resolved| Value::from(resolved).to_string().len()),
+            Ok(PARAMS_BYTES_MAX)
+        );
+        let errors = resolve(&params, &given(10, most - 9)).unwrap_err();
+        assert_eq!((errors.len(), errors[0].name.as_str()), (1, "b"));
+        assert!(errors[0].message.contains("together 65537; 65536 are allowed"), "{}", errors[0].message);
     }
 }

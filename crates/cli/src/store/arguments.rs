@@ -52,10 +52,10 @@ pub(crate) struct PruneArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Why; kept in the audit
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run", value_parser = crate::service::reason)]
     pub(crate) reason: Option<String>,
     /// Who [default: the user of the operating system]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = crate::service::name_of_who)]
     pub(crate) who: Option<String>,
     /// Write JSON
     #[arg(long)]

@@ -335,6 +335,14 @@ fn what_makes_no_sense_is_refused_with_what_to_do() {
     assert_eq!(refused("GET", "/api/v1/runs/%ff", None), kind(400, "bad-request"));
     assert_eq!(refused("GET", "/api/v1/dags/%ff", None), kind(400, "bad-request"));
     assert_eq!(refused("PUT", "/api/v1/variables/%ff", Some(json!({ "value": 1 }))), kind(400, "bad-request"));
+    for (field, length) in [("who", 257), ("why", 4097)] {
+        let long = |length: usize| Some(json!({ "paused": false, field: "x".repeat(length) }));
+        assert_eq!(refused("PATCH", "/api/v1/dags/gated", long(length)), kind(422, "bad-body"));
+        assert_eq!(up.ask("PATCH", "/api/v1/dags/gated", long(length - 1).as_ref()).status, 200, "{field}");
+        assert_eq!(refused("DELETE", &format!("/api/v1/pools/x?{field}={}", "x".repeat(length)), None), kind(400, "bad-request"));
+    }
+    let many = json!({ "why": "x".repeat(4097), "dry_run": true });
+    assert_eq!(refused("POST", "/api/v1/runs/none/retry", Some(many)), kind(422, "bad-body"));
     let huge = json!({ "why": "x".repeat(2 * 1024 * 1024) });
     assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(huge)), kind(413, "bad-body"));
     let answer = up.ask_with("GET", "/api/v1/dags", None, "Host: evil.example");

@@ -7,6 +7,7 @@ use super::Service;
 use super::notice::Notices;
 use crate::measure::{Measures, Stopwatch};
 use crate::watch::Watcher;
+use backstop_core::event::Failure;
 use backstop_core::{DagId, Event, RunId, RunState};
 use backstop_store::Recorded;
 use jiff::Timestamp;
@@ -16,6 +17,9 @@ use tokio::sync::{Notify, broadcast, watch};
 
 /// Events that can be asked for again.
 pub const REMEMBERED_MAX: usize = 10_000;
+/// Bytes that these may take, by estimate; a single event that is larger is remembered alone. Beside them up to [`READER_MAX`] events wait
+/// for the slowest reader: those that were told last, most of which are the same.
+pub const REMEMBERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Events that may wait for one reader.
 const READER_MAX: usize = 1024;
 
@@ -46,8 +50,50 @@ pub enum What {
     CatalogChanged,
 }
 
+impl LiveEvent {
+    /// What it takes in memory, by estimate: texts that may be long are counted, the rest is the same for all.
+    fn bytes(&self) -> usize {
+        let texts = match &self.what {
+            What::CatalogChanged => 0,
+            What::Run { recorded, .. } => texts_of(&recorded.event),
+        };
+        size_of::<Self>() + EVENT_BYTES + texts
+    }
+}
+
+/// For what every event has beside its texts: ids, allocations.
+const EVENT_BYTES: usize = 256;
+/// For an id in a list, and for a statement.
+const ENTRY_BYTES: usize = 128;
+
+/// Bytes of the texts of an event that may be long.
+fn texts_of(event: &Event) -> usize {
+    let of_failure = |failure: &Failure| {
+        let causes: usize = failure.causes.iter().map(String::len).sum();
+        failure.message.len() + causes + failure.effect.len() + failure.statements.len() * ENTRY_BYTES
+    };
+    match event {
+        Event::RunCreated(header) => header.params.len() + header.only_tasks.len() * ENTRY_BYTES,
+        Event::TaskExpanded { items, .. } => items.iter().map(|item| item.len()).sum(),
+        Event::SegmentCommitted { commit, .. } => {
+            commit.statements.len() * ENTRY_BYTES + commit.result.as_ref().map_or(0, |result| result.len())
+        }
+        Event::AttemptSucceeded { result, .. } => result.as_ref().map_or(0, |result| result.len()),
+        Event::AttemptFailed { failure, .. } | Event::AttemptUnknown { failure, .. } => of_failure(failure),
+        Event::CallbackFinished { failure, .. } => failure.as_deref().map_or(0, of_failure),
+        Event::OperatorActed { who, why, what } => who.len() + why.len() + what.len(),
+        Event::CancelRequested { reason, .. } | Event::InstanceCancelRequested { reason, .. } => reason.len(),
+        Event::RunStuck { instances } | Event::InstancesCleared { instances, .. } => instances.len() * ENTRY_BYTES,
+        Event::AssetsUpdated { assets, .. } => assets.iter().map(|asset| asset.len()).sum(),
+        // The rest has ids, numbers and times.
+        _ => 0,
+    }
+}
+
 struct State {
     remembered: VecDeque<Arc<LiveEvent>>,
+    /// Those of `remembered`.
+    bytes: usize,
     next: u64,
 }
 
@@ -121,7 +167,7 @@ impl Live {
     /// Of a process that starts now.
     pub(crate) fn since(start: Timestamp) -> Self {
         let next = u64::try_from(start.as_microsecond()).unwrap_or(0) + 1;
-        let state = State { remembered: VecDeque::new(), next };
+        let state = State { remembered: VecDeque::new(), bytes: 0, next };
         Self {
             state: Mutex::new(state),
             totals: Mutex::default(),
@@ -155,10 +201,12 @@ impl Live {
         for (at, what) in events {
             let event = Arc::new(LiveEvent { number: state.next, at, what });
             state.next += 1;
-            if state.remembered.len() == REMEMBERED_MAX {
-                state.remembered.pop_front();
-            }
+            state.bytes += event.bytes();
             state.remembered.push_back(event.clone());
+            while state.remembered.len() > REMEMBERED_MAX || state.remembered.len() > 1 && state.bytes > REMEMBERED_BYTES_MAX {
+                let Some(oldest) = state.remembered.pop_front() else { break };
+                state.bytes -= oldest.bytes();
+            }
             // Under the lock, so that nobody sees them in another order. Nobody looks on: fine.
             let _ = self.sender.send(event);
         }
@@ -260,5 +308,31 @@ impl Watcher for LiveWatcher {
         self.live.tell(events.iter().map(|recorded| {
             (recorded.at, What::Run { run: self.run.clone(), dag: self.dag.clone(), recorded: recorded.clone() })
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded_by_its_bytes_too() {
+        let live = Live::default();
+        let tell = |bytes: usize, count: usize| {
+            let result = Some(Arc::<str>::from("x".repeat(bytes)));
+            let instance = backstop_core::InstanceId { task: backstop_core::TaskId::new("t"), map_index: None };
+            let event = Event::AttemptSucceeded { instance, try_number: 1, result, follow: None };
+            let recorded = Recorded { seq: 1, at: Timestamp::UNIX_EPOCH, event };
+            let what = What::Run { run: RunId::new("r"), dag: DagId::new("d"), recorded };
+            live.tell(std::iter::repeat_n((Timestamp::UNIX_EPOCH, what), count));
+            let state = live.state.lock().unwrap();
+            assert_eq!(state.bytes, state.remembered.iter().map(|event| event.bytes()).sum::<usize>());
+            (state.remembered.len(), state.bytes)
+        };
+        assert_eq!(tell(1, REMEMBERED_MAX + 1).0, REMEMBERED_MAX);
+        let (count, bytes) = tell(64 * 1024, 2000);
+        assert!(count < 1024 && bytes <= REMEMBERED_BYTES_MAX, "{count} events of {bytes} bytes");
+        assert_eq!(tell(REMEMBERED_BYTES_MAX + 1, 1).0, 1);
+        assert!(live.subscribe(Some(1)).has_gap);
     }
 }

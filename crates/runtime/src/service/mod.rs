@@ -34,7 +34,7 @@ pub use live::{Live, LiveEvent};
 pub use notice::{LINES_OF_A_TOPIC_MAX, Level, Notice};
 pub use operate::Operation;
 pub use several::{DoneToRun, Range, runs_between};
-pub use steer::{Trigger, Triggered, Who, pause_in_store, paused_in_store};
+pub use steer::{Trigger, Triggered, WHO_CHARACTERS_MAX, WHY_BYTES_MAX, Who, pause_in_store, paused_in_store};
 pub use why::{RunAccount, TASKS_MAX, TaskAccount};
 
 use crate::clock::Clock;

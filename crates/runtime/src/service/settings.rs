@@ -21,6 +21,8 @@ const POOL: &str = "pool";
 pub const KEPT_MAX: usize = 10_000;
 /// Bytes of a variable's value at most, as JSON.
 pub const VALUE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of the values of all variables together at most, as JSON: every loaded project has them in memory.
+pub const VALUES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a name at most.
 pub const NAME_BYTES_MAX: usize = 250;
 /// Characters of a description at most.
@@ -136,6 +138,13 @@ impl Setting {
                 let bytes = variable.value.to_string().len();
                 if bytes > VALUE_BYTES_MAX {
                     return Err(Error::Invalid(format!("the value has {bytes} bytes; {VALUE_BYTES_MAX} are allowed")));
+                }
+                let others = kept.variables.iter().filter(|(other, _)| *other != name);
+                let together = bytes + others.map(|(_, other)| other.value.to_string().len()).sum::<usize>();
+                if together > VALUES_BYTES_MAX {
+                    return Err(Error::Conflict(format!(
+                        "all variables together would have {together} bytes, and {VALUES_BYTES_MAX} are kept: delete some, or put large data into files"
+                    )));
                 }
                 (kept.variables.len(), !kept.variables.contains_key(name), &variable.description)
             }
@@ -311,5 +320,17 @@ mod tests {
         assert!(variable(json!("x".repeat(VALUE_BYTES_MAX))).check("a", &kept).is_err());
         assert!(pool(Some(0)).check("a", &kept).is_err());
         assert!(pool(None).check("a", &kept).is_ok());
+    }
+
+    #[test]
+    fn variables_have_a_size_together() {
+        let variable = |bytes: usize| KeptVariable { value: Value::from("x".repeat(bytes - 2)), description: None };
+        let names = (0..64).map(|number| format!("v{number}"));
+        let mut kept = Kept { variables: names.map(|name| (name, variable(VALUE_BYTES_MAX))).collect(), ..Kept::default() };
+        let set = |name: &str, bytes: usize, kept: &Kept| Setting::Variable(Some(variable(bytes))).check(name, kept);
+        assert!(set("v1", VALUE_BYTES_MAX, &kept).is_ok(), "one in the place of another");
+        assert!(matches!(set("one_more", 3, &kept), Err(Error::Conflict(why)) if why.contains("16777219 bytes")));
+        kept.variables.remove("v0");
+        assert!(set("one_more", 3, &kept).is_ok());
     }
 }

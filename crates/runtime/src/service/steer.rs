@@ -16,6 +16,11 @@ use std::sync::Arc;
 /// The kind of entries that keep what is known of DAGs beside their files.
 const DAG: &str = "dag";
 
+/// Characters of a name of who asks at most.
+pub const WHO_CHARACTERS_MAX: usize = 256;
+/// Bytes of a reason at most.
+pub const WHY_BYTES_MAX: usize = 4 * 1024;
+
 /// Who asks, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Who {

@@ -18,6 +18,7 @@ mod runs;
 mod settings;
 mod stream;
 mod versions;
+mod words;
 
 use crate::Problem;
 use axum::body::Bytes;
@@ -194,8 +195,11 @@ impl From<axum::extract::rejection::PathRejection> for Problem {
 #[serde(deny_unknown_fields, default)]
 struct By {
     /// Who; `api` when nobody says.
+    #[serde(deserialize_with = "words::who")]
+    #[schema(max_length = 256)]
     who: Option<String>,
     /// Why.
+    #[serde(deserialize_with = "words::why")]
     why: Option<String>,
 }
 
@@ -204,8 +208,11 @@ struct By {
 #[serde(deny_unknown_fields, default)]
 struct Because {
     /// Who; `api` when nobody says.
+    #[serde(deserialize_with = "words::who")]
+    #[schema(max_length = 256)]
     who: Option<String>,
     /// Why, for the run's log.
+    #[serde(deserialize_with = "words::reason")]
     #[schema(required, min_length = 1, pattern = r"\S")]
     why: String,
 }

@@ -20,8 +20,11 @@ struct Order {
     /// Only say what would change.
     dry_run: bool,
     /// Who; `api` when nobody says.
+    #[serde(deserialize_with = "super::words::who")]
+    #[schema(max_length = 256)]
     who: Option<String>,
     /// Why, for the run's log.
+    #[serde(deserialize_with = "super::words::reason")]
     #[schema(required, min_length = 1, pattern = r"\S")]
     why: String,
 }

@@ -9,7 +9,12 @@ use utoipa::{IntoParams, ToSchema};
 /// Rows of a page, where the request does not say.
 const PAGE: u32 = 50;
 /// Rows of a page at most.
+///
+/// The largest rows are runs and backfills, with parameters of at most 64 KiB each (`PARAMS_BYTES_MAX`). A page of runs ends at
+/// [`PAGE_BYTES_MAX`] for that. All other rows have texts of a few KiB at most: a name of 256 characters, a reason of 4 KiB, a failure.
 const PAGE_MAX: u32 = 1000;
+/// Bytes of a page of runs, by their parameters: what a single request may take, within a thousand rows of 64 KiB that the store reads.
+pub(super) const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]

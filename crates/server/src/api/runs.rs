@@ -1,6 +1,6 @@
 //! Runs: what they are, what they did, why they wait, and steering them.
 
-use super::page::no_place;
+use super::page::{PAGE_BYTES_MAX, no_place};
 use super::{Because, Body, By, Page, Path, Query, rows};
 use crate::wire::steer::{RunWhy, TaskInstance, TaskWhy};
 use crate::{Problem, wire};
@@ -87,13 +87,28 @@ pub(super) fn bad_cursor(error: backstop_store::Error) -> Problem {
 pub(super) async fn list(State(service): State<Arc<Service>>, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
     let filter = wanted.filter()?;
     let limit = filter.limit;
-    let found = service.store().runs(&filter).await.map_err(bad_cursor)?;
-    let next = (found.len() == limit as usize).then(|| found.last().map(|row| row.header.run_id.to_string())).flatten();
+    let mut found = service.store().runs(&filter).await.map_err(bad_cursor)?;
+    let was_cut = cut(&mut found, PAGE_BYTES_MAX);
+    let next =
+        (was_cut || found.len() == limit as usize).then(|| found.last().map(|row| row.header.run_id.to_string())).flatten();
     let mut items = Vec::new();
     for row in &found {
         items.push(wire::Run::new(row, service.is_abandoned(row).await?));
     }
     Ok(Json(Page { items, next }).into_response())
+}
+
+/// Ends a page before its parameters exceed so many bytes, and behind one run at least; true when runs were left out.
+fn cut(found: &mut Vec<RunRow>, bytes_max: usize) -> bool {
+    let mut bytes = 0;
+    let fits = found.iter().take_while(|row| {
+        bytes += row.header.params.len();
+        bytes <= bytes_max
+    });
+    let kept = fits.count().max(1);
+    let was_cut = kept < found.len();
+    found.truncate(kept);
+    was_cut
 }
 
 pub(super) async fn find(service: &Service, run: String) -> Result<RunRow, Problem> {
@@ -308,4 +323,35 @@ pub(super) async fn resolve(
     service.resolve(&row.header.run_id, instance, said.took_effect, &said.because.into()).await?;
     let row = find(&service, row.header.run_id.to_string()).await?;
     Ok((StatusCode::ACCEPTED, Json(wire::Run::new(&row, false))).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backstop_core::event::{RunHeader, RunType};
+
+    #[test]
+    fn a_page_ends_before_it_is_too_large() {
+        let row = |bytes: usize| {
+            RunRow::made(Arc::new(RunHeader {
+                run_id: RunId::new("r"),
+                dag_id: DagId::new("d"),
+                version: String::new(),
+                logical_date: None,
+                data_interval: None,
+                queued_at: Timestamp::UNIX_EPOCH,
+                run_type: RunType::Manual,
+                params: "x".repeat(bytes).into(),
+                only_tasks: Vec::new(),
+                dry_run: false,
+                cause: None,
+            }))
+        };
+        let kept = |sizes: &[usize]| {
+            let mut rows: Vec<RunRow> = sizes.iter().map(|size| row(*size)).collect();
+            (cut(&mut rows, 10), rows.len())
+        };
+        assert_eq!((kept(&[4, 6]), kept(&[4, 6, 1]), kept(&[4, 7, 1])), ((false, 2), (true, 2), (true, 1)));
+        assert_eq!((kept(&[11]), kept(&[11, 1]), kept(&[])), ((false, 1), (true, 1), (false, 0)));
+    }
 }

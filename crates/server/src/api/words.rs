@@ -1,0 +1,31 @@
+//! Who acts, and why: words that are kept with what was done, and have a length.
+
+use backstop_runtime::service::{WHO_CHARACTERS_MAX, WHY_BYTES_MAX};
+use serde::de::{Deserialize, Deserializer, Error};
+
+/// A name.
+pub(super) fn who<'de, D: Deserializer<'de>>(given: D) -> Result<Option<String>, D::Error> {
+    let who = Option::<String>::deserialize(given)?;
+    let characters = who.as_ref().map_or(0, |who| who.chars().count());
+    if characters > WHO_CHARACTERS_MAX {
+        return Err(D::Error::custom(format!("`who` has {characters} characters; {WHO_CHARACTERS_MAX} are allowed")));
+    }
+    Ok(who)
+}
+
+/// A reason, where none must be given.
+pub(super) fn why<'de, D: Deserializer<'de>>(given: D) -> Result<Option<String>, D::Error> {
+    Option::<String>::deserialize(given)?.map(short).transpose()
+}
+
+/// A reason.
+pub(super) fn reason<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
+    short(String::deserialize(given)?)
+}
+
+fn short<E: Error>(why: String) -> Result<String, E> {
+    if why.len() > WHY_BYTES_MAX {
+        return Err(E::custom(format!("`why` has {} bytes; {WHY_BYTES_MAX} are allowed", why.len())));
+    }
+    Ok(why)
+}
