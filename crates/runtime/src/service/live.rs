@@ -17,7 +17,7 @@ use tokio::sync::{Notify, broadcast, watch};
 
 /// Events that can be asked for again.
 pub const REMEMBERED_MAX: usize = 10_000;
-/// Bytes that these may take, by estimate; a single event that is larger is remembered alone. Beside them up to [`READER_MAX`] events wait
+/// Bytes that these may take, by estimate; a single event that is larger is remembered alone. Beside them up to `READER_MAX` events wait
 /// for the slowest reader: those that were told last, most of which are the same.
 pub const REMEMBERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Events that may wait for one reader.

@@ -120,7 +120,7 @@ impl Service {
                 standing = self.standing(&run);
                 !matches!(standing, Standing::Active { .. })
             };
-        let (why, hold) = match is_elsewhere {
+        let (mut why, hold) = match is_elsewhere {
             true => ("another process drives it".into(), Hold::Elsewhere("another process drives its run".into())),
             false => self.sentence(row, &standing),
         };
@@ -128,7 +128,7 @@ impl Service {
             Standing::Stuck { undecided } => undecided,
             Standing::Queued(_) | Standing::Active { .. } | Standing::Hindered { .. } | Standing::Unknown => BTreeMap::new(),
         };
-        let view = View { run: run.clone(), only: only.clone(), hold, slots: self.slots.clone() };
+        let mut view = View { run: run.clone(), only: only.clone(), hold, slots: self.slots.clone() };
         let looked = match self.control(&run) {
             Some(control) => {
                 let view = view.clone();
@@ -144,8 +144,16 @@ impl Service {
                     let held = Held { undecided: &undecided, is_handing_over: false, is_ending: false };
                     view.of(idle.state(), held)
                 }
-                // What hinders it hinders reading it, too: its own sentence tells.
-                Err(Error::Conflict(_)) if matches!(view.hold, Hold::Run(_)) => self.as_projected(&run, &view).await?,
+                // What hinders it hinders reading it, too: its own sentence tells, or it was found to be hindered since.
+                Err(Error::Conflict(reason)) => {
+                    if let Hold::None = view.hold {
+                        view.hold = Hold::Run(format!("its run cannot be read: {reason}"));
+                        if row.ended_at.is_none() {
+                            why = format!("it could not be driven: {reason}");
+                        }
+                    }
+                    self.as_projected(&run, &view).await?
+                }
                 Err(error) => return Err(error),
             },
         };
