@@ -10,7 +10,7 @@ use crate::service::TOKEN;
 use crate::{output, sources, words};
 use backstop_project::Severity;
 use backstop_runtime::prune::Keep;
-use backstop_runtime::service::{Error, Level, Options, Service, ServiceLimits};
+use backstop_runtime::service::{self, Error, Level, Options, Service, ServiceLimits};
 use backstop_runtime::{LogWriter, SlotLimits, WallClock};
 use backstop_server::{Access, Allowed};
 use backstop_store::{SqliteStore, Store};
@@ -55,9 +55,15 @@ async fn serve(
     log: &Arc<Log>,
 ) -> Result<Exit, Problem> {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&kept.store, backstop_store::sqlite::Options::default())?);
-    let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
-        Problem::system(format!("listen at {}", arguments.listen), &error).hint("name another address with --listen")
-    })?;
+    let listener = match TcpListener::bind(arguments.listen).await {
+        Ok(listener) => listener,
+        // Most often it is the service of this very store that listens there.
+        Err(_) if matches!(service::holder(&*store).await, Ok(Some(_))) => return Err(service::refusal(&*store).await.into()),
+        Err(error) => {
+            let problem = Problem::system(format!("listen at {}", arguments.listen), &error);
+            return Err(problem.hint("name another address with --listen"));
+        }
+    };
     let address = listener.local_addr().map_err(|error| Problem::system("listen", &error))?;
     let mut environment = sources::environment();
     // Also one that came from a file is masked wherever a text leaves the process.

@@ -263,6 +263,10 @@ fn two_services_on_one_store_are_one_too_many() {
         "{}",
         second.stderr
     );
+    // Where that one listens, too: not that the address is taken is what helps.
+    let same = project.backstop(&["up", "--listen", &up.address]);
+    assert_eq!(same.code, Some(2));
+    assert!(same.stderr.contains(&format!("another service has this store: process {}", up.running.id())), "{}", same.stderr);
     // By another way to the same file, and in the words of `sqlite:`.
     let elsewhere = tempfile::tempdir().unwrap();
     let link = elsewhere.path().join("linked.db");

@@ -16,10 +16,7 @@ const KIND: &str = "service";
 pub(super) async fn take(store: &dyn Store, address: &str, now: Timestamp) -> Result<RunLock, Error> {
     let lock = match store.lock_run(&RunId::new(LOCK)) {
         Ok(lock) => lock,
-        Err(error) if error.kind == ErrorKind::Busy => {
-            let holder = store.entries(KIND).await.unwrap_or_default().into_iter().next().map(|(_, body)| body);
-            return Err(busy(holder.as_deref()));
-        }
+        Err(error) if error.kind == ErrorKind::Busy => return Err(refusal(store).await),
         Err(error) => return Err(error),
     };
     let body = json!({ "pid": std::process::id(), "address": address, "since": now.to_string() });
@@ -50,8 +47,10 @@ pub async fn holder(store: &dyn Store) -> Result<Option<Holder>, Error> {
     Ok(address.map(|address| Holder { pid: known["pid"].as_u64().unwrap_or(0), address }))
 }
 
-fn busy(holder: Option<&str>) -> Error {
-    let holder: serde_json::Value = holder.and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
+/// That another service has the store, and which: for who could not take it, or the address that goes with it.
+pub async fn refusal(store: &dyn Store) -> Error {
+    let holder = store.entries(KIND).await.unwrap_or_default().into_iter().next().map(|(_, body)| body);
+    let holder: serde_json::Value = holder.and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
     let text = |key: &str| holder[key].as_str().unwrap_or("not known").to_owned();
     Error {
         kind: ErrorKind::Busy,

@@ -28,7 +28,7 @@ mod why;
 pub use catalog::{Catalog, DagEntry, Loader, Trouble};
 pub use connections::ConnectionShown;
 pub use desk::{Counts, Standing, Waiting};
-pub use holder::{Holder, LOCK, holder};
+pub use holder::{Holder, LOCK, holder, refusal};
 pub use housekeeping::Housekeeping;
 pub use live::{Live, LiveEvent};
 pub use notice::{LINES_OF_A_TOPIC_MAX, Level, Notice};

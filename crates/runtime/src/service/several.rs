@@ -2,6 +2,7 @@
 //!
 //! Nothing is done before all of it has been looked at: a range that is too large is refused as a whole.
 
+use super::desk::explain;
 use super::{Error, Operation, Service, Who};
 use backstop_core::{DagId, InstanceId, RunId};
 use backstop_store::{RunFilter, RunRow, Store};
@@ -142,7 +143,8 @@ impl Service {
                 // What is so already needs nothing to be done.
                 Err(Error::NothingToChange) => Ok(Vec::new()),
                 Err(Error::Conflict(why)) => Err(why),
-                Err(Error::Stopping) if !done.is_empty() => Err(Error::Stopping.to_string()),
+                // What was done to the runs before stays: the answer must tell of it.
+                Err(error) if !dry_run && !done.is_empty() => Err(explain(&error)),
                 Err(error) => return Err(error),
             };
             done.push(DoneToRun { run, logical_date: row.header.logical_date, outcome });
