@@ -1,6 +1,7 @@
 //! Lists and grids over a store of a million task instances, alone and while it is written to. What is filled in goes through the store
 //! as the service writes it, in appends of one run each, so it is real data.
 
+use crate::lists_over_http;
 use crate::measure::{Row, ms};
 use anyhow::Result;
 use backstop_core::event::{Failure, FailureClass, RunHeader, RunType};
@@ -9,45 +10,50 @@ use backstop_core::{DagId, Event, InstanceId, RunId, TaskId};
 use backstop_store::sqlite::Options;
 use backstop_store::{Append, InstanceCursor, InstanceFilter, RunFilter, SqliteStore, Store};
 use jiff::Timestamp;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-const RUNS: u64 = 10_000;
-const TASKS: u64 = 100;
-const INSTANCES: u64 = RUNS * TASKS;
-const DAGS: u64 = 20;
+pub(crate) const RUNS: u64 = 10_000;
+pub(crate) const TASKS: u64 = 100;
+pub(crate) const INSTANCES: u64 = RUNS * TASKS;
+pub(crate) const DAGS: u64 = 20;
 /// One task of so many fails, and what is behind it is not run.
 const FAILS_ONE_IN: u64 = 5000;
-const ROUNDS: u64 = 300;
+pub(crate) const ROUNDS: u64 = 300;
 const START: i64 = 1_700_000_000;
 
 /// Fills a store and measures it.
-pub(crate) fn run() -> Result<Vec<Row>> {
+pub(crate) fn run(binary: &Path) -> Result<Vec<Row>> {
     let folder = tempfile::tempdir()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let store = Arc::new(SqliteStore::open(folder.path().join("store.db"), Options::default())?);
+    let file = folder.path().join("store.db");
+    let mut rows = runtime.block_on(async {
+        let store = Arc::new(SqliteStore::open(&file, Options::default())?);
         fill(&*store).await?;
-        let mut rows = measure(&*store, "alone").await?;
+        let mut rows = measure(&*store, "the store alone").await?;
         rows.extend(while_written(&store).await?);
-        Ok(rows)
-    })
+        anyhow::Ok(rows)
+    })?;
+    drop(runtime);
+    rows.extend(lists_over_http::run(binary, folder.path(), &file)?);
+    Ok(rows)
 }
 
-fn run_id(number: u64) -> RunId {
+pub(crate) fn run_id(number: u64) -> RunId {
     RunId::new(format!("0199aaaa-0000-7000-8000-{number:012}"))
 }
 
-fn dag_id(number: u64) -> DagId {
+pub(crate) fn dag_id(number: u64) -> DagId {
     DagId::new(format!("dag_{:02}", number % DAGS))
 }
 
-fn task_id(number: u64) -> TaskId {
+pub(crate) fn task_id(number: u64) -> TaskId {
     TaskId::new(format!("task_{number:04}"))
 }
 
-fn second(number: u64) -> Timestamp {
+pub(crate) fn second(number: u64) -> Timestamp {
     Timestamp::from_second(START + i64::try_from(number).unwrap_or(0) * 60).unwrap_or_default()
 }
 
@@ -120,11 +126,11 @@ async fn write_run(store: &dyn Store, number: u64) {
     drop(store.append(append).await);
 }
 
-fn row(what: &str, how: &str, mut times: Vec<Duration>) -> Row {
+pub(crate) fn row(what: &str, how: &str, mut times: Vec<Duration>) -> Row {
     times.sort();
     let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
     Row {
-        what: format!("store of {INSTANCES} task instances, {how}: {what}"),
+        what: format!("{INSTANCES} task instances, {how}: {what}"),
         figure: format!("p50 {}, p99 {}", ms(p50), ms(p99)),
         against: String::new(),
         ratio: String::new(),
@@ -228,7 +234,7 @@ async fn while_written(store: &Arc<SqliteStore>) -> Result<Vec<Row>> {
         }
     });
     let begin = Instant::now();
-    let mut rows = measure(&**store, "while it is written").await?;
+    let mut rows = measure(&**store, "the store while it is written").await?;
     stop.store(true, Ordering::Relaxed);
     writing.await??;
     let rate = written.load(Ordering::Relaxed) as f64 / begin.elapsed().as_secs_f64();

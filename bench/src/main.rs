@@ -5,11 +5,13 @@ mod batches;
 mod core_alone;
 mod http;
 mod lists;
+mod lists_over_http;
 mod measure;
 mod memory;
 mod projects;
 mod service;
 mod splitter;
+mod up;
 
 use anyhow::{Context as _, Result};
 use backstop_testkit::servers::Postgres;
@@ -33,7 +35,7 @@ fn main() -> Result<()> {
         rows.extend(splitter::run()?);
     }
     if wanted("lists") {
-        rows.extend(lists::run()?);
+        rows.extend(lists::run(&binary)?);
     }
     let server = Postgres::start().context("start PostgreSQL")?;
     let bench = batches::Bench::new(&binary, &server)?;

@@ -1,14 +1,12 @@
 //! The service: what it costs while nothing happens, how soon it begins what is asked for, how much it gets done, how fast it answers.
 
 use crate::batches::Bench;
-use crate::http::Client;
 use crate::measure::{Row, ms, spread, time};
 use crate::projects;
+use crate::up::Up;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,66 +20,6 @@ const RUNS: usize = 10_000;
 const ASKERS: usize = 256;
 /// pgbench's clients, and our tasks at once.
 const CLIENTS: usize = 32;
-
-/// A service that goes on, killed when it is let go.
-struct Up {
-    child: Child,
-    address: String,
-}
-
-impl Up {
-    fn start(bench: &Bench<'_>, project: &Path) -> Result<Self> {
-        let mut command = Command::new(bench.binary);
-        command.args(["up", "--listen", "127.0.0.1:0", "--project"]).arg(project);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("start the service")?;
-        let mut told = BufReader::new(child.stderr.take().context("read what the service says")?).lines();
-        let line = told.find(|line| line.as_ref().is_ok_and(|line| line.contains("http://")));
-        let line = line.context("the service never said where it listens")??;
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or_default().to_owned();
-        std::thread::spawn(move || told.for_each(drop));
-        Ok(Self { child, address })
-    }
-
-    fn client(&self) -> Result<Client> {
-        Client::new(&self.address)
-    }
-
-    /// User and system time so far.
-    fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 =
-            fields.get(11).context("read utime")?.parse::<u64>()? + fields.get(12).context("read stime")?.parse::<u64>()?;
-        // Linux tells it in hundredths of a second on every machine of today.
-        Ok(Duration::from_millis(ticks * 10))
-    }
-
-    /// Resident memory, in MiB.
-    fn memory(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|rest| rest.split_whitespace().next());
-        Ok(kib.context("read the resident memory")?.parse::<f64>()? / 1024.0)
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "a benchmark waits by the clock")]
-    fn wait_until_done(&self) -> Result<()> {
-        let mut client = self.client()?;
-        loop {
-            let runs = client.get("/api/v1/runs?unfinished=true&limit=1")?;
-            if runs["items"].as_array().is_some_and(Vec::is_empty) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// 1,000 DAGs of 20 tasks on schedules: reading them, and what they cost while nothing is due.
 #[expect(clippy::disallowed_methods, reason = "a benchmark waits by the clock")]
@@ -98,7 +36,7 @@ pub(crate) fn idle(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let mut check = Command::new(bench.binary);
     check.args(["check", "--project"]).arg(&project);
     let checked = (0..5).map(|_| time(&mut check)).collect::<Result<Vec<_>>>()?;
-    let up = Up::start(bench, &project)?;
+    let up = Up::start(bench.binary, &project, &[])?;
     let mut client = up.client()?;
     ensure!(
         client.get("/api/v1/dags?limit=1000")?["items"].as_array().is_some_and(|dags| dags.len() == DAGS),
@@ -139,7 +77,7 @@ pub(crate) fn trigger(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let dag = "dag: triggered\nconnection: db\nparams: {n: {type: integer, default: 0}}\ntasks:\n  \
                one: {sql: \"INSERT INTO triggered VALUES (:n, clock_timestamp())\", parameters: {n: \"{{ params.n }}\"}}\n";
     let project = bench.project("triggered", dag)?;
-    let up = Up::start(bench, &project)?;
+    let up = Up::start(bench.binary, &project, &[])?;
     let mut client = up.client()?;
     let mut asked = Vec::new();
     for n in 0..=TRIGGERS {
@@ -175,7 +113,7 @@ pub(crate) fn burst(bench: &Bench<'_>) -> Result<Vec<Row>> {
         "dag: burst\nconnection: db\nmax_active_runs: {RUNS}\ntasks:\n  one: {{sql: \"INSERT INTO effect VALUES (1)\"}}\n"
     );
     let project = bench.project("burst", &dag)?;
-    let up = Up::start(bench, &project)?;
+    let up = Up::start(bench.binary, &project, &[])?;
     up.client()?.post("/api/v1/dags/burst/runs", &json!({}))?;
     up.wait_until_done()?;
     let next = AtomicUsize::new(0);
