@@ -1,5 +1,6 @@
 //! Keeps secrets out of texts that leave the process: a driver or a script may quote them back.
 
+mod inline;
 mod literal;
 
 use backstop_project::definition::Project;
@@ -57,12 +58,13 @@ impl Redactor {
     }
 
     /// The files of a DAG as people may see them: without known secrets, and without what stands in them under keys such as `password` or
-    /// `Authorization`. A file without any stays as it is, byte by byte.
+    /// `Authorization`, in URIs, and as programs are given it. A file without any stays as it is, byte by byte.
     pub fn clean_files(&self, bundle: &Bundle) -> Bundle {
         let mut cleaned = bundle.clone();
         for (path, bytes) in &mut cleaned.files {
             let text = String::from_utf8_lossy(bytes);
-            let masked = self.clean(&literal::masked(path, &text)).into_owned();
+            let masked: String = literal::masked(path, &text).split_inclusive('\n').map(inline::masked).collect();
+            let masked = self.clean(&masked).into_owned();
             if masked != text {
                 *bytes = masked.into_bytes();
             }

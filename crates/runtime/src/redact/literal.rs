@@ -6,7 +6,7 @@
 use backstop_project::{MASKED_BYTES_MIN, is_secret_key};
 
 /// What stands for a secret.
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// The text of a file with such values masked. A value that a template or the environment puts in is not there, and stays.
 pub(super) fn masked(path: &str, text: &str) -> String {
@@ -135,7 +135,7 @@ fn closing(inside: &str, quote: char, is_python: bool) -> Option<usize> {
 }
 
 /// Whether a value is a secret itself, and not what puts one in, or too short to be one.
-fn is_literal(value: &str) -> bool {
+pub(super) fn is_literal(value: &str) -> bool {
     let mut own = String::new();
     let mut rest = value;
     while let Some((begin, end)) = [("{{", "}}"), ("${", "}")]
