@@ -33,6 +33,17 @@ pub const ANOMALIES_MAX: usize = 20;
 /// The epoch of a run's first process.
 pub const FIRST_EPOCH: u64 = 1;
 
+/// That a deadline is missed, or will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadlineTold {
+    /// From 0, in the order of the DAG's deadlines.
+    pub deadline: u32,
+    /// By when the run was to be done.
+    pub due_at: Timestamp,
+    /// When it was expected to be, before that; `None` when the deadline had passed.
+    pub done_at: Option<Timestamp>,
+}
+
 /// Everything known of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunState {
@@ -64,8 +75,8 @@ pub struct RunState {
     noticed: BTreeMap<Key, (u32, Vec<(u32, Unusual)>)>,
     timers: BTreeSet<(Timestamp, Key)>,
     callbacks: BTreeSet<CallbackId>,
-    /// Deadlines that were told of, and whether as missed.
-    deadlines_told: BTreeSet<(u32, bool)>,
+    /// What was told of deadlines, in order.
+    deadlines_told: Vec<DeadlineTold>,
     /// How often the run was stuck.
     times_stuck: u32,
     /// The attempts because of which it was, with their tries.
@@ -253,7 +264,7 @@ impl RunState {
             noticed: BTreeMap::new(),
             timers: BTreeSet::new(),
             callbacks: BTreeSet::new(),
-            deadlines_told: BTreeSet::new(),
+            deadlines_told: Vec::new(),
             times_stuck: 0,
             stuck_over: BTreeSet::new(),
             to_schedule: BTreeSet::new(),
@@ -370,12 +381,12 @@ impl RunState {
 
     /// Whether a deadline was told of: as missed, or as one that will be.
     pub fn is_told(&self, deadline: u32, as_missed: bool) -> bool {
-        self.deadlines_told.contains(&(deadline, as_missed))
+        self.deadlines_told.iter().any(|told| told.deadline == deadline && told.done_at.is_none() == as_missed)
     }
 
-    /// How many deadlines were told of, as missed or as ones that will be.
-    pub(crate) fn deadlines_told(&self) -> u32 {
-        self.deadlines_told.len() as u32
+    /// What was told of deadlines, in order. The callbacks of each have its place as their `try_number`.
+    pub fn deadlines_told(&self) -> &[DeadlineTold] {
+        &self.deadlines_told
     }
 
     /// How often the run was stuck.

@@ -1,30 +1,39 @@
-//! By when a run must be done, while it is driven: told once when it will probably be missed, and once when it is.
+//! By when a run must be done: told once when it will probably be missed, and once when it is. While the run is driven its engine tells;
+//! while it waits, an engine that does nothing else (`service/deadlines`).
 
 use crate::engine::Engine;
 use crate::run::Error;
 use backstop_core::event::{RunHeader, RunType};
+use backstop_core::state::DeadlineTold;
 use backstop_core::timetable::deadline::outlook;
-use backstop_core::timetable::{Moments, Outlook, PastDurations};
-use backstop_core::{Command, RunPhase};
+use backstop_core::timetable::{Deadline, Moments, Outlook, PastDurations};
+use backstop_core::{Command, DagId, RunPhase};
 use backstop_project::definition::Definition;
 use backstop_store::{RunFilter, Store};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
 /// Past runs that are looked at.
 const RUNS_MAX: u32 = 100;
+/// Of a run that waits: so long after the last moment at which it would be done in time it will not be.
+const BEHIND: SignedDuration = SignedDuration::from_millis(1);
 
-/// How long the last runs of a DAG took, those that went well and did all of its tasks. Read only where a deadline asks for it.
-pub(crate) async fn past(store: &dyn Store, definition: &Definition) -> Result<Option<PastDurations>, backstop_store::Error> {
-    if definition.deadlines.is_empty() {
-        return Ok(None);
-    }
-    let filter = RunFilter { dag: Some(definition.dag.id().clone()), limit: RUNS_MAX, ..RunFilter::default() };
+/// How long the last runs of a DAG took, those that went well and did all of its tasks.
+pub(crate) async fn past(store: &dyn Store, dag: &DagId) -> Result<Option<PastDurations>, backstop_store::Error> {
+    let filter = RunFilter { dag: Some(dag.clone()), limit: RUNS_MAX, ..RunFilter::default() };
     let rows = store.runs(&filter).await?;
     let is_whole = |header: &RunHeader| !header.dry_run && header.only_tasks.is_empty();
     let whole = rows.iter().filter(|row| row.state == RunPhase::Succeeded.as_str() && is_whole(&row.header));
     let took = whole.filter_map(|row| Duration::try_from(row.ended_at?.duration_since(row.started_at?)).ok());
     Ok(PastDurations::of(&mut took.collect::<Vec<_>>()))
+}
+
+/// As [`past`], read only where a deadline asks for it.
+pub(crate) async fn past_of(store: &dyn Store, definition: &Definition) -> Result<Option<PastDurations>, backstop_store::Error> {
+    if definition.deadlines.is_empty() {
+        return Ok(None);
+    }
+    past(store, definition.dag.id()).await
 }
 
 /// When a run was to begin: for a timetable's, the end of its data interval is the time of its tick.
@@ -35,6 +44,64 @@ fn planned_at(header: &RunHeader) -> Timestamp {
     }
 }
 
+/// What was told of a deadline, for those who are called.
+pub(crate) fn words(told: &DeadlineTold) -> String {
+    let due_at = told.due_at;
+    match told.done_at {
+        None => format!("the run is not done, and its deadline {due_at} has passed"),
+        Some(done_at) => {
+            format!("the run will probably miss its deadline {due_at}: half of its past runs took until {done_at}")
+        }
+    }
+}
+
+/// The same, for who asks why the run is not further. Empty where nothing was told.
+pub(crate) fn sentence(told: &[DeadlineTold]) -> String {
+    let missed = told.iter().find(|told| told.done_at.is_none());
+    match missed.or(told.last()) {
+        Some(DeadlineTold { due_at, done_at: None, .. }) => format!("; it has missed its deadline {due_at}"),
+        Some(DeadlineTold { due_at, done_at: Some(_), .. }) => format!("; it will probably miss its deadline {due_at}"),
+        None => String::new(),
+    }
+}
+
+/// What is to be told of the deadlines of a run that is not done, and when to look again. `is_told` says of which it was told, and whether as
+/// missed.
+pub(crate) fn look(
+    deadlines: &[Deadline],
+    header: &RunHeader,
+    started_at: Option<Timestamp>,
+    is_told: impl Fn(u32, bool) -> bool,
+    past: Option<&PastDurations>,
+    now: Timestamp,
+) -> (Vec<DeadlineTold>, Option<Timestamp>) {
+    let moments =
+        Moments { planned_at: planned_at(header), logical_date: header.logical_date, queued_at: header.queued_at, started_at };
+    let (mut told, mut next): (_, Option<Timestamp>) = (Vec::new(), None);
+    for (deadline, rule) in (0..).zip(deadlines) {
+        let Some(due_at) = rule.due_at(&moments).filter(|_| !is_told(deadline, true)) else { continue };
+        let outlook = outlook(now, started_at.unwrap_or(now), past, due_at);
+        let is_foreseen = is_told(deadline, false);
+        match outlook {
+            Some(Outlook::Missed) => {
+                told.push(DeadlineTold { deadline, due_at, done_at: None });
+                continue;
+            }
+            Some(Outlook::Likely { done_at }) if !is_foreseen => {
+                told.push(DeadlineTold { deadline, due_at, done_at: Some(done_at) });
+            }
+            Some(Outlook::Likely { .. } | Outlook::Possible { .. }) | None => {}
+        }
+        // One that has not begun is the later done the longer it waits.
+        let usual = past.filter(|_| started_at.is_none() && !is_foreseen).map(|past| past.p50);
+        let usual = usual.and_then(|usual| SignedDuration::try_from(usual).ok()?.checked_sub(BEHIND));
+        let foreseen_at = usual.and_then(|usual| due_at.checked_sub(usual).ok()).filter(|at| *at > now);
+        let at = foreseen_at.map_or(due_at, |at| at.min(due_at));
+        next = Some(next.map_or(at, |next| next.min(at)));
+    }
+    (told, next)
+}
+
 impl Engine {
     /// Tells what there is to tell of the deadlines now, and gives when to look again.
     pub(crate) async fn tell_deadlines(&mut self) -> Result<Option<Timestamp>, Error> {
@@ -43,32 +110,11 @@ impl Engine {
         if definition.deadlines.is_empty() || header.dry_run || self.state.phase().is_terminal() {
             return Ok(None);
         }
-        let now = self.shared.clock.now();
-        let started_at = self.state.started_at();
-        let moments = Moments {
-            planned_at: planned_at(&header),
-            logical_date: header.logical_date,
-            queued_at: header.queued_at,
-            started_at,
-        };
-        let mut next: Option<Timestamp> = None;
-        for (number, deadline) in (0..).zip(&definition.deadlines) {
-            let Some(due_at) = deadline.due_at(&moments).filter(|_| !self.state.is_told(number, true)) else { continue };
-            let told = match outlook(now, started_at.unwrap_or(now), self.past.as_ref(), due_at) {
-                Some(Outlook::Missed) => Some((None, format!("the run is not done, and its deadline {due_at} has passed"))),
-                Some(Outlook::Likely { done_at }) if !self.state.is_told(number, false) => Some((
-                    Some(done_at),
-                    format!("the run will probably miss its deadline {due_at}: half of its past runs took until {done_at}"),
-                )),
-                Some(Outlook::Likely { .. } | Outlook::Possible { .. }) | None => None,
-            };
-            if !matches!(told, Some((None, _))) {
-                next = Some(next.map_or(due_at, |next| next.min(due_at)));
-            }
-            if let Some((done_at, text)) = told {
-                self.alerts.push(text);
-                self.command(Command::TellDeadline { deadline: number, due_at, done_at }).await?;
-            }
+        let is_told = |number, as_missed| self.state.is_told(number, as_missed);
+        let (started_at, now) = (self.state.started_at(), self.shared.clock.now());
+        let (told, next) = look(&definition.deadlines, &header, started_at, is_told, self.past.as_ref(), now);
+        for DeadlineTold { deadline, due_at, done_at } in told {
+            self.command(Command::TellDeadline { deadline, due_at, done_at }).await?;
         }
         Ok(next)
     }

@@ -79,6 +79,8 @@ pub(crate) struct Engine {
     asks: Option<mpsc::UnboundedReceiver<Ask>>,
     /// Nothing more is begun.
     is_handing_over: bool,
+    /// The run waits: its deadlines are told of, and nothing of it is begun but callbacks.
+    only_tells: bool,
     pub(crate) limits: Limits,
     mailbox: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
@@ -98,12 +100,10 @@ pub(crate) struct Engine {
     /// A doubt is left because nobody could be asked.
     is_unanswered: bool,
     wake_at: Option<Timestamp>,
-    /// When the next deadline is.
+    /// When there may be something to tell of the deadlines.
     deadline_at: Option<Timestamp>,
     /// How long the DAG's last runs took.
     pub(crate) past: Option<PastDurations>,
-    /// What this process told of deadlines last, in words, for those who are called.
-    pub(crate) alerts: Vec<String>,
     footing: Footing,
     /// Why the run shall end, while what an earlier process ran ahead of its log is still being looked for.
     ending: Option<Ending>,
@@ -127,6 +127,7 @@ impl Engine {
             journal,
             asks: control.take_inbox(),
             is_handing_over: false,
+            only_tells: false,
             control,
             limits,
             mailbox,
@@ -141,9 +142,8 @@ impl Engine {
             undecided: BTreeMap::new(),
             is_unanswered: false,
             wake_at: None,
-            deadline_at: None,
+            deadline_at: Some(Timestamp::MIN),
             past: None,
-            alerts: Vec::new(),
             footing,
             ending: None,
             asked_to_end: Vec::new(),
@@ -208,9 +208,7 @@ impl Engine {
     /// Runs until the run is over and told, or nothing can go on without a person.
     pub(crate) async fn drive(&mut self) -> Result<(), Error> {
         loop {
-            if !self.is_handing_over {
-                self.deadline_at = self.tell_deadlines().await?;
-            }
+            self.deadline_at = self.tell_deadlines().await?;
             self.carry_out().await?;
             if self.state.is_finished() && self.running.is_empty() && self.callbacks.is_empty() {
                 return Ok(self.journal.settle().await?);
@@ -239,6 +237,30 @@ impl Engine {
                 if self.command(Command::DeclareStuck).await? {
                     continue;
                 }
+            }
+            self.next_input().await?;
+        }
+    }
+
+    /// What falls due before something else happens is told before it: a run that ends behind its deadline has missed it.
+    async fn tell_what_is_due(&mut self) -> Result<(), Error> {
+        if self.deadline_at.is_some_and(|at| at <= self.shared.clock.now()) {
+            self.deadline_at = self.tell_deadlines().await?;
+        }
+        Ok(())
+    }
+
+    /// Tells of the deadlines of a run that waits, and runs its callbacks; nothing else of it is begun. Gives when to look again.
+    pub(crate) async fn tell(&mut self) -> Result<Option<Timestamp>, Error> {
+        self.only_tells = true;
+        let next = self.tell_deadlines().await?;
+        // No time wakes it: timers are the business of whoever drives the run.
+        self.deadline_at = None;
+        loop {
+            self.carry_out().await?;
+            if self.callbacks.is_empty() && self.wanted().is_empty() {
+                self.journal.settle().await?;
+                return Ok(next);
             }
             self.next_input().await?;
         }

@@ -14,6 +14,7 @@ use crate::slots::Slots;
 use crate::watch::Watcher;
 use backstop_core::event::{Cause, Event, Evidence, RunHeader, RunType};
 use backstop_core::state::FIRST_EPOCH;
+use backstop_core::timetable::PastDurations;
 use backstop_core::{Command, InstanceId, RunId, RunState, TaskId};
 use backstop_project::definition::Definition;
 use backstop_store::{AppendError, Store, Version};
@@ -225,7 +226,7 @@ pub async fn begin(launch: Launch, created: Created, control: Control) -> Result
     let begun_at = header.queued_at;
     let shared = Arc::new(share(&launch, header, begun_at, false));
     let mut engine = engine(&launch, shared, state, journal, control);
-    engine.past = deadlines::past(&*launch.store, &launch.prepared.definition).await?;
+    engine.past = deadlines::past_of(&*launch.store, &launch.prepared.definition).await?;
     engine.start_if_queued().await?;
     finish(engine).await
 }
@@ -258,7 +259,7 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
     shared.results = Results::of(&state);
     let journal = Journal::new(launch.store.clone(), run.clone(), epoch, events.len() as u64, launch.watcher.clone());
     let mut engine = engine(&launch, Arc::new(shared), state, journal, control);
-    engine.past = deadlines::past(&*launch.store, &launch.prepared.definition).await?;
+    engine.past = deadlines::past_of(&*launch.store, &launch.prepared.definition).await?;
     if !engine.state.phase().is_terminal() {
         engine.command(Command::Resume { epoch }).await?;
         engine.wake_who_waits_for_runs().await?;
@@ -268,6 +269,58 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
         decide(&mut engine, decision).await?;
     }
     finish(engine).await
+}
+
+/// How a run that waits stands when its deadlines have been told of.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// The run, where it is not over, as one that nobody has begun: for [`begin`] where that is so, and for nothing else.
+    pub(crate) created: Created,
+    /// When to look at its deadlines again.
+    pub(crate) next: Option<Timestamp>,
+}
+
+impl Told {
+    /// How many events the run has.
+    pub(crate) fn version(&self) -> u64 {
+        self.created.events.len() as u64
+    }
+}
+
+/// Tells what there is to tell of the deadlines of a run that waits, and runs its callbacks that have not run. The run is not taken over: it
+/// waits as before, and who drives it finds out what an earlier process did, as if nothing had been told. The caller holds the run's
+/// lock, and says whether this very process created it and nobody has begun it.
+///
+/// # Errors
+/// When the store fails, or the DAG no longer fits the run.
+pub(crate) async fn tell(
+    launch: Launch,
+    run: &RunId,
+    is_fresh: bool,
+    past: Option<PastDurations>,
+    control: Control,
+) -> Result<Told, Error> {
+    let row = launch.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))?;
+    let header = row.header.clone();
+    let events = read_all(&*launch.store, run).await?;
+    check_shape(&launch.prepared.definition, run, &events)?;
+    let state = RunState::replay(launch.prepared.definition.dag.clone(), events.iter());
+    if state.phase().is_terminal() {
+        return Ok(Told { created: Created { header, events }, next: None });
+    }
+    let run_start = row.started_at.unwrap_or(header.queued_at);
+    let mut shared = share(&launch, header.clone(), run_start, !is_fresh);
+    shared.results = Results::of(&state);
+    let journal = Journal::new(launch.store.clone(), run.clone(), row.epoch, events.len() as u64, launch.watcher.clone());
+    let mut engine = Engine::new(Arc::new(shared), state, journal, control, launch.limits);
+    engine.past = past;
+    let told = engine.tell().await;
+    if told.is_err() {
+        engine.abandon().await;
+    }
+    engine.shared.logs.end().await;
+    let next = told?;
+    Ok(Told { created: Created { header, events: read_all(&*launch.store, run).await? }, next })
 }
 
 async fn finish(mut engine: Engine) -> Result<Report, Error> {

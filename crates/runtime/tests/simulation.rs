@@ -168,6 +168,7 @@ mod service {
         seeds: u64,
         runs: usize,
         runs_by_assets: usize,
+        deadlines_of_waiting: usize,
         processes: u64,
         operations: u64,
         requests: u64,
@@ -180,6 +181,7 @@ mod service {
             self.seeds += 1;
             self.runs += outcome.runs;
             self.runs_by_assets += outcome.runs_by_assets;
+            self.deadlines_of_waiting += outcome.deadlines_of_waiting;
             self.processes += u64::from(outcome.processes);
             self.operations += outcome.operations;
             self.requests += outcome.requests;
@@ -209,6 +211,10 @@ mod service {
         println!("{sums:?}");
         let Some(violation) = violations.first() else {
             assert!(sums.seeds < 100 || sums.runs_by_assets > 0, "no seed has runs by assets");
+            assert!(
+                sums.seeds < 100 || sums.deadlines_of_waiting > 0,
+                "no seed has a run that misses its deadline while it waits"
+            );
             return;
         };
         let others: Vec<String> =

@@ -12,6 +12,7 @@ mod callbacks;
 mod checks;
 mod crash;
 mod cross;
+mod deadlines;
 mod disaster;
 mod dry_run;
 mod endure;

@@ -143,6 +143,6 @@ pub(super) fn tell_deadline(
         Some(done_at) => Event::DeadlineAtRisk { deadline, due_at, done_at },
         None => Event::DeadlineMissed { deadline, due_at },
     };
-    let told = callbacks(None, state.deadlines_told(), Occasion::Deadline, state.dag().hooks().on_deadline);
+    let told = callbacks(None, state.deadlines_told().len() as u32, Occasion::Deadline, state.dag().hooks().on_deadline);
     Ok(std::iter::once(event).chain(told).collect())
 }

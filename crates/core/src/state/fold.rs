@@ -1,6 +1,6 @@
 //! [`apply`]: one event into the state.
 
-use super::{Instance, InstancePhase, Key, Mapped, RunPhase, RunState, SkippedBy};
+use super::{DeadlineTold, Instance, InstancePhase, Key, Mapped, RunPhase, RunState, SkippedBy};
 use crate::event::{CancelCause, Event, Evidence, FailureClass, RunHeader, SkipCause};
 use crate::id::{InstanceId, TaskIx};
 use crate::rule::{UpstreamCounts, Verdict};
@@ -108,11 +108,11 @@ pub fn apply(state: &mut RunState, event: &Event) {
             }
         }
         Event::AssetsUpdated { instance: _, try_number: _, assets: _ } => {}
-        Event::DeadlineAtRisk { deadline, due_at: _, done_at: _ } => {
-            state.deadlines_told.insert((*deadline, false));
+        Event::DeadlineAtRisk { deadline, due_at, done_at } => {
+            state.deadlines_told.push(DeadlineTold { deadline: *deadline, due_at: *due_at, done_at: Some(*done_at) });
         }
-        Event::DeadlineMissed { deadline, due_at: _ } => {
-            state.deadlines_told.insert((*deadline, true));
+        Event::DeadlineMissed { deadline, due_at } => {
+            state.deadlines_told.push(DeadlineTold { deadline: *deadline, due_at: *due_at, done_at: None });
         }
         Event::RunReopened => state.reopen(),
         Event::InstancesCleared { instances, restart } => {

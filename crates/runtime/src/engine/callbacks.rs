@@ -2,6 +2,7 @@
 
 use super::{Answer, Engine};
 use crate::attempt::{Attempt, Stop, Stopper, Work, template_context};
+use crate::deadlines;
 use crate::failure::{FailureExt, failure};
 use backstop_core::dag::Delivery;
 use backstop_core::event::{CallbackId, Failure, FailureClass, Occasion};
@@ -76,10 +77,7 @@ impl Engine {
     fn alert(&self, callback: &CallbackId) -> Option<String> {
         match callback.occasion {
             Occasion::Failure | Occasion::Retry | Occasion::Success => None,
-            // One that an earlier process told: the log says which.
-            Occasion::Deadline => {
-                Some(self.alerts.last().cloned().unwrap_or_else(|| "a deadline of the run is missed, or will be".into()))
-            }
+            Occasion::Deadline => self.state.deadlines_told().get(callback.try_number as usize).map(deadlines::words),
             Occasion::Stuck => {
                 let which: Vec<String> = self.undecided.iter().map(|(instance, why)| format!("`{instance}`: {why}")).collect();
                 Some(format!("the run is stuck: a person must say what became of {}", which.join("; ")))

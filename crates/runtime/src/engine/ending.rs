@@ -51,6 +51,10 @@ impl Engine {
         if self.is_handing_over {
             wanted.retain(|action| matches!(action, Action::CancelAttempt { .. }));
         }
+        if self.only_tells {
+            // Attempts are the business of whoever drives the run.
+            wanted.retain(|action| matches!(action, Action::RunCallback { .. }));
+        }
         if self.ending.is_some() {
             wanted.retain(|action| !matches!(action, Action::StartAttempt { .. }));
             let most = self.shared.definition.dag.max_active_tasks() as usize;
@@ -96,6 +100,7 @@ impl Engine {
     }
 
     pub(super) async fn end(&mut self) -> Result<(), Error> {
+        self.tell_what_is_due().await?;
         let asked = std::mem::take(&mut self.asked_to_end);
         match self.ending.take() {
             Some(Ending::Asked(reason)) if asked.is_empty() => self.command(Command::Cancel { reason }).await?,

@@ -43,6 +43,7 @@ impl Engine {
                     stop.send_replace(self.resolver_stop.clone());
                 }
                 self.begin_end(Ending::Asked(reason));
+                self.tell_what_is_due().await?;
                 // At once in a run's first process: before the loop begins anything more.
                 if self.has_caught_up() && !self.cannot_end() {
                     self.end().await?;
@@ -56,6 +57,7 @@ impl Engine {
                         Err(_) => break,
                     }
                 }
+                self.tell_what_is_due().await?;
                 self.take(answers).await;
             }
             durable = self.journal.next_durable() => durable?,
@@ -63,6 +65,7 @@ impl Engine {
             // What was given is taken when the loop carries out what is wanted.
             () = given => {}
             () = timer => {
+                self.tell_what_is_due().await?;
                 if self.shared.was_interrupted && self.is_over_time() {
                     self.begin_end(Ending::OverTime);
                 } else {
@@ -105,6 +108,7 @@ impl Engine {
 
     /// Carries out what is asked from outside. Whoever asks is answered when it is durable.
     pub(super) async fn hear(&mut self, ask: Ask) -> Result<(), Error> {
+        self.tell_what_is_due().await?;
         match ask {
             Ask::Look(look) => look(&self.state),
             Ask::Awaited(instance, answer) => {

@@ -10,6 +10,7 @@ mod assets;
 pub mod backfill;
 pub mod catalog;
 mod connections;
+mod deadlines;
 mod desk;
 mod holder;
 mod home;
@@ -207,6 +208,8 @@ pub struct Service {
     fill_up: Notify,
     /// Told when a run may be begun.
     pump: Arc<Notify>,
+    /// Told when the deadlines of a run that waits have been told of.
+    told: Notify,
     /// Told when ticks may be planned that could not be, or other ones.
     replan: Notify,
     keep: Keep,
@@ -259,6 +262,7 @@ impl Service {
             filling: tokio::sync::Mutex::default(),
             fill_up: Notify::new(),
             pump: Arc::default(),
+            told: Notify::new(),
             replan: Notify::new(),
             keep: options.keep,
             housekeeping: Mutex::default(),
@@ -278,7 +282,7 @@ impl Service {
         let scheduling = tokio::spawn(self.clone().schedule());
         let filling = tokio::spawn(self.clone().fill());
         let keeping_house = tokio::spawn(self.clone().keep_house());
-        self.drive().await;
+        tokio::join!(self.drive(), self.watch_deadlines());
         watching.abort();
         scheduling.abort();
         filling.abort();

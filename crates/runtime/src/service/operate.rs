@@ -89,6 +89,7 @@ impl Service {
         by: &Who,
         dry_run: bool,
     ) -> Result<Vec<InstanceId>, Error> {
+        self.until_told(run).await;
         let row = self.row(run).await?;
         let lock = match self.store.lock_run(run) {
             Ok(lock) => lock,

@@ -6,6 +6,7 @@
 
 use super::{Error, Service, Standing, Waiting};
 use crate::control::Held;
+use crate::deadlines;
 use crate::slots::{Shortage, Slots};
 use backstop_core::why::Why;
 use backstop_core::{InstanceId, InstancePhase, RunId, RunState, why};
@@ -116,9 +117,9 @@ impl Service {
         let mut standing = self.standing(&run);
         let is_elsewhere =
             row.ended_at.is_none() && !matches!(standing, Standing::Active { .. }) && self.store.is_run_held(&run)? && {
-                // Begun by this process just now: then it is the holder.
+                // Begun by this process just now, or told of: then it is the holder.
                 standing = self.standing(&run);
-                !matches!(standing, Standing::Active { .. })
+                !matches!(standing, Standing::Active { .. }) && !self.desk().is_telling(&run)
             };
         let (mut why, hold) = match is_elsewhere {
             true => ("another process drives it".into(), Hold::Elsewhere("another process drives its run".into())),
@@ -136,7 +137,7 @@ impl Service {
             }
             None => None,
         };
-        let (mut tasks, more) = match looked {
+        let Seen { mut tasks, more, late } = match looked {
             Some(looked) => looked,
             // A run that waits, one that another process drives, or one let go just now.
             None => match self.idle(row).await {
@@ -152,7 +153,8 @@ impl Service {
                             why = format!("it could not be driven: {reason}");
                         }
                     }
-                    self.as_projected(&run, &view).await?
+                    let (tasks, more) = self.as_projected(&run, &view).await?;
+                    Seen { tasks, more, late: String::new() }
                 }
                 Err(error) => return Err(error),
             },
@@ -172,7 +174,7 @@ impl Service {
                 }
             }
         }
-        Ok(RunAccount { why, tasks, more })
+        Ok(RunAccount { why: why + &late, tasks, more })
     }
 
     /// How the run itself stands.
@@ -252,6 +254,14 @@ struct View {
     slots: Arc<Slots>,
 }
 
+/// What the run's log, or its engine, tells.
+struct Seen {
+    tasks: Vec<TaskAccount>,
+    more: usize,
+    /// What was told of its deadlines, behind a semicolon.
+    late: String,
+}
+
 impl View {
     fn is_meant(&self, instance: &InstanceId, is_done: bool) -> bool {
         match &self.only {
@@ -260,7 +270,7 @@ impl View {
         }
     }
 
-    fn of(&self, state: &RunState, held: Held<'_>) -> (Vec<TaskAccount>, usize) {
+    fn of(&self, state: &RunState, held: Held<'_>) -> Seen {
         let (mut tasks, mut more) = (Vec::new(), 0);
         for (instance, view) in state.instances().filter(|(instance, view)| self.is_meant(instance, view.phase.is_done())) {
             if tasks.len() == TASKS_MAX {
@@ -274,7 +284,7 @@ impl View {
             let waits_for_time = matches!(own, Why::Deferred { .. }) && !held.is_handing_over && !held.is_ending;
             tasks.push(TaskAccount { instance, phase, why, shortage, waits_for_time });
         }
-        (tasks, more)
+        Seen { tasks, more, late: deadlines::sentence(state.deadlines_told()) }
     }
 
     fn sentence(&self, instance: &InstanceId, own: &Why, shortage: Option<&Shortage>, held: Held<'_>) -> String {

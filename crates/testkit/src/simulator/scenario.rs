@@ -129,11 +129,13 @@ pub(crate) struct Naming<'a> {
     pub(crate) pools: Option<Vec<Pool>>,
     /// The asset that some of its tasks update.
     pub(crate) updates: Option<Arc<str>>,
+    /// How many callbacks it has for its deadlines.
+    pub(crate) alerts: u64,
 }
 
 impl Scenario {
     pub(crate) fn draw(seed: u64) -> Self {
-        Self::draw_as(seed, &Naming { dag: "simulated", prefix: "", pools: None, updates: None })
+        Self::draw_as(seed, &Naming { dag: "simulated", prefix: "", pools: None, updates: None, alerts: 0 })
     }
 
     pub(crate) fn draw_as(seed: u64, naming: &Naming<'_>) -> Self {
@@ -175,7 +177,8 @@ impl Scenario {
                 settings,
             })
             .collect();
-        let callbacks = draw_callbacks(&mut dice, naming.prefix, None);
+        let mut callbacks = draw_callbacks(&mut dice, naming.prefix, None);
+        callbacks.on_deadline = (0..naming.alerts).map(|place| callback(naming.prefix, None, "deadline", place)).collect();
         let spec = DagSpec {
             id: naming.dag.into(),
             tasks,
@@ -258,7 +261,7 @@ fn hooks(callbacks: &Callbacks) -> Hooks {
         on_failure: callbacks.on_failure.len() as u32,
         on_retry: callbacks.on_retry.len() as u32,
         on_success: callbacks.on_success.len() as u32,
-        on_deadline: 0,
+        on_deadline: callbacks.on_deadline.len() as u32,
         on_stuck: 0,
     }
 }
@@ -389,31 +392,32 @@ fn draw_script(dice: &mut Dice, prefix: &str, shape: &mut Shape) -> Sql {
 fn draw_callbacks(dice: &mut Dice, prefix: &str, task: Option<&str>) -> Callbacks {
     let mut list = |occasion: &str| -> Vec<Callback> {
         let count = if dice.chance(12) { dice.between(1, 2) } else { 0 };
-        (0..count)
-            .map(|place| {
-                let about = match task {
-                    None => "run,-1,0".to_owned(),
-                    Some(task) => format!("{task},{{{{ ti.map_index }}}},{{{{ ti.try_number }}}}"),
-                };
-                let script = template(format!("INSERT INTO effects VALUES ('{prefix}{CALL}{about},{occasion},{place}');"));
-                Callback {
-                    name: None,
-                    kind: Kind::Sql(Sql {
-                        script,
-                        parameters: BTreeMap::new(),
-                        autocommit: false,
-                        result: ResultKind::None,
-                        result_bytes_max: 1000,
-                        templated: true,
-                    }),
-                    connection: Some(SERVERS[0].into()),
-                    timeout: Duration::from_secs(300),
-                    source: source(),
-                }
-            })
-            .collect()
+        (0..count).map(|place| callback(prefix, task, occasion, place)).collect()
     };
     Callbacks { on_failure: list("failure"), on_retry: list("retry"), on_success: list("success"), ..Callbacks::default() }
+}
+
+fn callback(prefix: &str, task: Option<&str>, occasion: &str, place: u64) -> Callback {
+    let about = match task {
+        None => "run,-1,0".to_owned(),
+        Some(task) => format!("{task},{{{{ ti.map_index }}}},{{{{ ti.try_number }}}}"),
+    };
+    let script = template(format!("INSERT INTO effects VALUES ('{prefix}{CALL}{about},{occasion},{place}');"));
+    let sql = Sql {
+        script,
+        parameters: BTreeMap::new(),
+        autocommit: false,
+        result: ResultKind::None,
+        result_bytes_max: 1000,
+        templated: true,
+    };
+    Callback {
+        name: None,
+        kind: Kind::Sql(sql),
+        connection: Some(SERVERS[0].into()),
+        timeout: Duration::from_secs(300),
+        source: source(),
+    }
 }
 
 /// Branches are drawn before all tasks have their names.

@@ -5,10 +5,11 @@
 //! while. A process dies at some moment, or stops and hands over. In the end the faults stop, people go on resolving doubts, and everything must come to an end.
 //!
 //! Where to go next: `house` for what is run, `people` for what is asked of the service, `book` for what was answered and what must hold,
-//! `assets` for what must hold of DAGs that wait for them.
+//! `assets` for what must hold of DAGs that wait for them, `deadlines` for what must be told of those.
 
 mod assets;
 mod book;
+mod deadlines;
 mod house;
 mod people;
 
@@ -46,6 +47,8 @@ pub struct Outcome {
     pub runs: usize,
     /// How many of them updates of assets asked for.
     pub runs_by_assets: usize,
+    /// How many deadlines were told as missed of runs that had not begun.
+    pub deadlines_of_waiting: usize,
     /// Processes that it took.
     pub processes: u32,
     /// Operations asked of the databases.
@@ -153,10 +156,11 @@ impl Life {
         }
         self.process(End::Last)?;
         let settled = runtime()?.block_on(self.book.judge(&self.house, &self.servers, &self.store));
-        let (runs, log) = settled?;
+        let (runs, deadlines_of_waiting, log) = settled?;
         let (_, operations) = self.world.counts();
         Ok(Outcome {
             runs,
+            deadlines_of_waiting,
             runs_by_assets: log.iter().filter(|line| line.contains("run_type: AssetTriggered")).count(),
             processes: self.processes,
             operations,

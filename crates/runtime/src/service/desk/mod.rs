@@ -5,9 +5,11 @@
 //! wait in a lane of their own, so that a year of them does not keep tonight's run of the same DAG waiting.
 
 mod standing;
+mod telling;
 
 pub(super) use standing::named;
 pub use standing::{Counts, Standing, Waiting};
+pub(super) use telling::Place;
 
 use super::live::LiveWatcher;
 use super::notice::{Level, Topic};
@@ -82,6 +84,7 @@ struct Hindered {
 
 /// A run that waits for a person.
 struct Stuck {
+    header: Arc<RunHeader>,
     /// What is in doubt, and why it could not be found out.
     undecided: BTreeMap<InstanceId, String>,
     /// The events it had by then: with more of them, somebody else has gone on with it.
@@ -113,6 +116,8 @@ pub(super) struct Desk {
     active_of: BTreeMap<Lane, usize>,
     hindered: BTreeMap<RunId, Hindered>,
     stuck: BTreeMap<RunId, Stuck>,
+    /// Runs that wait, and whose deadlines are being told of: none of them is begun meanwhile.
+    telling: BTreeMap<RunId, Control>,
     /// How many runs each DAG may have whose file is gone, as it said last: its runs still go on.
     pub(super) limits_of_gone: BTreeMap<DagId, usize>,
     /// Runs that somebody steers: they are begun whatever the limits say, and whether their DAG is paused or not.
@@ -137,6 +142,7 @@ impl Desk {
             active_of: BTreeMap::new(),
             hindered: BTreeMap::new(),
             stuck: BTreeMap::new(),
+            telling: BTreeMap::new(),
             limits_of_gone: BTreeMap::new(),
             urgent: Vec::new(),
         }
@@ -218,8 +224,10 @@ impl Desk {
         now: Timestamp,
         pump: &Arc<Notify>,
     ) -> Option<(Queued, Control)> {
-        if let Some(urgent) = self.urgent.pop() {
-            return Some(urgent);
+        let telling = &self.telling;
+        let is_free = |queued: &Queued| !telling.contains_key(&queued.header.run_id);
+        if let Some(place) = self.urgent.iter().rposition(|(queued, _)| is_free(queued)) {
+            return Some(self.urgent.remove(place));
         }
         if self.is_full(limits) {
             return None;
@@ -228,10 +236,14 @@ impl Desk {
         let may_go = |lane: &Lane| !self.paused.contains(&lane.dag) && active(lane) < of_lane(lane);
         // Of those with as few, whose next run waits longest: by their names alone the last would never go.
         let lanes = self.queued.iter().filter(|(lane, _)| may_go(lane));
-        let since = |queue: &VecDeque<Queued>| queue.front().map(|queued| queued.header.queued_at);
-        let lane = lanes.min_by_key(|(lane, queue)| (active(lane), lane.is_backfill, since(queue)))?.0.clone();
+        let first = lanes.filter_map(|(lane, queue)| {
+            let place = queue.iter().position(is_free)?;
+            Some((active(lane), lane.is_backfill, queue.get(place)?.header.queued_at, lane, place))
+        });
+        let (.., lane, place) = first.min()?;
+        let lane = lane.clone();
         let queue = self.queued.get_mut(&lane)?;
-        let queued = queue.pop_front()?;
+        let queued = queue.remove(place)?;
         if queue.is_empty() {
             self.queued.remove(&lane);
         }
@@ -466,9 +478,8 @@ impl Service {
     }
 
     fn hand_over(&self) {
-        for active in self.desk().active.values() {
-            active.control.hand_over();
-        }
+        let desk = self.desk();
+        desk.active.values().map(|active| &active.control).chain(desk.telling.values()).for_each(Control::hand_over);
     }
 
     async fn drive_one(self: Arc<Self>, queued: Queued, control: Control) {
@@ -495,7 +506,7 @@ impl Service {
             Driven::Over => {}
             Driven::Report(report) if !report.undecided.is_empty() => {
                 let version = report.state.version();
-                desk.stuck.insert(header.run_id.clone(), Stuck { undecided: report.undecided, version });
+                desk.stuck.insert(header.run_id.clone(), Stuck { header: header.clone(), undecided: report.undecided, version });
             }
             Driven::Report(_) => {}
             Driven::Hindered(why) | Driven::Elsewhere(why) => {
@@ -574,7 +585,7 @@ impl Service {
     }
 
     /// A run's clock never goes back behind its last event, whatever became of the machine's.
-    async fn clock_of(&self, run: &RunId, is_fresh: bool) -> Result<Arc<dyn Clock>, String> {
+    pub(super) async fn clock_of(&self, run: &RunId, is_fresh: bool) -> Result<Arc<dyn Clock>, String> {
         if is_fresh {
             return Ok(self.clock.clone());
         }

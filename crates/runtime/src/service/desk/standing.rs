@@ -74,6 +74,8 @@ pub enum Waiting {
         /// Runs of its DAG in front of it.
         ahead: usize,
     },
+    /// Its deadlines are told of, and those who want to know are called: it begins behind that.
+    Telling,
     /// It is about to be begun.
     Next,
     /// The service is stopping.
@@ -100,6 +102,9 @@ impl std::fmt::Display for Waiting {
                 f,
                 "the service drives {active} runs, of {limit} allowed over all DAGs, and {ahead} more of its DAG wait in front of this one"
             ),
+            Self::Telling => {
+                f.write_str("who wants to know of its deadline is being told (on_deadline): it is begun behind that")
+            }
             Self::Next => f.write_str("it is about to be begun"),
             Self::Stopping => f.write_str("the service is stopping: it goes on with the next one"),
         }
@@ -158,6 +163,8 @@ impl Desk {
             Waiting::RunsOfDag { active, limit, ahead, holders: self.some_active(lane) }
         } else if self.is_full(limits) {
             Waiting::Runs { active: self.busy(), limit: limits.runs, ahead }
+        } else if self.telling.contains_key(run) {
+            Waiting::Telling
         } else {
             Waiting::Next
         })

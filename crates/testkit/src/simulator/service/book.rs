@@ -1,7 +1,7 @@
 //! What the service was asked and has answered, and what must hold of it: while it goes on, and at the end.
 
-use super::assets;
 use super::house::House;
+use super::{assets, deadlines};
 use crate::simulator::scenario::{RUN_END, Scenario};
 use crate::simulator::server::Server;
 use crate::simulator::verdict::{self, Allowed};
@@ -198,21 +198,23 @@ impl Book {
         Ok(())
     }
 
-    /// The end: nothing is left, and the store, the databases and the answers tell one story. Gives how many runs there are, and the log.
+    /// The end: nothing is left, and the store, the databases and the answers tell one story. Gives how many runs there are, how many deadlines
+    /// were told of while a run waited, and the log.
     pub(crate) async fn judge(
         &self,
         house: &House,
         servers: &[Arc<Server>],
         store: &MemoryStore,
-    ) -> Result<(usize, Vec<String>), String> {
+    ) -> Result<(usize, usize, Vec<String>), String> {
         let rows = rows(store).await?;
         let mut allowed = Allowed::new();
-        let mut log = Vec::new();
+        let (mut log, mut told) = (Vec::new(), 0);
         for row in &rows {
             let run = &row.header.run_id;
             let scenario = house.scenario(row.header.dag_id.as_str());
             let scenario = scenario.ok_or_else(|| format!("run {run} is of DAG `{}`, which is not there", row.header.dag_id))?;
             let expected = judge_run(scenario, row, store, &mut log).await.map_err(|what| format!("run {run}: {what}"))?;
+            told += deadlines::judge(scenario, row, store).await.map_err(|what| format!("run {run}: {what}"))?;
             let named = |name: String| format!("{}/{run}{RUN_END}{name}", row.header.dag_id);
             allowed.extend(expected.into_iter().map(|((server, name), times)| ((server, named(name)), times)));
         }
@@ -229,7 +231,7 @@ impl Book {
         assets::judge_told(store, &rows, &updates).await?;
         house.dags.iter().try_for_each(|scenario| assets::judge(scenario, &rows, &updates))?;
         self.judge_fills(&rows, store).await?;
-        Ok((rows.len(), log))
+        Ok((rows.len(), told, log))
     }
 }
 

@@ -4,11 +4,13 @@ use crate::simulator::dice::Dice;
 use crate::simulator::scenario::{Naming, Scenario, project};
 use crate::simulator::world::{Moment, World, timestamp};
 use backstop_core::dag::Pool;
-use backstop_core::timetable::{AssetExpr, Every, IntervalReading, Schedule, Timetable};
+use backstop_core::timetable::{AssetExpr, Deadline, Every, IntervalReading, Reference, Schedule, Timetable};
 use backstop_core::{DagId, Tick};
 use backstop_project::{Loaded, Overrides};
 use backstop_runtime::clock::{Clock, Reading};
 use backstop_runtime::service::Loader;
+use jiff::civil::Time;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -23,6 +25,8 @@ const TOLD_AT_ONCE_MAX: u32 = 200_000;
 
 /// Of so many seeds one has assets.
 const ASSETS_EVERY: u64 = 3;
+/// Of so many seeds one has deadlines.
+const DEADLINES_EVERY: u64 = 2;
 
 /// The DAGs and the limits of a seed.
 pub(crate) struct House {
@@ -43,7 +47,14 @@ impl House {
         let count = dice.between(2, 6);
         // A third of all seeds has assets; the others tell the stories that they told before there were any.
         let mut waiting = seed.is_multiple_of(ASSETS_EVERY).then(|| Dice::for_purpose(seed, 23));
-        let dags = (0..count).map(|place| draw_dag(&mut dice, place, &pools, waiting.as_mut())).collect();
+        let mut hurried = seed.is_multiple_of(DEADLINES_EVERY).then(|| Dice::for_purpose(seed, 24));
+        let mut draw = |place| {
+            let deadlines = hurried.as_mut().map(draw_deadlines).unwrap_or_default();
+            let alerts = hurried.as_mut().map_or(0, |hurried| hurried.below(3));
+            let hurry = Hurry { deadlines, alerts };
+            draw_dag(&mut dice, place, &pools, waiting.as_mut(), hurry)
+        };
+        let dags = (0..count).map(&mut draw).collect();
         Self {
             dags,
             pools,
@@ -69,11 +80,34 @@ impl House {
     }
 }
 
-fn draw_dag(dice: &mut Dice, place: u64, pools: &[Pool], waiting: Option<&mut Dice>) -> Scenario {
+/// By when a DAG's runs must be done, and how many are told.
+struct Hurry {
+    deadlines: Vec<Deadline>,
+    alerts: u64,
+}
+
+fn draw_deadlines(dice: &mut Dice) -> Vec<Deadline> {
+    let count = dice.below(3);
+    let draw = |_| {
+        let span = Duration::from_millis(*dice.pick(&[10, 1_000, 60_000, 600_000, 3_600_000]));
+        match dice.below(5) {
+            0 => {
+                let minute = dice.below(60) as i8;
+                Deadline::By { at: Time::constant(minute % 3, minute, 0, 0), zone: TimeZone::UTC }
+            }
+            1 => Deadline::Within { span, of: Reference::LogicalDate },
+            2 => Deadline::Within { span, of: Reference::StartedAt },
+            _ => Deadline::Within { span, of: Reference::QueuedAt },
+        }
+    };
+    (0..count).map(draw).collect()
+}
+
+fn draw_dag(dice: &mut Dice, place: u64, pools: &[Pool], waiting: Option<&mut Dice>, hurry: Hurry) -> Scenario {
     let dag = format!("d{place}");
     let prefix = format!("{dag}/{{{{ run_id }}}}|");
     let updates = waiting.is_some().then(|| asset(place));
-    let naming = Naming { dag: &dag, prefix: &prefix, pools: Some(pools.to_vec()), updates };
+    let naming = Naming { dag: &dag, prefix: &prefix, pools: Some(pools.to_vec()), updates, alerts: hurry.alerts };
     let mut scenario = Scenario::draw_as(dice.next(), &naming);
     scenario.dry_run = false;
     let timetable = dice.chance(60).then(|| {
@@ -98,6 +132,7 @@ fn draw_dag(dice: &mut Dice, place: u64, pools: &[Pool], waiting: Option<&mut Di
     definition.max_active_runs = max_active_runs;
     definition.catchup = timetable.as_ref().is_some_and(|timetable| timetable.catchup);
     definition.timetable = timetable;
+    definition.deadlines = hurry.deadlines;
     scenario
 }
 
