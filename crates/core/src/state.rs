@@ -79,8 +79,8 @@ pub struct RunState {
     deadlines_told: Vec<DeadlineTold>,
     /// How often the run was stuck.
     times_stuck: u32,
-    /// The attempts because of which it was, with their tries.
-    stuck_over: BTreeSet<(Key, u32)>,
+    /// The attempts because of which it was, with their tries and the segments that were known of them.
+    stuck_over: BTreeSet<(Key, u32, usize)>,
     /// Work-list: tasks whose rule says `Run`.
     to_schedule: BTreeSet<TaskIx>,
     /// Work-list: tasks whose rule says `Skip` or `UpstreamFailed`, by depth, so that marks above come first.
@@ -399,8 +399,12 @@ impl RunState {
         self.doubts().any(|doubt| !self.stuck_over.contains(&doubt))
     }
 
-    fn doubts(&self) -> impl Iterator<Item = (Key, u32)> {
-        self.in_doubt.iter().map(|&key| (key, self.find(key).map_or(0, |instance| instance.try_number)))
+    fn doubts(&self) -> impl Iterator<Item = (Key, u32, usize)> {
+        let known = |key| self.find(key).map_or((0, 0), |instance| (instance.try_number, instance.segments.len()));
+        self.in_doubt.iter().map(move |&key| {
+            let (try_number, segments) = known(key);
+            (key, try_number, segments)
+        })
     }
 
     /// Slots of a pool that running attempts hold.

@@ -6,12 +6,13 @@ mod fixture;
 
 use backstop_core::command::{Command, Rejected};
 use backstop_core::dag::{DagSpec, Hooks, Pool, Role, TaskSettings};
-use backstop_core::event::{CallbackId, Evidence, FailureClass, Occasion, SkipCause};
+use backstop_core::event::{CallbackId, Evidence, FailureClass, Occasion, SegmentCommit, SkipCause};
 use backstop_core::retry::RetryPolicy;
 use backstop_core::rule::TriggerRule;
 use backstop_core::state::INTERRUPTIONS_MAX;
 use backstop_core::{Action, Event, RunPhase, TaskId, actions};
-use fixture::{Run, at, failure, header, id, names, plain, spec, task};
+use fixture::{Run, at, failure, header, id, names, plain, segment, spec, task};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn retries(retries: u32) -> TaskSettings {
@@ -425,4 +426,25 @@ fn events_that_fit_nothing_change_nothing_but_the_version() {
         backstop_core::apply(&mut run.state, &event);
     }
     assert_eq!((run.line(), run.state.version()), (line, version + 6));
+}
+
+#[test]
+fn a_person_who_speaks_of_one_segment_leaves_the_attempt_in_doubt_behind_it() {
+    let committed = |number| Arc::new(SegmentCommit { evidence: person(true), ..SegmentCommit::clone(&segment(number)) });
+    let mut run = Run::started(spec(vec![plain("load", &[])]));
+    run.begin("load");
+    run.lose("load", FailureClass::Final);
+    run.ok(Command::DeclareStuck);
+    for number in 0..2 {
+        run.ok(Command::CommitSegment { instance: id("load"), try_number: 1, commit: committed(number) });
+        assert_eq!(run.line(), "load=in_doubt | running", "the doubt goes on behind segment {number}, and is looked into again");
+        let wanted = Action::ResolveUnknown { instance: id("load"), try_number: 1 };
+        assert!(actions(&run.state).contains(&wanted), "{:?}", actions(&run.state));
+        run.ok(Command::DeclareStuck);
+    }
+    let mut other = Run { state: run.state.clone(), events: run.events.clone(), now: 0 };
+    other.resolve("load", person(true));
+    assert_eq!(other.line(), "load=success | success", "of the last segment, a person speaks for the whole");
+    run.resolve("load", Evidence::Tombstone);
+    assert_eq!(run.line(), "load=scheduled | running", "what the person spoke of stays, and the next try goes on behind it");
 }

@@ -404,21 +404,28 @@ pub(crate) async fn decide(engine: &mut Engine, decision: &Decision) -> Result<(
         return Err(Error::Request(text));
     }
     let try_number = view.try_number;
+    let evidence = Evidence::Operator { who: decision.who.clone(), why: decision.why.clone(), took_effect: decision.took_effect };
+    let part = match decision.took_effect {
+        true => engine.segment_with_more_behind(&decision.instance, try_number, evidence.clone()).await,
+        false => None,
+    };
     let effect = if decision.took_effect { "took effect" } else { "did not take effect" };
+    let what = match &part {
+        Some(commit) => {
+            format!("said that segment {} of try {try_number} of `{}` {effect}", commit.segment + 1, decision.instance)
+        }
+        None => format!("said that try {try_number} of `{}` {effect}", decision.instance),
+    };
+    let (who, why) = (decision.who.clone(), decision.why.clone());
+    engine.command(Command::RecordOperator { who, why, what }).await?;
+    let instance = decision.instance.clone();
     engine
-        .command(Command::RecordOperator {
-            who: decision.who.clone(),
-            why: decision.why.clone(),
-            what: format!("said that try {try_number} of `{}` {effect}", decision.instance),
+        .command(match part {
+            // The person spoke of this segment. The same try may have gone on behind it, and its markers have keys of their own: it stays in
+            // doubt until they were asked, for the next try would not find what committed under them.
+            Some(commit) => Command::CommitSegment { instance, try_number, commit: Arc::new(commit) },
+            None => Command::Resolve { instance, try_number, evidence },
         })
         .await?;
-    let evidence = Evidence::Operator { who: decision.who.clone(), why: decision.why.clone(), took_effect: decision.took_effect };
-    if decision.took_effect
-        && let Some(commit) = engine.segment_with_more_behind(&decision.instance, try_number, evidence.clone()).await
-    {
-        let command = Command::CommitSegment { instance: decision.instance.clone(), try_number, commit: Arc::new(commit) };
-        engine.command(command).await?;
-    }
-    engine.command(Command::Resolve { instance: decision.instance.clone(), try_number, evidence }).await?;
     Ok(())
 }

@@ -7,7 +7,7 @@
 use crate::Recorded;
 use crate::log::to_microsecond;
 use crate::view::{InstanceRow, StatementRow};
-use backstop_core::event::{AssetUpdate, Event, Mark, StatementRecord};
+use backstop_core::event::{AssetUpdate, Event, Evidence, Mark, StatementRecord};
 use backstop_core::state::RunPhase;
 use backstop_core::{InstanceId, RunId, TaskId};
 use jiff::Timestamp;
@@ -54,9 +54,10 @@ impl RunFold {
             }
             Event::RunStuck { .. } => self.phase = RunPhase::Stuck,
             // Evidence, a person's word or a new process is what ends being stuck.
-            Event::UnknownResolved { .. } | Event::RunResumed { .. } => {
-                if self.phase == RunPhase::Stuck {
-                    self.phase = if self.is_cancel_requested { RunPhase::Cancelling } else { RunPhase::Running };
+            Event::UnknownResolved { .. } | Event::RunResumed { .. } => self.leave_stuck(),
+            Event::SegmentCommitted { commit, .. } => {
+                if let Evidence::Operator { .. } = commit.evidence {
+                    self.leave_stuck();
                 }
             }
             Event::CancelRequested { .. } => {
@@ -69,7 +70,6 @@ impl RunFold {
             Event::TaskScheduled { .. }
             | Event::TaskExpanded { .. }
             | Event::AttemptStarted { .. }
-            | Event::SegmentCommitted { .. }
             | Event::AttemptSucceeded { .. }
             | Event::AttemptDeferred { .. }
             | Event::AttemptFailed { .. }
@@ -93,6 +93,12 @@ impl RunFold {
     /// As [`crate::RunRow::is_finished`].
     pub(crate) fn is_finished(&self) -> bool {
         self.ended_at.is_some() && self.callbacks_pending == 0
+    }
+
+    fn leave_stuck(&mut self) {
+        if self.phase == RunPhase::Stuck {
+            self.phase = if self.is_cancel_requested { RunPhase::Cancelling } else { RunPhase::Running };
+        }
     }
 
     fn end(&mut self, phase: RunPhase, at: Timestamp) {

@@ -14,6 +14,7 @@ mod crash;
 mod cross;
 mod deadlines;
 mod disaster;
+mod doubt;
 mod dry_run;
 mod endure;
 mod follow;

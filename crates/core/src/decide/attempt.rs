@@ -215,10 +215,13 @@ pub(super) fn resolve(
     }
     let mut events = vec![Event::UnknownResolved { instance: instance.clone(), try_number, evidence }];
     let has_progress = found.segments.len() as u32 > found.segments_before;
-    // A person spoke of one segment, told by a `CommitSegment` before, and more of the task come behind it.
-    let is_told_in_part =
-        has_progress && found.segments.last().is_some_and(|commit| matches!(commit.evidence, Evidence::Operator { .. }));
-    if verdict == Some(true) && !is_told_in_part {
+    // A person spoke of segments with more of the task behind them, told by `CommitSegment`s before: the doubt went on behind each.
+    let is_told_in_part = found
+        .segments
+        .iter()
+        .skip(found.segments_before as usize)
+        .any(|commit| matches!(commit.evidence, Evidence::Operator { .. }));
+    if verdict == Some(true) {
         events.push(Event::AttemptSucceeded { instance: instance.clone(), try_number, result: None, follow: None });
         events.extend(updates(state, key, &instance, try_number));
         events.extend(callbacks(Some(instance), try_number, Occasion::Success, hooks(state, key).on_success));

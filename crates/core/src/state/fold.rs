@@ -41,12 +41,18 @@ pub fn apply(state: &mut RunState, event: &Event) {
             }
             state.enter(key, InstancePhase::Running);
         }),
-        Event::SegmentCommitted { instance, try_number: _, commit } => state.with(instance, |state, key| {
-            if let Some(instance) = state.find_mut(key) {
-                instance.segments.push(Arc::clone(commit));
-                instance.interruptions = 0;
+        Event::SegmentCommitted { instance, try_number: _, commit } => {
+            // What is behind a segment that a person spoke of is looked for again.
+            if let Evidence::Operator { .. } = commit.evidence {
+                state.leave_stuck();
             }
-        }),
+            state.with(instance, |state, key| {
+                if let Some(instance) = state.find_mut(key) {
+                    instance.segments.push(Arc::clone(commit));
+                    instance.interruptions = 0;
+                }
+            });
+        }
         Event::AttemptSucceeded { instance, try_number: _, result, follow: _ } => state.with(instance, |state, key| {
             if let Some(instance) = state.find_mut(key) {
                 instance.result.clone_from(result);

@@ -1,0 +1,135 @@
+//! A script whose process died ahead of its log, in the middle of segments of which some committed, and a person who speaks of one of them.
+
+use crate::project::Project;
+use backstop_testkit::proxy::Proxy;
+use backstop_testkit::servers::Postgres;
+use nix::sys::signal::Signal;
+use std::fs;
+
+/// Looks at the server before it takes too long: each costs a start of its client.
+const LOOKS_MAX: u32 = 2000;
+/// The first segment and the last wait for keys that the test holds.
+const LOAD: &str = "  load:
+    sql: |
+      BEGIN;
+      SELECT pg_advisory_xact_lock(7);
+      INSERT INTO t VALUES (0);
+      COMMIT;
+      BEGIN;
+      INSERT INTO t VALUES (1);
+      COMMIT;
+      BEGIN;
+      SELECT pg_advisory_xact_lock(8);
+      INSERT INTO t VALUES (2);
+      COMMIT;
+";
+
+struct Site {
+    server: &'static Postgres,
+    database: String,
+    project: Project,
+    proxy: Proxy,
+}
+
+impl Site {
+    fn new() -> Option<Self> {
+        let server = Postgres::shared()?;
+        let (database, proxy) = (server.create_database(), Proxy::to(server.port()).unwrap());
+        let project = Project::with_tasks(LOAD);
+        let uri = format!("postgresql://postgres@127.0.0.1:{}/{database}", proxy.port());
+        project.write("backstop.yaml", &format!("name: test\nconnections:\n  db: {{uri: \"{uri}\"}}\n"));
+        let site = Self { server, database, project, proxy };
+        site.ask("CREATE TABLE t (n integer)");
+        Some(site)
+    }
+
+    fn ask(&self, sql: &str) -> String {
+        self.server.sql(&self.database, sql).unwrap().trim().to_owned()
+    }
+
+    fn wait_until(&self, sql: &str) {
+        assert!((0..LOOKS_MAX).any(|_| self.ask(sql) == "t"), "it does not come to `{sql}`");
+    }
+
+    /// Sessions of this database that have a key, or wait for it.
+    fn locks(&self, key: u32, granted: bool) -> String {
+        format!(
+            "pg_locks WHERE locktype = 'advisory' AND objid = {key} AND granted = {granted} AND database = (SELECT oid FROM \
+             pg_database WHERE datname = current_database())"
+        )
+    }
+
+    fn hold(&self, key: u32) {
+        let (server, database) = (self.server, self.database.clone());
+        // Until its session is ended.
+        std::thread::spawn(move || server.sql(&database, &format!("SELECT pg_advisory_lock({key}); SELECT pg_sleep(3600)")));
+        self.wait_until(&format!("SELECT count(*) = 1 FROM {}", self.locks(key, true)));
+    }
+
+    fn end_sessions(&self, key: u32, granted: bool) {
+        let locks = self.locks(key, granted);
+        self.ask(&format!("SELECT pg_terminate_backend(pid) FROM {locks}"));
+        self.wait_until(&format!("SELECT count(*) = 0 FROM {locks}"));
+    }
+
+    /// Two segments commit, and a power cut takes the process and what its log was told since the attempt began.
+    fn loses_what_two_segments_told(&self) {
+        let store = self.project.path().join(".backstop/store.db");
+        let as_it_was = self.project.path().join("as-it-was.db");
+        self.hold(7);
+        self.hold(8);
+        let running = self.project.start(&["run", "d"]);
+        self.wait_until(&format!("SELECT count(*) = 1 FROM {}", self.locks(7, false)));
+        let is_told = || self.project.data(&["runs", "events", "latest", "--json"]).contains("\"attempt_started\"");
+        assert!((0..LOOKS_MAX).any(|_| is_told()), "the attempt does not reach the store");
+        rusqlite::Connection::open(&store).unwrap().execute("VACUUM INTO ?1", [as_it_was.to_str().unwrap()]).unwrap();
+        self.end_sessions(7, true);
+        self.wait_until(&format!("SELECT count(*) = 1 FROM {}", self.locks(8, false)));
+        assert_eq!(self.ask("SELECT count(*) FROM t"), "2");
+        running.kill();
+        self.end_sessions(8, false);
+        self.end_sessions(8, true);
+        for file in ["store.db-wal", "store.db-shm"] {
+            // Removed with the last connection, unless that was killed.
+            let _ = fs::remove_file(store.with_file_name(file));
+        }
+        fs::rename(as_it_was, store).unwrap();
+    }
+
+    fn is_whole(&self) {
+        assert_eq!(self.ask("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t"), "0 1 2");
+    }
+}
+
+const TOLD: [&str; 7] = ["run", "--resume", "latest", "--resolve", "load=committed", "--why", "the row is there"];
+
+#[test]
+fn a_person_who_speaks_of_one_segment_does_not_make_the_next_one_run_twice() {
+    let Some(site) = Site::new() else { return };
+    site.loses_what_two_segments_told();
+    let resumed = site.project.backstop(&TOLD);
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+    site.is_whole();
+    let told = site.project.data(&["runs", "events", "latest", "--json"]);
+    assert!(told.contains("said that segment 1 of try 1 of `load` took effect"), "{told}");
+}
+
+#[test]
+fn what_is_behind_the_segment_that_a_person_spoke_of_stays_in_doubt_while_the_database_is_away() {
+    let Some(site) = Site::new() else { return };
+    site.loses_what_two_segments_told();
+    site.proxy.go_down();
+    let mut arguments = TOLD.to_vec();
+    arguments.push("-v");
+    let mut resumed = site.project.start(&arguments);
+    resumed.wait_for("asks again");
+    resumed.signal(Signal::SIGINT);
+    let (_, said) = resumed.end();
+    assert!(said.contains("load is in doubt") && !said.contains("nothing was sent"), "{said}");
+    let shown = site.project.data(&["runs", "show", "latest"]);
+    assert!(shown.contains("in_doubt") && !shown.contains("failed"), "{shown}");
+    site.proxy.heal();
+    let resumed = site.project.backstop(&["run", "--resume", "latest"]);
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+    site.is_whole();
+}
