@@ -50,7 +50,8 @@ kill:
 
 soak:
 	@scripts/setup build test
-	BACKSTOP_KILLS=$${BACKSTOP_KILLS:-1000} BACKSTOP_FAULTS=$${BACKSTOP_FAULTS:-300} cargo test --locked -p backstop-cli --test soak -- --nocapture --test-threads 1
+	BACKSTOP_KILLS=$${BACKSTOP_KILLS:-1000} BACKSTOP_FAULTS=$${BACKSTOP_FAULTS:-300} BACKSTOP_DISK_FAULTS=$${BACKSTOP_DISK_FAULTS:-100} \
+	$$([ "$$(id -u)" = 0 ] && unshare -m true 2>/dev/null && echo unshare -m) cargo test --locked -p backstop-cli --test soak -- --nocapture --test-threads 1
 
 fuzz:
 	BACKSTOP_FUZZ_SECONDS=$${BACKSTOP_FUZZ_SECONDS:-600} cargo test --locked -p backstop-connect --test script_fuzz -- --nocapture

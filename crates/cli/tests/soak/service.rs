@@ -69,13 +69,20 @@ impl Service {
 
     /// Where it listens.
     pub(crate) fn address(&mut self) -> String {
+        let address = self.address_or_end();
+        address.unwrap_or_else(|| panic!("it ended by itself, {:?}:\n{}", self.child.wait(), self.heard()))
+    }
+
+    /// Where it listens; `None` when it ended by itself instead.
+    pub(crate) fn address_or_end(&mut self) -> Option<String> {
         if let Some(address) = &self.address {
-            return address.clone();
+            return Some(address.clone());
         }
         match self.listens.recv_timeout(START_MAX) {
-            Ok(address) => self.address.insert(address).clone(),
+            Ok(address) => Some(self.address.insert(address).clone()),
             Err(RecvTimeoutError::Timeout) => panic!("it does not say where it listens:\n{}", self.heard()),
-            Err(RecvTimeoutError::Disconnected) => panic!("it ended by itself, {:?}:\n{}", self.child.wait(), self.heard()),
+            // Its last words were heard before.
+            Err(RecvTimeoutError::Disconnected) => None,
         }
     }
 
