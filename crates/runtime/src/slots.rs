@@ -7,6 +7,7 @@
 
 use backstop_core::{DagId, InstanceId, RunId};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -118,6 +119,8 @@ struct Want {
 
 struct Seat {
     dag: DagId,
+    /// What its DAG holds: shared by the seats of the DAG, so that ranking them looks nothing up.
+    of_dag: Held,
     run: RunId,
     wake: Arc<Notify>,
     /// Refused so far, best first.
@@ -126,13 +129,19 @@ struct Seat {
     given: Vec<Claim>,
 }
 
+/// Tasks that a DAG has going on. Changed and read under the lock of the slots.
+type Held = Arc<AtomicU32>;
+
 #[derive(Default)]
 struct State {
     limits: SlotLimits,
     used: u32,
     pools: BTreeMap<Arc<str>, u32>,
-    dags: BTreeMap<DagId, u32>,
+    /// Of DAGs that have a seat or hold something.
+    dags: BTreeMap<DagId, Held>,
     seats: BTreeMap<u64, Seat>,
+    /// A claim of several slots has waited. Before, nobody can have been passed: what has room for another has room for one slot.
+    has_wide: bool,
     held: BTreeMap<(RunId, InstanceId), (DagId, Claim)>,
     next: u64,
 }
@@ -220,7 +229,8 @@ impl Slots {
         let id = state.next;
         state.next += 1;
         let wake = Arc::new(Notify::new());
-        state.seats.insert(id, Seat { dag, run: run.clone(), wake: wake.clone(), wants: Vec::new(), given: Vec::new() });
+        let of_dag = state.dags.entry(dag.clone()).or_default().clone();
+        state.seats.insert(id, Seat { dag, of_dag, run: run.clone(), wake: wake.clone(), wants: Vec::new(), given: Vec::new() });
         SeatHandle { slots: self.clone(), id, run, wake }
     }
 }
@@ -242,13 +252,13 @@ impl State {
 
     /// The smallest goes first.
     fn rank(&self, seat: &Seat, order: u64, claim: &Claim) -> Rank {
-        (self.dags.get(&seat.dag).copied().unwrap_or(0), std::cmp::Reverse(claim.priority), order)
+        (seat.of_dag.load(Ordering::Relaxed), std::cmp::Reverse(claim.priority), order)
     }
 
     fn hold(&mut self, dag: &DagId, claim: &Claim) {
         self.used += 1;
         *self.pools.entry(claim.pool.clone()).or_default() += claim.slots;
-        *self.dags.entry(dag.clone()).or_default() += 1;
+        self.dags.entry(dag.clone()).or_default().fetch_add(1, Ordering::Relaxed);
         self.held.insert((claim.run.clone(), claim.instance.clone()), (dag.clone(), claim.clone()));
     }
 
@@ -256,11 +266,25 @@ impl State {
         let Some((dag, claim)) = self.held.remove(&(run.clone(), instance.clone())) else { return };
         self.used -= 1;
         subtract(&mut self.pools, &claim.pool, claim.slots);
-        subtract(&mut self.dags, &dag, 1);
+        if let Some(of_dag) = self.dags.get(&dag) {
+            of_dag.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.forget_dag(&dag);
+    }
+
+    /// Drops the count of a DAG that has no seat and holds nothing.
+    fn forget_dag(&mut self, dag: &DagId) {
+        let is_over = |of_dag: &Held| Arc::strong_count(of_dag) == 1 && of_dag.load(Ordering::Relaxed) == 0;
+        if self.dags.get(dag).is_some_and(is_over) {
+            self.dags.remove(dag);
+        }
     }
 
     /// Claims that were passed often enough: their pools, and how they rank. Few, and mostly none.
     fn kept_for(&self) -> Vec<(Arc<str>, Rank)> {
+        if !self.has_wide {
+            return Vec::new();
+        }
         let wants = self.seats.values().flat_map(|seat| seat.wants.iter().map(move |want| (seat, want)));
         wants
             .filter(|(_, want)| want.passed >= PASSED_MAX)
@@ -270,12 +294,11 @@ impl State {
 
     /// Notes who was passed by a claim of a pool.
     fn note_passed(&mut self, pool: &Arc<str>, rank: Rank) {
-        if self.limits.pools.get(&**pool).copied().flatten().is_none() {
+        if !self.has_wide || self.limits.pools.get(&**pool).copied().flatten().is_none() {
             return;
         }
-        let dags = &self.dags;
-        for Seat { dag, wants, .. } in self.seats.values_mut() {
-            let held = dags.get(dag).copied().unwrap_or(0);
+        for Seat { of_dag, wants, .. } in self.seats.values_mut() {
+            let held = of_dag.load(Ordering::Relaxed);
             let passed =
                 |want: &&mut Want| want.claim.pool == *pool && (held, std::cmp::Reverse(want.claim.priority), want.order) < rank;
             wants.iter_mut().filter(passed).for_each(|want| want.passed = want.passed.saturating_add(1));
@@ -343,7 +366,7 @@ impl SeatHandle {
         }
         let dag = seat.dag.clone();
         let claim = Claim { run: self.run.clone(), instance: instance.clone(), pool: pool.into(), slots, priority };
-        let held = state.dags.get(&dag).copied().unwrap_or(0);
+        let held = seat.of_dag.load(Ordering::Relaxed);
         let asked = state.seats.get(&self.id)?.wants.iter().find(|want| want.claim.instance == *instance).map(|want| want.order);
         let rank = (held, std::cmp::Reverse(priority), asked.unwrap_or(order));
         if state.missing(&claim).is_none() && !goes_before(&state.kept_for(), &claim, rank) {
@@ -354,6 +377,7 @@ impl SeatHandle {
             state.hold(&dag, &claim);
             return Some(self.permit(instance));
         }
+        state.has_wide |= slots > 1;
         let seat = state.seats.get_mut(&self.id)?;
         if asked.is_none() {
             seat.wants.push(Want { order, claim, passed: 0 });
@@ -392,6 +416,9 @@ impl Drop for SeatHandle {
         let mut state = self.slots.state();
         if let Some(seat) = state.seats.remove(&self.id) {
             seat.given.iter().for_each(|claim| state.free(&seat.run, &claim.instance));
+            let dag = seat.dag.clone();
+            drop(seat);
+            state.forget_dag(&dag);
             state.give();
         }
     }
