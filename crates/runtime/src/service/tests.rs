@@ -248,3 +248,24 @@ async fn a_run_that_is_being_made_is_not_left_behind() {
     drop(making);
     assert_eq!((service.find_left_behind().await.unwrap(), service.counts().queued), (1, 2));
 }
+
+/// Whoever asks holds a way to the run while they wait, and so what they asked: it goes when the run is let go, not when they do.
+#[tokio::test]
+async fn what_is_asked_of_a_run_that_cannot_be_driven_is_answered() {
+    let (store, clock) = (MemoryStore::new(), Hand::at("2025-05-10T12:00:00Z"));
+    let service = Planning::start(&store, &clock, "").await.service;
+    let who = Who { who: "ada".into(), why: "to see".into() };
+    let header = service.trigger(Trigger { dag: "d".into(), ..Trigger::default() }, &who).await.unwrap().header;
+    let _another_process_drives_it = store.lock_run(&header.run_id).unwrap();
+    service.begin_with(header.clone(), crate::control::Ask::HandOver).unwrap();
+    let control = service.control(&header.run_id).unwrap();
+    let driving = tokio::spawn({
+        let service = service.clone();
+        async move { service.run().await }
+    });
+    let answer = tokio::time::timeout(Duration::from_secs(60), control.look(|_| ())).await;
+    assert_eq!(answer.expect("nobody answers"), None);
+    assert!(matches!(service.standing(&header.run_id), Standing::Hindered { .. }));
+    service.stop();
+    driving.await.unwrap();
+}
