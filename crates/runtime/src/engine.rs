@@ -63,7 +63,7 @@ pub(crate) enum Answer {
 struct Running {
     stop: watch::Sender<Stop>,
     /// The slots it takes away from other runs.
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
 }
 
 /// Where somebody is told what became of their ask.
@@ -97,6 +97,8 @@ pub(crate) struct Engine {
     /// Instances that could not begin because other runs hold the slots.
     is_short: bool,
     undecided: BTreeMap<InstanceId, String>,
+    /// Attempts in doubt may keep slots of pools.
+    has_kept_slots: bool,
     /// A doubt is left because nobody could be asked.
     is_unanswered: bool,
     wake_at: Option<Timestamp>,
@@ -140,6 +142,8 @@ impl Engine {
             watches: BTreeMap::new(),
             is_short: false,
             undecided: BTreeMap::new(),
+            // By the process before this one.
+            has_kept_slots: true,
             is_unanswered: false,
             wake_at: None,
             deadline_at: Some(Timestamp::MIN),
@@ -311,6 +315,7 @@ impl Engine {
     /// Carries out what the core wants, until it wants nothing more that is not going on already.
     async fn carry_out(&mut self) -> Result<(), Error> {
         loop {
+            self.keep_slots_of_doubts();
             let now = self.shared.clock.now();
             let mut events = Vec::new();
             let mut started = Vec::new();
@@ -373,8 +378,30 @@ impl Engine {
         }
         let dag = &self.shared.definition.dag;
         let settings = &dag.task(place).settings;
-        let pool = dag.pools().get(settings.pool as usize).map_or("default_pool", |pool| pool.name.as_str());
-        seat.take(instance, pool, settings.pool_slots, dag.effective_priority(place)).map(Some).ok_or(NoSlot)
+        seat.take(instance, self.pool(settings.pool), settings.pool_slots, dag.effective_priority(place)).map(Some).ok_or(NoSlot)
+    }
+
+    /// An attempt in doubt keeps the slots of its pool until its database was asked what became of it, which also ends what it left on the
+    /// server: until then its statement may go on there.
+    fn keep_slots_of_doubts(&mut self) {
+        let Some(seat) = &self.seat else { return };
+        let dag = &self.shared.definition.dag;
+        // What waits for a person may wait long, and others of the run for the slot.
+        let is_open = |instance: &InstanceId| !self.undecided.contains_key(instance);
+        let doubts = self.state.instances_in_doubt().filter(is_open).filter_map(|instance| {
+            let settings = &dag.task(self.place(&instance)?).settings;
+            Some((instance, self.pool(settings.pool).into(), settings.pool_slots))
+        });
+        let doubts: Vec<_> = doubts.collect();
+        let has_doubts = !doubts.is_empty();
+        if has_doubts || self.has_kept_slots {
+            seat.keeps_for_doubts(doubts);
+        }
+        self.has_kept_slots = has_doubts;
+    }
+
+    fn pool(&self, number: u32) -> &str {
+        self.shared.definition.dag.pools().get(number as usize).map_or("default_pool", |pool| pool.name.as_str())
     }
 
     fn place(&self, instance: &InstanceId) -> Option<TaskIx> {
@@ -423,7 +450,7 @@ impl Engine {
             mailbox: self.mailbox.clone(),
             instance: instance.clone(),
         };
-        self.running.insert((instance, try_number), Running { stop, _permit: permit });
+        self.running.insert((instance, try_number), Running { stop, permit });
         tokio::spawn(attempt.run());
     }
 

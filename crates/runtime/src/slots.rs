@@ -143,6 +143,9 @@ struct State {
     /// A claim of several slots has waited. Before, nobody can have been passed: what has room for another has room for one slot.
     has_wide: bool,
     held: BTreeMap<(RunId, InstanceId), (DagId, Claim)>,
+    /// Pool slots of attempts in doubt: their statements may go on on a server. They are no work of this process, so they count in their
+    /// pools alone.
+    doubts: BTreeMap<(RunId, InstanceId), Claim>,
     next: u64,
 }
 
@@ -210,7 +213,8 @@ impl Slots {
             is_kept.then(|| (Some(claim.pool.clone()), used, size))
         })?;
         let is_for = |other: &&Claim| pool.as_ref().is_none_or(|pool| other.pool == *pool);
-        let holding = state.held.values().map(|(_, claim)| claim).filter(is_for);
+        let in_doubt = state.doubts.values().filter(|_| pool.is_some());
+        let holding = state.held.values().map(|(_, claim)| claim).chain(in_doubt).filter(is_for);
         let (held_by, holders) = (holding.clone().count(), holding.take(HOLDERS_MAX).cloned().collect());
         let waiting = wanted.clone().filter(|(_, _, other)| is_for(other)).count();
         let own = state.rank(seat, order, claim);
@@ -221,6 +225,18 @@ impl Slots {
         let next = before.iter().min_by_key(|(rank, _)| *rank).map(|(_, claim)| (*claim).clone());
         let wanted = if pool.is_some() { claim.slots } else { 1 };
         Some(Shortage { used, size, wanted, holders, held_by, waiting, ahead: before.len(), next, pool })
+    }
+
+    /// Keeps pool slots for attempts in doubt of a run that an earlier process drove, until the run's seat says which they are, or
+    /// [`Self::let_go`].
+    pub(crate) fn keep_for_doubts(&self, claims: Vec<Claim>) {
+        let mut state = self.state();
+        claims.into_iter().for_each(|claim| state.doubt(claim));
+    }
+
+    /// The attempts in doubt of a run keep nothing more.
+    pub(crate) fn let_go(&self, run: &RunId) {
+        self.state().keep_doubts_of(run, &[]);
     }
 
     /// A place from which a run asks.
@@ -277,6 +293,29 @@ impl State {
         let is_over = |of_dag: &Held| Arc::strong_count(of_dag) == 1 && of_dag.load(Ordering::Relaxed) == 0;
         if self.dags.get(dag).is_some_and(is_over) {
             self.dags.remove(dag);
+        }
+    }
+
+    fn doubt(&mut self, claim: Claim) {
+        let key = (claim.run.clone(), claim.instance.clone());
+        if !self.doubts.contains_key(&key) {
+            *self.pools.entry(claim.pool.clone()).or_default() += claim.slots;
+            self.doubts.insert(key, claim);
+        }
+    }
+
+    /// Of the doubts of a run only these are left.
+    fn keep_doubts_of(&mut self, run: &RunId, instances: &[InstanceId]) {
+        let is_over = |(of, instance): &&(RunId, InstanceId)| of == run && !instances.contains(instance);
+        let over: Vec<_> = self.doubts.keys().filter(is_over).cloned().collect();
+        let frees = !over.is_empty();
+        for key in over {
+            if let Some(claim) = self.doubts.remove(&key) {
+                subtract(&mut self.pools, &claim.pool, claim.slots);
+            }
+        }
+        if frees {
+            self.give();
         }
     }
 
@@ -405,6 +444,17 @@ impl SeatHandle {
         }
     }
 
+    /// Of the run's attempts in doubt, these keep their pool slots, as they are wanted: whether there are as many or not, their statements
+    /// may go on.
+    pub(crate) fn keeps_for_doubts(&self, doubts: Vec<(InstanceId, Arc<str>, u32)>) {
+        let mut state = self.slots.state();
+        let instances: Vec<InstanceId> = doubts.iter().map(|(instance, ..)| instance.clone()).collect();
+        for (instance, pool, slots) in doubts {
+            state.doubt(Claim { run: self.run.clone(), instance, pool, slots, priority: 0 });
+        }
+        state.keep_doubts_of(&self.run, &instances);
+    }
+
     /// Waits until something was given.
     pub(crate) async fn given(&self) {
         self.wake.notified().await;
@@ -429,6 +479,19 @@ pub(crate) struct Permit {
     slots: Arc<Slots>,
     run: RunId,
     instance: InstanceId,
+}
+
+impl Permit {
+    /// Nobody knows whether its work has ended: the pool's slots are kept, until the seat says which attempts are in doubt.
+    pub(crate) fn falls_into_doubt(self) {
+        let mut state = self.slots.state();
+        let held = state.held.get(&(self.run.clone(), self.instance.clone()));
+        if let Some(claim) = held.map(|(_, claim)| claim.clone()) {
+            state.doubt(claim);
+        }
+        // Dropped at the end, which frees what it held.
+        drop(state);
+    }
 }
 
 impl Drop for Permit {

@@ -1,9 +1,12 @@
-//! A script whose process died ahead of its log, in the middle of segments of which some committed, and a person who speaks of one of them.
+//! Attempts in doubt: a script whose process died ahead of its log, of which a person speaks of one segment; and what a statement that was
+//! left on its server keeps from others.
 
 use crate::project::Project;
+use crate::up::{Up, wait};
 use backstop_testkit::proxy::Proxy;
 use backstop_testkit::servers::Postgres;
 use nix::sys::signal::Signal;
+use serde_json::json;
 use std::fs;
 
 /// Looks at the server before it takes too long: each costs a start of its client.
@@ -132,4 +135,37 @@ fn what_is_behind_the_segment_that_a_person_spoke_of_stays_in_doubt_while_the_da
     let resumed = site.project.backstop(&["run", "--resume", "latest"]);
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
     site.is_whole();
+}
+
+#[test]
+fn a_statement_that_a_killed_service_left_keeps_its_slot_of_the_pool_until_its_database_was_asked() {
+    let Some(site) = Site::new() else { return };
+    let project = &site.project;
+    let uri = format!("postgresql://postgres@127.0.0.1:{}/{}", site.proxy.port(), site.database);
+    let connections = format!("  far: {{uri: \"{uri}\"}}\n  db: {{conn_type: sqlite, database: data.db}}\n");
+    project.write("backstop.yaml", &format!("name: test\npools: {{one: 1}}\nconnections:\n{connections}"));
+    let long = "SELECT pg_advisory_xact_lock(7); INSERT INTO t VALUES (0)";
+    project.write("dags/d.yaml", &format!("dag: d\nconnection: far\ntasks:\n  long: {{pool: one, sql: \"{long}\"}}\n"));
+    project.write("dags/e.yaml", "dag: e\nconnection: db\ntasks:\n  next: {pool: one, sql: INSERT INTO u VALUES (1)}\n");
+    project.sql("CREATE TABLE u (n integer)");
+    site.hold(7);
+    let up = Up::of(project);
+    let long = up.trigger("d", json!({}));
+    let waits = format!("SELECT count(*) = 1 FROM {}", site.locks(7, false));
+    site.wait_until(&waits);
+    wait("the attempt to be in the log", || up.task(&long, "long") == "running");
+    let next = up.trigger("e", json!({}));
+    let is_held = |up: &Up| up.get(&format!("/api/v1/runs/{next}/why")).to_string().contains("held by `long` of run");
+    wait("the other run to wait for the slot", || is_held(&up));
+    site.proxy.go_down();
+    up.running.kill();
+    let up = Up::of(project);
+    wait("the other run to wait for the slot again", || up.task(&long, "long") == "in_doubt" && is_held(&up));
+    site.wait_until(&waits);
+    assert_eq!(project.ask("SELECT count(*) FROM u"), 0);
+    site.proxy.heal();
+    site.end_sessions(7, true);
+    up.wait_for_state(&next, "success");
+    up.wait_for_state(&long, "success");
+    assert_eq!((site.ask("SELECT count(*) FROM t"), project.ask("SELECT count(*) FROM u")), ("1".to_owned(), 1));
 }

@@ -273,6 +273,7 @@ impl Service {
         service.size_pools();
         service.begin_with_new_dags().await?;
         service.tell_taken_over(service.find_left_behind().await?);
+        service.keep_slots_of_left_behind().await?;
         Ok(service)
     }
 

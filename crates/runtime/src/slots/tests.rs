@@ -172,3 +172,40 @@ fn a_large_claim_is_not_passed_for_ever() {
     drop(going);
     assert!(large.take(&one("big"), "loads", 2, 1).is_some());
 }
+
+#[test]
+fn an_attempt_that_falls_into_doubt_keeps_the_slots_of_its_pool_and_no_place_over_all_runs() {
+    let slots = slots(1, &[("one", 1)]);
+    let (lost, other) = (seat(&slots, "d", "1"), seat(&slots, "e", "2"));
+    let claim = (task("a"), Arc::from("one"), 1);
+    lost.take(&task("a"), "one", 1, 0).unwrap().falls_into_doubt();
+    assert_eq!((slots.used(), slots.pools()[0].used), (0, 1));
+    assert!(other.take(&task("b"), "one", 1, 0).is_none());
+    let shortage = slots.shortage(&RunId::new("2".to_owned()), &task("b")).unwrap();
+    assert!(shortage.to_string().contains("held by `a` of run 1"), "{shortage}");
+    lost.keeps_for_doubts(vec![claim]);
+    assert_eq!(slots.pools()[0].used, 1, "the same slot, and not another one");
+    let elsewhere = other.take(&task("c"), "two", 1, 0).unwrap();
+    drop(elsewhere);
+    assert!(given(&slots, &other).is_empty());
+    lost.keeps_for_doubts(Vec::new());
+    assert_eq!(given(&slots, &other), ["b"]);
+}
+
+#[test]
+fn what_an_earlier_process_left_keeps_slots_until_its_run_says_what_is_in_doubt() {
+    let slots = slots(4, &[("one", 1)]);
+    let claim =
+        |name: &str| Claim { run: RunId::new("1".to_owned()), instance: task(name), pool: "one".into(), slots: 1, priority: 0 };
+    // More than there are, when the pool was made smaller meanwhile.
+    slots.keep_for_doubts(vec![claim("a"), claim("b"), claim("a")]);
+    assert_eq!(slots.pools()[0].used, 2);
+    let (left, other) = (seat(&slots, "d", "1"), seat(&slots, "e", "2"));
+    assert!(other.take(&task("x"), "one", 1, 0).is_none());
+    left.keeps_for_doubts(vec![(task("b"), Arc::from("one"), 1)]);
+    assert_eq!(slots.pools()[0].used, 1);
+    drop(left);
+    assert!(given(&slots, &other).is_empty(), "the run is let go with its doubt");
+    slots.let_go(&RunId::new("1".to_owned()));
+    assert_eq!(given(&slots, &other), ["x"]);
+}

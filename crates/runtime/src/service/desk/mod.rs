@@ -4,6 +4,7 @@
 //! a free place goes to the DAG that has the fewest, so that one with a thousand runs does not keep the others waiting. Runs of backfills
 //! wait in a lane of their own, so that a year of them does not keep tonight's run of the same DAG waiting.
 
+mod left;
 mod standing;
 mod telling;
 
@@ -426,6 +427,8 @@ impl Service {
         look_for_left.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // The first tick is at once, and what was left is found already.
         look_for_left.tick().await;
+        let keep_until = tokio::time::sleep(left::KEEP_SLOTS);
+        tokio::pin!(keep_until);
         loop {
             if self.is_stopping() {
                 self.hand_over();
@@ -457,6 +460,7 @@ impl Service {
                 () = self.pump.notified() => {}
                 Some(_) = driven.join_next() => {}
                 () = again => {}
+                () = &mut keep_until, if !keep_until.is_elapsed() => self.let_go_what_is_not_driven(),
                 _ = look_for_left.tick() => {
                     // The store says what is wrong when something is asked of it; this is asked again soon.
                     let _ = self.find_left_behind().await;
@@ -491,6 +495,7 @@ impl Service {
         let driven = self.drive_run(queued, control).await;
         // What was asked of a run that could not be driven would wait for its answer for ever.
         drop(asked.take_inbox());
+        self.slots.let_go(&header.run_id);
         match &driven {
             Driven::Report(report) => self.notices.run_ended(&header, report),
             // It is tried again and again: told once, and what hinders it now is in `why`.
