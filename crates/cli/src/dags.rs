@@ -11,7 +11,7 @@ use crate::words;
 use backstop_core::DagId;
 use backstop_project::definition::Project;
 use backstop_runtime::service::{Who, pause_in_store, paused_in_store};
-use backstop_store::{SqliteStore, Store};
+use backstop_store::{RunFilter, SqliteStore, Store};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -198,6 +198,15 @@ async fn from_files(kept: &Kept, place: &Place) -> Result<Value, Problem> {
     Ok(Value::Array(dags.collect()))
 }
 
+/// Whether the store has runs of a DAG that are not over: its file may be gone.
+async fn has_runs(kept: &Kept, dag: &DagId) -> Result<bool, Problem> {
+    if !kept.store.exists() {
+        return Ok(false);
+    }
+    let filter = RunFilter { dag: Some(dag.clone()), unfinished: true, limit: 1, ..RunFilter::default() };
+    Ok(!SqliteStore::open_read_only(&kept.store)?.runs(&filter).await?.is_empty())
+}
+
 async fn pause(arguments: &PauseArgs, pause: bool, kept: &Kept, place: &Place) -> Result<(), Problem> {
     let word = if pause { "paused" } else { "unpaused" };
     if let Some(service) = Service::of_kept(kept, &arguments.entrance).await? {
@@ -208,7 +217,7 @@ async fn pause(arguments: &PauseArgs, pause: bool, kept: &Kept, place: &Place) -
     }
     let project = project(place)?;
     let id = DagId::new(arguments.dag.as_str());
-    if !project.dags.contains_key(&id) {
+    if !project.dags.contains_key(&id) && !has_runs(kept, &id).await? {
         let mut problem = Problem::usage(format!("there is no DAG `{id}`"));
         problem.hints = words::hints_for_name(id.as_str(), "DAGs", project.dags.keys().map(DagId::as_str));
         return Err(problem);

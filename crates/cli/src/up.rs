@@ -161,6 +161,10 @@ fn tell_what_is_there(service: &Service, kept: &Kept, address: &str, keep: Keep)
     if errors > 0 {
         text.push_str(&format!(", and {} (see `backstop check`)", words::count(errors, "error")));
     }
+    if let Some(first) = catalog.not_loaded().first() {
+        let many = words::count(catalog.not_loaded().len(), "DAG");
+        text.push_str(&format!("\n         {many} not loaded that the store knows: {}", first.because));
+    }
     if counts.queued > 0 {
         text.push_str(&format!("\n  runs   {} left by an earlier process, going on", counts.queued));
     }

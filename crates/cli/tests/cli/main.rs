@@ -28,6 +28,7 @@ mod outcome;
 mod places;
 mod project;
 mod questions;
+mod remembered;
 mod rendered;
 mod resume;
 mod schedules;

@@ -4,7 +4,7 @@
 //! broken keeps its last good version and shows what is wrong; one whose file is gone is gone, and its runs go on with the sources they
 //! began with.
 
-use super::Service;
+use super::{NotLoaded, Service};
 use crate::monitor::Monitor;
 use crate::prepared::Prepared;
 use crate::sessions::{Connect, Sessions};
@@ -23,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const REST_PER_LOOK: u32 = 200;
 /// Between two looks at most.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
+
+/// What all DAGs of a project stand on.
+const PROJECT_FILE: &str = "backstop.yaml";
 
 /// Loads projects. A seam, so that tests need no files, and the binary decides which environment variables there are.
 pub trait Loader: Send + Sync {
@@ -69,6 +72,8 @@ pub struct Catalog {
     troubles: Vec<Trouble>,
     /// The files of each DAG that is in a file, also of those with errors, with its project's folder.
     dag_files: BTreeMap<DagId, (PathBuf, Vec<Arc<str>>)>,
+    /// DAGs that are known from before, and cannot be loaded.
+    pub(super) not_loaded: Vec<NotLoaded>,
     /// DAGs of two projects with one name: the first has it.
     doubles: Vec<(DagId, PathBuf, PathBuf)>,
 }
@@ -87,6 +92,7 @@ impl Catalog {
             projects: Vec::new(),
             troubles: Vec::new(),
             dag_files: BTreeMap::new(),
+            not_loaded: Vec::new(),
             doubles: Vec::new(),
         };
         for loaded in loader.load(overrides) {
@@ -156,7 +162,10 @@ impl Catalog {
         let troubles = |catalog: &Self| -> Vec<serde_json::Value> {
             catalog.troubles.iter().flat_map(|trouble| trouble.diagnostics.iter().map(Diagnostic::to_json)).collect()
         };
-        dags(self) == dags(other) && troubles(self) == troubles(other) && self.doubles == other.doubles
+        dags(self) == dags(other)
+            && self.not_loaded == other.not_loaded
+            && troubles(self) == troubles(other)
+            && self.doubles == other.doubles
     }
 
     /// By id.
@@ -167,6 +176,40 @@ impl Catalog {
     /// One DAG.
     pub fn dag(&self, id: &str) -> Option<&DagEntry> {
         self.dags.get(id)
+    }
+
+    /// DAGs whose files are there and that ran before, but of which nothing can be loaded.
+    pub fn not_loaded(&self) -> &[NotLoaded] {
+        &self.not_loaded
+    }
+
+    /// Takes in a DAG that is missing.
+    pub(super) fn insert(&mut self, dag: DagId, entry: DagEntry) {
+        self.dags.entry(dag).or_insert(entry);
+    }
+
+    /// Whether something is wrong with a project.
+    pub(super) fn has_errors(&self, root: &Path) -> bool {
+        self.errors_of(root).next().is_some()
+    }
+
+    fn errors_of<'s>(&'s self, root: &'s Path) -> impl Iterator<Item = &'s Diagnostic> {
+        let of_project = self.troubles.iter().filter(move |trouble| trouble.project == root);
+        of_project.flat_map(|trouble| &trouble.diagnostics).filter(|found| found.severity == Severity::Error)
+    }
+
+    /// Whether a file of a project says that it has this DAG, be it right or wrong.
+    pub(super) fn is_in_file(&self, dag: &str, root: &Path) -> bool {
+        self.dag_files.get(dag).is_some_and(|(of, _)| of == root)
+    }
+
+    /// What is wrong with what all DAGs of a project stand on, in a sentence.
+    pub(super) fn broken_project(&self, root: &Path) -> Option<String> {
+        let of_file = |found: &Diagnostic| {
+            let at = found.place.as_ref().filter(|at| *at.file == *PROJECT_FILE)?;
+            Some(format!("{} is broken: line {}: {}", at.file, at.line, found.message))
+        };
+        self.errors_of(root).find_map(of_file)
     }
 
     /// What is wrong.
@@ -232,6 +275,8 @@ pub(super) async fn watch(service: Arc<Service>) {
     let look_every = service.loader.look_every();
     let mut rest = look_every;
     loop {
+        // Not before the service serves: many files take a while to write.
+        service.remember().await;
         tokio::select! {
             biased;
             _ = stopping.wait_for(|stopping| *stopping) => return,

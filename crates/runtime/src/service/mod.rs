@@ -19,6 +19,7 @@ pub mod live;
 mod notice;
 mod operate;
 mod other;
+mod remembered;
 pub mod rendered;
 mod scheduler;
 pub mod settings;
@@ -34,6 +35,7 @@ pub use housekeeping::Housekeeping;
 pub use live::{Live, LiveEvent};
 pub use notice::{LINES_OF_A_TOPIC_MAX, Level, Notice};
 pub use operate::Operation;
+pub use remembered::NotLoaded;
 pub use several::{DoneToRun, Range, runs_between};
 pub use steer::{Trigger, Triggered, WHO_CHARACTERS_MAX, WHY_BYTES_MAX, Who, pause_in_store, paused_in_store};
 pub use why::{RunAccount, TASKS_MAX, TaskAccount};
@@ -185,6 +187,10 @@ pub struct Service {
     settings: RwLock<Arc<settings::Kept>>,
     /// Held while something is set.
     setting: tokio::sync::Mutex<()>,
+    /// What is kept of the versions that are loaded.
+    good: Mutex<remembered::Kept>,
+    /// The last good versions of DAGs that could not be loaded when the process began.
+    remembered: Vec<remembered::Remembered>,
     /// What the files looked like before they were loaded.
     files_seen: Mutex<u64>,
     /// Held while the projects are loaded again.
@@ -236,7 +242,10 @@ impl Service {
         let files_seen = options.loader.fingerprint();
         let monitor = Arc::new(Monitor::new(options.store.clone(), options.clock.clone()));
         let live = Arc::new(Live::since(options.clock.now()));
-        let catalog = Catalog::load(&*options.loader, None, &connect, &settings.overrides(), &monitor);
+        let mut catalog = Catalog::load(&*options.loader, None, &connect, &settings.overrides(), &monitor);
+        let good = remembered::Kept::read(&*options.store).await?;
+        let remembered = good.missing(&*options.store, &catalog).await?;
+        catalog.restore(&remembered);
         notices.files(None, &catalog);
         let service = Arc::new(Self {
             store: options.store,
@@ -249,6 +258,8 @@ impl Service {
             limits: options.limits,
             settings: RwLock::new(Arc::new(settings)),
             setting: tokio::sync::Mutex::default(),
+            good: Mutex::new(good),
+            remembered,
             files_seen: Mutex::new(files_seen),
             reloading: Mutex::default(),
             live,
@@ -353,7 +364,9 @@ impl Service {
         // One after the other: else what was loaded first might replace what was loaded last.
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.catalog();
-        let after = Catalog::load(&*self.loader, Some(&before), &self.connect, &self.kept_settings().overrides(), &self.monitor);
+        let mut after =
+            Catalog::load(&*self.loader, Some(&before), &self.connect, &self.kept_settings().overrides(), &self.monitor);
+        after.restore(&self.still_remembered());
         let has_changed = !after.is_like(&before);
         let gone = before.dags().iter().filter(|(dag, _)| after.dag(dag.as_str()).is_none());
         let limits = gone.map(|(dag, entry)| (dag.clone(), entry.definition.max_active_runs.max(1) as usize));
@@ -381,6 +394,11 @@ impl Service {
     fn desk(&self) -> MutexGuard<'_, Desk> {
         // Every change of the desk is made whole before anything can panic.
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether runs of a DAG wait or go on, which may be gone.
+    pub(super) fn has_runs_of(&self, dag: &DagId) -> bool {
+        self.desk().has_runs_of(dag)
     }
 
     /// Whether a DAG is paused.

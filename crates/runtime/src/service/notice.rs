@@ -168,6 +168,16 @@ impl Notices {
                 self.tell(Topic::FileBroken, Level::Error, &format!("broken: {first}{more}; what was loaded of it before stays"));
             }
         }
+        let lost = after.not_loaded();
+        if let Some(first) = lost.first().filter(|_| before.is_none_or(|before| before.not_loaded() != lost)) {
+            let line = format!(
+                "DAG `{}`{} is known and not loaded, and nothing of it begins: {}",
+                first.dag,
+                also(lost.len()),
+                first.because
+            );
+            self.tell(Topic::FileBroken, Level::Error, &line);
+        }
         for file in was.keys().filter(|file| !is.contains_key(*file)) {
             self.tell(Topic::FileWhole, Level::Info, &format!("no longer broken: {file}"));
         }

@@ -68,6 +68,11 @@ impl Service {
     pub fn dag(&self, id: &str) -> Result<DagEntry, Error> {
         let catalog = self.catalog();
         catalog.dag(id).cloned().ok_or_else(|| {
+            if let Some(lost) = catalog.not_loaded().iter().find(|lost| lost.dag.as_str() == id) {
+                let hint =
+                    "mend it: the DAG is loaded as soon as the file is whole; `backstop check` shows all that is wrong".into();
+                return Error::NoDag { dag: id.to_owned(), because: format!(" that is loaded; {}", lost.because), hint };
+            }
             if let Some(broken) = catalog.broken(id) {
                 let hint = "`backstop check` shows all that is wrong".into();
                 return Error::NoDag { dag: id.to_owned(), because: format!("; {broken}"), hint };
@@ -293,7 +298,21 @@ impl Service {
         self.ask(run, ask, answer).await
     }
 
-    /// Pauses a DAG, or lets it go on. What is going on goes on; what waits does not begin.
+    /// A DAG by its name, which may be gone: its runs go on, and wait while it is paused.
+    ///
+    /// # Errors
+    /// `NoDag` where there are no such runs either, and it is not paused.
+    pub fn known_dag(&self, id: &str) -> Result<DagId, Error> {
+        match self.dag(id) {
+            Ok(entry) => Ok(entry.definition.dag.id().clone()),
+            Err(error) => {
+                let dag = DagId::new(id);
+                if self.is_paused(&dag) || self.has_runs_of(&dag) { Ok(dag) } else { Err(error) }
+            }
+        }
+    }
+
+    /// Pauses a DAG, or lets it go on, also one that is gone and has runs. What is going on goes on; what waits does not begin.
     ///
     /// # Errors
     /// No such DAG; the store.
@@ -306,7 +325,7 @@ impl Service {
     /// # Errors
     /// As [`Self::pause`].
     pub async fn pause_if(&self, dag: &str, pause: bool, who: &Who, may: impl FnOnce() -> bool + Send) -> Result<bool, Error> {
-        let id = self.dag(dag)?.definition.dag.id().clone();
+        let id = self.known_dag(dag)?;
         let _one_at_a_time = self.keeping.lock().await;
         if !may() {
             return Ok(false);

@@ -84,25 +84,31 @@ pub(super) struct Change {
 }
 
 /// Pauses a DAG, or lets it go on. What is going on goes on; what waits does not begin.
+///
+/// Also a DAG whose file is gone or broken, and that has runs which are not over: that is answered with 204.
 #[utoipa::path(patch, path = "/dags/{dag}", operation_id = "change_dag", tag = "dags", params(("dag" = String, Path, description = "The DAG's name"),
         ("If-Match" = Option<String>, Header, description = "The ETag of the DAG as it was read; it is changed only when it is still so")),
-    request_body = Change, responses((status = 200, body = Dag, headers(("ETag" = String, description = "That of the DAG as it is now"))), (status = 412, description = "If-Match names another state of it", body = Problem, content_type = "application/problem+json")))]
+    request_body = Change, responses((status = 200, body = Dag, headers(("ETag" = String, description = "That of the DAG as it is now"))), (status = 204, description = "It is done; the DAG itself is gone, or not loaded"), (status = 412, description = "If-Match names another state of it", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn change(
     State(service): State<Arc<Service>>,
     Path(dag): Path<String>,
     headers: HeaderMap,
     Body(change): Body<Change>,
-) -> Result<impl IntoResponse, Problem> {
-    service.dag(&dag)?;
+) -> Result<Response, Problem> {
+    service.known_dag(&dag)?;
     // Looked at when nobody else changes it: of two who give the same tag one comes too late.
-    let is_as_it_was = || tag(&service, &dag).is_ok_and(|tag| etag::may_change(&headers, &tag));
+    let is_as_it_was = || match tag(&service, &dag) {
+        Ok(tag) => etag::may_change(&headers, &tag),
+        // Nobody has read what is gone.
+        Err(_) => !headers.contains_key(header::IF_MATCH),
+    };
     if !service.pause_if(&dag, change.paused, &change.by.into(), is_as_it_was).await? {
         let detail = format!("DAG `{dag}` is not as it was when it was read");
         let problem = Problem::new(StatusCode::PRECONDITION_FAILED, "changed", "It has changed meanwhile", detail);
         return Err(problem.hint("read it again, and ask again with its new ETag"));
     }
-    let entry = service.dag(&dag)?;
-    Ok(([(header::ETAG, tag(&service, &dag)?)], Json(Dag::new(&service, &entry, change.paused))))
+    let Ok(entry) = service.dag(&dag) else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    Ok(([(header::ETAG, tag(&service, &dag)?)], Json(Dag::new(&service, &entry, change.paused))).into_response())
 }
 
 /// A run that is asked for.

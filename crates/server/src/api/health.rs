@@ -52,7 +52,11 @@ pub(super) async fn health(
     }
     // What cannot write is not healthy, and only a write tells.
     pulse.feel(Instant::now(), || async { service.write_to_store().await.map_err(Problem::from) }).await?;
-    Ok(Json(Health { status: Status::Ok, version: env!("CARGO_PKG_VERSION") }))
+    Ok(Json(Health {
+        status: Status::Ok,
+        version: env!("CARGO_PKG_VERSION"),
+        dags_not_loaded: service.catalog().not_loaded().len(),
+    }))
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]

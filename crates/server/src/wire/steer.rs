@@ -257,6 +257,8 @@ pub(crate) struct Health {
     pub(crate) status: Status,
     /// Of Backstop.
     pub(crate) version: &'static str,
+    /// DAGs that ran before, and that cannot be loaded because of what is wrong with their project: nothing of them begins.
+    pub(crate) dags_not_loaded: usize,
 }
 
 /// How the service is, in a word.

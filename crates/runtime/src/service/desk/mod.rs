@@ -168,6 +168,14 @@ impl Desk {
         queued + hindered + self.active_of.get(&lane).copied().unwrap_or(0)
     }
 
+    /// Whether any run of a DAG waits, goes on, or is stuck.
+    pub(super) fn has_runs_of(&self, dag: &DagId) -> bool {
+        self.queued.keys().any(|lane| lane.dag == *dag)
+            || self.active_of.keys().any(|lane| lane.dag == *dag)
+            || self.hindered.values().any(|hindered| hindered.queued.header.dag_id == *dag)
+            || self.stuck.values().any(|stuck| stuck.header.dag_id == *dag)
+    }
+
     fn knows(&self, run: &RunId) -> bool {
         self.active.contains_key(run)
             || self.hindered.contains_key(run)
