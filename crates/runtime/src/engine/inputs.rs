@@ -101,6 +101,8 @@ impl Engine {
             self.hear(ask).await?;
         }
         if self.state.phase() == RunPhase::Queued && !self.is_handing_over {
+            // What was asked took its time, and may end the run as soon as it begins.
+            self.tell_what_is_due().await?;
             self.command(Command::Start).await?;
         }
         Ok(())
