@@ -116,6 +116,9 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
             of(instance, Mark::Plain, format!("updated {}", join(assets)))
         }
         Event::DeadlineAtRisk { .. } | Event::DeadlineMissed { .. } => of(&"run", Mark::Warn, deadline(event)),
+        Event::RunPinned { version, variables: _ } => {
+            of(&"run", Mark::Detail, format!("goes on with version {} of its files", words::version(version)))
+        }
         Event::RunReopened => of(&"run", Mark::Plain, "reopened: it goes on".to_owned()),
         Event::InstancesCleared { instances, restart } => {
             let from = match restart {

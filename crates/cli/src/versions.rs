@@ -12,9 +12,6 @@ use backstop_project::compare::{Difference, FileChange, compare_masked};
 use backstop_runtime::Redactor;
 use backstop_store::{SqliteStore, Store, VersionUse};
 
-/// Characters of a digest that are shown.
-const SHORT: usize = 12;
-
 /// Lists versions, or compares two.
 pub(crate) fn versions(arguments: &VersionsArgs, place: &Place) -> Result<Exit, Problem> {
     let store = SqliteStore::open_read_only(&paths::kept(place)?.store)?;
@@ -62,7 +59,7 @@ fn list(known: Vec<VersionUse>, json: bool) -> Result<(), Problem> {
     let mut rows = vec![["VERSION", "FIRST RUN", "LAST RUN"].map(str::to_owned).to_vec()];
     let run = |run: Option<RunId>| run.map_or_else(|| "-".to_owned(), |run| run.to_string());
     rows.extend(
-        known.into_iter().map(|kept| vec![kept.digest.chars().take(SHORT).collect(), run(kept.first_run), run(kept.last_run)]),
+        known.into_iter().map(|kept| vec![words::version(&kept.digest), run(kept.first_run), run(kept.last_run)]),
     );
     output::data(&output::table(&rows, Painter::stdout()))
 }

@@ -37,6 +37,12 @@ pub(crate) fn duration_us(us: u64) -> String {
     if us < 10_000 { format!("{}.{}ms", us / 1000, us % 1000 / 100) } else { duration(us / 1000) }
 }
 
+/// A version of a DAG's files, as short as people know it.
+pub(crate) fn version(digest: &str) -> String {
+    const CHARACTERS: usize = 12;
+    digest.chars().take(CHARACTERS).collect()
+}
+
 /// `1 task`, `2 tasks`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{} {noun}s", grouped(number as u64)) }

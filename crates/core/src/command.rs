@@ -163,6 +163,14 @@ pub enum Command {
         /// Who.
         who: String,
     },
+    /// Go on with other sources. Refused while an attempt goes on, which has begun with those of before. Where the run has them already,
+    /// nothing changes.
+    Pin {
+        /// The digest of the DAG's sources.
+        version: String,
+        /// The digest of the variables that its templates see.
+        variables: Option<Arc<str>>,
+    },
     /// A statement of an attempt is not as usual. Told twice, or of an attempt that has ended, it changes nothing.
     NoticeAnomaly {
         /// Which.

@@ -39,6 +39,7 @@ pub fn decide(state: &RunState, command: Command, now: Timestamp) -> Result<Vec<
         Command::RecordOperator { who, why, what } => Ok(vec![Event::OperatorActed { who, why, what }]),
         Command::Clear { instances, restart, who, why } => operate::clear(state, &instances, restart, who, why),
         Command::Mark { instances, mark, who, why } => operate::mark(state, &instances, mark, who, why),
+        Command::Pin { version, variables } => run::pin(state, version, variables),
         Command::CancelInstance { instance, reason, who } => operate::cancel_instance(state, instance, reason, who),
         Command::DeclareStuck => run::declare_stuck(state),
         Command::Advance => Ok(advance::advance(state)),

@@ -218,6 +218,14 @@ pub enum Event {
         /// When the run had to be done.
         due_at: Timestamp,
     },
+    /// From here on the run goes on with these sources: behind `RunCreated` with those that it begins with, where variables belong to them;
+    /// later with others that a person wanted. What committed before stays.
+    RunPinned {
+        /// The digest of the DAG's sources, as in [`RunHeader::version`].
+        version: String,
+        /// The digest of the variables that its templates see, by which the store keeps them; `None` where nothing is kept of them.
+        variables: Option<Arc<str>>,
+    },
     /// What an attempt does or did on its server is not as it usually is. Nothing follows from it: it is for people.
     AnomalyNoticed {
         /// Which.
@@ -281,7 +289,7 @@ pub struct RunHeader {
     pub run_id: RunId,
     /// The DAG, by name: the structure itself is pinned by `version`.
     pub dag_id: crate::DagId,
-    /// The digest of the DAG's sources, by which the store keeps them.
+    /// The digest of the DAG's sources, by which the store keeps them. Of a run that goes on with others, in every fold the last ones.
     pub version: String,
     /// The date the run is about; absent for a manual run without one.
     pub logical_date: Option<Timestamp>,

@@ -48,7 +48,10 @@ pub struct DeadlineTold {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunState {
     dag: Arc<Dag>,
+    /// With the version that the run goes on with.
     header: Option<Arc<RunHeader>>,
+    /// The digest of the variables that it goes on with.
+    variables: Option<Arc<str>>,
     phase: RunPhase,
     epoch: u64,
     version: u64,
@@ -245,6 +248,7 @@ impl RunState {
             .collect();
         let mut state = Self {
             header: None,
+            variables: None,
             phase: RunPhase::Queued,
             epoch: FIRST_EPOCH,
             version: 0,
@@ -287,9 +291,14 @@ impl RunState {
         &self.dag
     }
 
-    /// What the run is; `None` before `RunCreated`.
+    /// What the run is, with the version that it goes on with; `None` before `RunCreated`.
     pub fn header(&self) -> Option<&Arc<RunHeader>> {
         self.header.as_ref()
+    }
+
+    /// The digest of the variables that its templates see, where they are kept with the run.
+    pub fn variables(&self) -> Option<&Arc<str>> {
+        self.variables.as_ref()
     }
 
     /// Where the run is.

@@ -48,6 +48,7 @@ fn all_commands(run: &Run) -> Vec<(&'static str, Command)> {
             why: "because".to_owned(),
         },
         Command::CancelInstance { instance: instance.clone(), reason: "too slow".to_owned(), who: "ada".to_owned() },
+        Command::Pin { version: "mended".to_owned(), variables: None },
         Command::NoticeAnomaly {
             instance,
             try_number,
@@ -81,6 +82,7 @@ fn name(command: &Command) -> &'static str {
         Command::Clear { .. } => "Clear",
         Command::Mark { .. } => "Mark",
         Command::CancelInstance { .. } => "CancelInstance",
+        Command::Pin { .. } => "Pin",
         Command::NoticeAnomaly { .. } => "NoticeAnomaly",
         Command::FireTimers => "FireTimers",
         Command::Wake { .. } => "Wake",
@@ -94,7 +96,7 @@ fn name(command: &Command) -> &'static str {
 }
 
 /// How many variants [`name`] names.
-const COMMANDS: usize = 23;
+const COMMANDS: usize = 24;
 
 /// `up -> t -> down`, with one retry for `t`, a task of its own that keeps the run open, and a callback for every occasion.
 fn dag(is_mapped: bool) -> DagSpec {

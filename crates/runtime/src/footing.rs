@@ -83,6 +83,7 @@ impl Footing {
                 | Event::CancelRequested { .. }
                 | Event::RunStuck { .. }
                 | Event::RunReopened
+                | Event::RunPinned { .. }
                 | Event::AssetsUpdated { .. }
                 | Event::DeadlineAtRisk { .. }
                 | Event::DeadlineMissed { .. }

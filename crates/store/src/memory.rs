@@ -248,6 +248,9 @@ impl Kept {
             self.project_assets(&append.run, &recorded);
             let run = &mut self.runs[place];
             run.projection.apply(&recorded);
+            if let Event::RunPinned { version, variables: _ } = &recorded.event {
+                Arc::make_mut(&mut run.header).version.clone_from(version);
+            }
             run.events.push(recorded);
         }
         Ok(())

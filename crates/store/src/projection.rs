@@ -22,6 +22,8 @@ pub(crate) struct RunFold {
     pub(crate) ended_at: Option<Timestamp>,
     /// Scheduled and not finished. A run that is over may have some: they run after its end, or in the next process.
     pub(crate) callbacks_pending: u64,
+    /// What it goes on with, where that is not what it was created with.
+    pub(crate) pinned: Option<String>,
 }
 
 /// A run's phase by its name in lists; `None` when there is no such phase.
@@ -31,7 +33,14 @@ pub(crate) fn parse_phase(name: &str) -> Option<RunPhase> {
 
 impl RunFold {
     pub(crate) fn new() -> Self {
-        Self { phase: RunPhase::Queued, is_cancel_requested: false, started_at: None, ended_at: None, callbacks_pending: 0 }
+        Self {
+            phase: RunPhase::Queued,
+            is_cancel_requested: false,
+            started_at: None,
+            ended_at: None,
+            callbacks_pending: 0,
+            pinned: None,
+        }
     }
 
     pub(crate) fn apply(&mut self, at: Timestamp, event: &Event) {
@@ -39,10 +48,11 @@ impl RunFold {
             // Also of a run that is over.
             Event::CallbackScheduled { .. } => self.callbacks_pending += 1,
             Event::CallbackFinished { .. } => self.callbacks_pending = self.callbacks_pending.saturating_sub(1),
+            Event::RunPinned { version, variables: _ } => self.pinned = Some(version.clone()),
             Event::RunReopened => {
                 if self.phase.is_terminal() {
                     let (started_at, callbacks_pending) = (self.started_at, self.callbacks_pending);
-                    *self = Self { started_at, callbacks_pending, ..Self::new() };
+                    *self = Self { started_at, callbacks_pending, pinned: self.pinned.take(), ..Self::new() };
                 }
             }
             // It stays over: what else follows is about a process that runs its callbacks.
@@ -258,6 +268,7 @@ pub(crate) fn instance_patches(recorded_seq: u64, at: Timestamp, event: &Event, 
         | Event::DeadlineAtRisk { .. }
         | Event::DeadlineMissed { .. }
         | Event::AnomalyNoticed { .. }
+        | Event::RunPinned { .. }
         | Event::RunReopened
         | Event::RunStuck { .. }
         | Event::RunSucceeded
@@ -337,6 +348,7 @@ pub(crate) fn statements(event: &Event) -> Option<EventStatements<'_>> {
         | Event::DeadlineAtRisk { .. }
         | Event::DeadlineMissed { .. }
         | Event::AnomalyNoticed { .. }
+        | Event::RunPinned { .. }
         | Event::RunReopened
         | Event::RunStuck { .. }
         | Event::RunSucceeded
@@ -377,6 +389,7 @@ pub(crate) fn asset_updates<'e>(run: &'e RunId, at: Timestamp, event: &'e Event)
         | Event::InstanceCancelRequested { .. }
         | Event::DeadlineAtRisk { .. }
         | Event::DeadlineMissed { .. }
+        | Event::RunPinned { .. }
         | Event::RunReopened
         | Event::RunStuck { .. }
         | Event::RunSucceeded

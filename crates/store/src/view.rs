@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// A run, as lists show it: a projection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRow {
-    /// What it is.
+    /// What it is, with the version that it goes on with.
     pub header: Arc<RunHeader>,
     /// The core's name of its phase: `queued`, `running`, `cancelling`, `stuck`, `success`, `failed`, `cancelled`.
     pub state: String,

@@ -272,6 +272,7 @@ fn instance_of(event: &Event) -> Option<&InstanceId> {
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
         | Event::RunReopened
+        | Event::RunPinned { .. }
         | Event::DeadlineAtRisk { .. }
         | Event::DeadlineMissed { .. }
         | Event::InstancesCleared { .. }

@@ -4,6 +4,7 @@
 use super::EVENTS_AT_ONCE;
 use crate::explain::Problem;
 use crate::narrate;
+use crate::words;
 use backstop_core::event::{CallbackId, CancelCause, Evidence, Failure, Promise, SegmentCommit, SkipCause};
 use backstop_core::{Event, InstanceId, RunId};
 use backstop_store::{Recorded, Store};
@@ -56,6 +57,8 @@ pub(crate) struct Story {
     pub(crate) acts: Vec<Act>,
     /// Why the run ended before its time.
     pub(crate) cancelled: Option<(String, CancelCause)>,
+    /// The version of its files that it goes on with.
+    version: String,
 }
 
 impl Story {
@@ -136,6 +139,13 @@ impl Story {
                 self.cancelled = Some((reason.clone(), *cause));
             }
             Event::DeadlineAtRisk { .. } | Event::DeadlineMissed { .. } => act(narrate::deadline(&recorded.event)),
+            Event::RunCreated(header) => self.version.clone_from(&header.version),
+            // With the same version it only tells which variables there are.
+            Event::RunPinned { version, variables: _ } if *version == self.version => {}
+            Event::RunPinned { version, variables: _ } => {
+                act(format!("the run goes on with version {} of its files", words::version(version)));
+                self.version.clone_from(version);
+            }
             Event::RunReopened => act("the run was reopened".to_owned()),
             Event::AnomalyNoticed { instance, try_number, anomaly } => act(format!("try {try_number} of {instance}: {anomaly}")),
             Event::InstanceCancelRequested { .. }
@@ -143,8 +153,7 @@ impl Story {
             | Event::TaskUnexpanded { .. }
             | Event::InstanceMarked { .. } => {}
             Event::RunResumed { epoch } => act(format!("the run was taken up again (epoch {epoch})")),
-            Event::RunCreated(_)
-            | Event::RunStarted { .. }
+            Event::RunStarted { .. }
             | Event::TaskScheduled { .. }
             | Event::TaskExpanded { .. }
             | Event::AttemptStarted { .. }

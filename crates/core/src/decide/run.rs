@@ -36,6 +36,15 @@ pub(super) fn resume(state: &RunState, epoch: u64) -> Result<Vec<Event>, Rejecte
     Ok(std::iter::once(Event::RunResumed { epoch }).chain(lost).collect())
 }
 
+/// Also of a run that is over: it goes on when it is reopened.
+pub(super) fn pin(state: &RunState, version: String, variables: Option<Arc<str>>) -> Result<Vec<Event>, Rejected> {
+    if let Some(instance) = state.instances_running().next() {
+        return Err(Rejected::Instance { instance, state: InstancePhase::Running.as_str() });
+    }
+    let has_them = state.header().is_some_and(|header| header.version == version) && state.variables() == variables.as_ref();
+    Ok(if has_them { Vec::new() } else { vec![Event::RunPinned { version, variables }] })
+}
+
 /// Why an attempt is in doubt after its process went away.
 pub(super) fn interrupted() -> Failure {
     Failure {

@@ -120,6 +120,12 @@ pub fn apply(state: &mut RunState, event: &Event) {
         Event::DeadlineMissed { deadline, due_at } => {
             state.deadlines_told.push(DeadlineTold { deadline: *deadline, due_at: *due_at, done_at: None });
         }
+        Event::RunPinned { version, variables } => {
+            if let Some(header) = &mut state.header {
+                Arc::make_mut(header).version.clone_from(version);
+            }
+            state.variables.clone_from(variables);
+        }
         Event::RunReopened => state.reopen(),
         Event::InstancesCleared { instances, restart } => {
             instances.iter().for_each(|instance| state.with(instance, |state, key| state.reset(key, *restart)));

@@ -243,6 +243,7 @@ impl Engine {
             | Command::Mark { .. }
             | Command::CancelInstance { .. }
             | Command::NoticeAnomaly { .. }
+            | Command::Pin { .. }
             | Command::DeclareStuck
             | Command::Advance => {}
         }

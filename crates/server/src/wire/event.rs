@@ -131,6 +131,10 @@ pub enum Event<'a> {
         #[schema(value_type = names::CancelCause)]
         cause: &'static str,
     },
+    /// From here on the run goes on with these sources.
+    RunPinned {
+        version: &'a str,
+    },
     RunReopened,
     InstancesCleared {
         instances: Vec<Instance<'a>>,
@@ -391,6 +395,7 @@ impl<'a> From<&'a core::Event> for Event<'a> {
                 Self::DeadlineAtRisk { deadline: *deadline, due_at: *due_at, done_at: *done_at }
             }
             Core::DeadlineMissed { deadline, due_at } => Self::DeadlineMissed { deadline: *deadline, due_at: *due_at },
+            Core::RunPinned { version, variables: _ } => Self::RunPinned { version },
             Core::RunReopened => Self::RunReopened,
             Core::InstancesCleared { instances, restart: from } => {
                 Self::InstancesCleared { instances: instances.iter().map(Instance::from).collect(), restart: restart(*from) }

@@ -329,7 +329,9 @@ pub(crate) async fn assert_projections(store: &dyn Store, run: &RunId, log: &[Re
     assert_eq!(store.instances(run).await.unwrap(), fold.instances(), "{label}");
     assert_eq!(store.statements(run, None).await.unwrap(), fold.statements, "{label}");
     let row = store.run(run).await.unwrap().unwrap();
-    let RunFold { phase, is_cancel_requested: _, started_at, ended_at, callbacks_pending } = fold.run;
+    let RunFold { phase, is_cancel_requested: _, started_at, ended_at, callbacks_pending, pinned } = fold.run;
+    let Some(Event::RunCreated(created)) = log.first().map(|recorded| &recorded.event) else { panic!("{label}: no creation") };
+    assert_eq!(row.header.version, pinned.unwrap_or_else(|| created.version.clone()), "{label}");
     let folded = (phase.as_str(), started_at, ended_at, callbacks_pending, log.len() as u64);
     assert_eq!((row.state.as_str(), row.started_at, row.ended_at, row.callbacks_pending, row.version), folded, "{label}");
 }

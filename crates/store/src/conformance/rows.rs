@@ -2,7 +2,7 @@
 
 use super::script::{append, at, attempt_started, failure, mapped, random_run, run_started, single, statement};
 use super::*;
-use crate::{Act, Entry, ErrorKind, InstanceRow, RunFilter, RunRow, StatementRow};
+use crate::{Act, Entry, ErrorKind, InstanceRow, RunFilter, RunRow, StatementRow, Version};
 use backstop_core::event::{CallbackId, CancelCause, Evidence, Failure, Occasion, Promise, SegmentCommit, SkipCause};
 use jiff::Timestamp;
 
@@ -44,6 +44,31 @@ pub async fn runs_are_filtered(subject: &mut dyn Subject) {
     assert_eq!(list(&*store, RunFilter { unfinished: true, ..RunFilter::default() }).await, ["4", "2", "1"]);
     let both = RunFilter { dag: x(), unfinished: true, before: Some("4".into()), limit: 5, ..RunFilter::default() };
     assert_eq!(list(&*store, both).await, ["1"]);
+}
+
+/// A run is of the version that it was pinned to last, over reopening and crashes; what it was created with stays in its log.
+pub async fn a_run_is_of_the_version_it_was_pinned_to_last(subject: &mut dyn Subject) {
+    let (store, run) = (subject.store(), RunId::new("r"));
+    let pinned = |version: &str| Event::RunPinned { version: version.into(), variables: None };
+    make_run(&*store, &run, "d", vec![run_started(), Event::RunFailed]).await;
+    make_run(&*store, &RunId::new("other"), "d", vec![]).await;
+    for digest in ["d1", "d2"] {
+        store.keep_version(Version { digest: digest.into(), dag_id: "d".into(), bundle: vec![1] }).await.unwrap();
+    }
+    do_append(&*store, append(&run, 3, vec![pinned("d2"), Event::RunReopened])).await.unwrap();
+    drop(store);
+    subject.crash().await;
+    let store = subject.store();
+    let version = async || store.run(&run).await.unwrap().unwrap().header.version.clone();
+    assert_eq!(version().await, "d2");
+    let used: Vec<_> = store.versions(&"d".into()).await.unwrap().into_iter().map(|used| (used.digest, used.last_run)).collect();
+    assert_eq!(used, [("d1".into(), Some(RunId::new("other"))), ("d2".into(), Some(run.clone()))]);
+    do_append(&*store, append(&run, 5, vec![run_started()])).await.unwrap();
+    assert_eq!(version().await, "d2", "what says nothing of it leaves it");
+    do_append(&*store, append(&run, 6, vec![pinned("d1"), Event::RunSucceeded])).await.unwrap();
+    assert_eq!(version().await, "d1");
+    let Event::RunCreated(header) = &read_all(&*store, &run).await[0].event else { panic!("a run begins with its creation") };
+    assert_eq!(header.version, "d1");
 }
 
 /// A run that is over is finished only when its callbacks have run: a process may die in between.

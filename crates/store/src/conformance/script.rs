@@ -174,6 +174,7 @@ pub fn samples() -> Vec<(String, Event)> {
     all.extend(operator_samples());
     all.extend(cross_samples());
     all.extend(anomaly_samples());
+    all.extend(pin_samples());
     all.into_iter().map(|(name, event)| (name.to_owned(), event)).collect()
 }
 
@@ -318,6 +319,15 @@ fn callback_samples() -> Vec<Sample> {
     ]
 }
 
+/// Version 4.
+fn pin_samples() -> Vec<Sample> {
+    let pinned = |variables: Option<&str>| Event::RunPinned {
+        version: "60303ae22b998861bce3b28f33eec1be".into(),
+        variables: variables.map(Arc::from),
+    };
+    vec![("run_pinned", pinned(Some("fd61a03af4f77d87"))), ("run_pinned.minimal", pinned(None))]
+}
+
 /// Version 2.
 fn operator_samples() -> Vec<Sample> {
     let cleared = |restart| Event::InstancesCleared { instances: vec![single("a"), mapped("group.c", 1)], restart };
@@ -438,6 +448,7 @@ fn relocate(event: &mut Event, random: &mut Random) {
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
         | Event::RunReopened
+        | Event::RunPinned { .. }
         | Event::DeadlineAtRisk { .. }
         | Event::DeadlineMissed { .. }
         | Event::RunStuck { .. }

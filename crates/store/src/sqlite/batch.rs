@@ -268,6 +268,8 @@ impl<'w> Batch<'w> {
                     started_at: started_at.map(from_microsecond),
                     ended_at: ended_at.map(from_microsecond),
                     callbacks_pending: unsigned(row, 7)?,
+                    // As its row has it.
+                    pinned: None,
                 };
                 Ok((row.get(0)?, unsigned(row, 1)?, unsigned(row, 2)?, state, fold))
             })
@@ -360,7 +362,7 @@ impl<'w> Batch<'w> {
 
     fn write_runs(&self) -> Result<(), Error> {
         let sql = "UPDATE runs SET version = ?2, epoch = ?3, state = ?4, is_cancel_requested = ?5, started_at = ?6, ended_at = ?7, \
-                   callbacks_pending = ?8 \
+                   callbacks_pending = ?8, definition = coalesce(?9, definition) \
                    WHERE id = ?1";
         let mut update = self.prepare(sql)?;
         for head in self.heads.values().filter(|head| head.is_changed) {
@@ -373,7 +375,8 @@ impl<'w> Batch<'w> {
                     head.fold.is_cancel_requested,
                     head.fold.started_at.map(Timestamp::as_microsecond),
                     head.fold.ended_at.map(Timestamp::as_microsecond),
-                    to_column(head.fold.callbacks_pending)
+                    to_column(head.fold.callbacks_pending),
+                    head.fold.pinned
                 ])
                 .map_err(|cause| self.broken(cause))?;
         }

@@ -241,7 +241,8 @@ fn row_differences(kept: &Kept, events: &[Recorded], folded: &Projection) -> Vec
     if let Some(Event::RunCreated(header)) = events.first().map(|recorded| &recorded.event) {
         same("DAG", kept.dag.clone(), header.dag_id.to_string());
         same("logical date", time(kept.logical_date), time(micros(header.logical_date)));
-        same("version", kept.definition.clone().unwrap_or_default(), header.version.clone());
+        let pinned = fold.pinned.as_ref().unwrap_or(&header.version);
+        same("version", kept.definition.clone().unwrap_or_default(), pinned.clone());
     }
     found
 }

@@ -65,7 +65,8 @@ pub(super) struct Reader<'c> {
 }
 
 /// The join is in this order: the header of each run that is found is looked up.
-pub(super) const RUN_COLUMNS: &str = "SELECT r.state, r.started_at, r.ended_at, r.version, r.epoch, e.body, r.run_id, r.callbacks_pending \
+pub(super) const RUN_COLUMNS: &str = "SELECT r.state, r.started_at, r.ended_at, r.version, r.epoch, e.body, r.run_id, r.callbacks_pending, \
+                           r.definition \
                            FROM runs r CROSS JOIN events e ON e.run = r.id AND e.seq = 1";
 
 /// What [`statement_row`] reads, and behind it where the statement stands in the log.
@@ -108,11 +109,15 @@ impl Reader<'_> {
     fn run_row(&self, row: &Row<'_>) -> Result<RunRow, Error> {
         let id: String = row.get(6).map_err(|cause| self.failed(cause))?;
         let run = RunId::new(id);
-        // The header is in the log, and only there.
-        let Event::RunCreated(header) = self.event(row, 5, &run, 1)? else {
+        // The header is in the log, and only there; which version the run goes on with may be told behind it.
+        let Event::RunCreated(mut header) = self.event(row, 5, &run, 1)? else {
             let message = format!("read the store {}: the first event of run {run} is not RunCreated", self.place.name);
             return Err(Error::new(ErrorKind::Corrupt, message));
         };
+        let pinned: Option<String> = row.get(8).map_err(|cause| self.failed(cause))?;
+        if let Some(pinned) = pinned.filter(|pinned| *pinned != header.version) {
+            Arc::make_mut(&mut header).version = pinned;
+        }
         let plain = || -> rusqlite::Result<RunRow> {
             Ok(RunRow {
                 header,

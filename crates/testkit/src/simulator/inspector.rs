@@ -200,6 +200,7 @@ fn subject(event: &Event) -> Option<&InstanceId> {
         | Event::OperatorActed { .. }
         | Event::CancelRequested { .. }
         | Event::RunReopened
+        | Event::RunPinned { .. }
         | Event::DeadlineAtRisk { .. }
         | Event::DeadlineMissed { .. }
         | Event::InstancesCleared { .. }

@@ -36,7 +36,7 @@ impl<'a> TryFrom<&'a core::Event> for Event<'a> {
     type Error = Newer<'a>;
 
     fn try_from(event: &'a core::Event) -> Result<Self, Self::Error> {
-        use crate::stored::{v2::Event as V2, v3::Event as V3};
+        use crate::stored::{v2::Event as V2, v3::Event as V3, v4::Event as V4};
         use core::Event as E;
         Ok(match event {
             E::RunCreated(header) => match &header.cause {
@@ -153,6 +153,10 @@ impl<'a> TryFrom<&'a core::Event> for Event<'a> {
             }
             E::DeadlineMissed { deadline, due_at } => {
                 return Err(Newer::V3(V3::DeadlineMissed { deadline: *deadline, due_at: *due_at }));
+            }
+            E::RunPinned { version, variables } => {
+                let variables = shared(variables.as_ref());
+                return Err(Newer::V4(V4::RunPinned { version: Cow::Borrowed(version), variables }));
             }
             E::AnomalyNoticed { instance: i, try_number, anomaly } => {
                 let core::Anomaly { statement, unusual, seen, usual, of } = *anomaly;
