@@ -144,7 +144,7 @@ fn refuse_other_dags(definition: &Definition, only_tasks: &[TaskId], dry_run: bo
 }
 
 /// Refuses what `backstop check` refuses, before the part ahead of the mistake has taken effect.
-fn check_sql(chosen: &Chosen) -> Result<(), Problem> {
+pub(crate) fn check_sql(chosen: &Chosen) -> Result<(), Problem> {
     let found = check::of_dag(&chosen.definition, &chosen.project, &chosen.sources);
     sources::show(&chosen.sources, found.iter());
     match found.iter().filter(|found| found.severity == Severity::Error).count() {

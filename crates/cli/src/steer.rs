@@ -3,6 +3,7 @@
 
 pub(crate) mod arguments;
 mod cancel;
+mod files;
 mod why;
 
 use crate::args::{self, Place};
@@ -14,13 +15,14 @@ use crate::runs::{self, Latest, block_on, shape};
 use crate::service::{Service, part, signed};
 use crate::sources::{self, Purpose};
 use crate::{paths, words};
-use arguments::{Around, ClearArgs, MarkArgs, Order, SteerCommand};
+use arguments::{Around, ClearArgs, MarkArgs, Order, RetryArgs, SteerCommand};
 use backstop_core::command::Rejected;
 use backstop_core::event::{Mark, Restart};
 use backstop_core::{
     Command, DagId, Event, InstanceId, InstancePhase, InstanceView, RunState, Selection, TaskId, decide, select, select_failed,
     select_named,
 };
+use backstop_project::definition::Definition;
 use backstop_runtime::service::{Range, runs_between};
 use backstop_runtime::steer::{self, Idle};
 use backstop_runtime::{Clock as _, SystemClock};
@@ -42,7 +44,7 @@ pub(crate) fn steer(command: SteerCommand, place: &Place) -> Result<Exit, Proble
         }
         SteerCommand::Retry(arguments) => {
             let wish = Wish { order: &arguments.order, around: Around::default() };
-            block_on(operate(&Wanted::Retry, &wish, &kept, place))?;
+            block_on(operate(&Wanted::Retry(&arguments), &wish, &kept, place))?;
         }
         SteerCommand::Mark(arguments) => {
             let wish = Wish { order: &arguments.order, around: arguments.around };
@@ -58,7 +60,7 @@ pub(crate) fn steer(command: SteerCommand, place: &Place) -> Result<Exit, Proble
 /// What is wanted of each run.
 enum Wanted<'a> {
     Clear(&'a ClearArgs),
-    Retry,
+    Retry(&'a RetryArgs),
     Mark(&'a MarkArgs),
 }
 
@@ -84,6 +86,19 @@ impl Wish<'_> {
 }
 
 impl Wanted<'_> {
+    /// Whether the run is to go on with other files; `None` where nothing runs again.
+    fn takes_current(&self) -> Option<bool> {
+        match self {
+            Self::Clear(clear) => Some(clear.current_files),
+            Self::Retry(retry) => Some(retry.current_files),
+            Self::Mark(_) => None,
+        }
+    }
+
+    fn files_word(&self) -> &'static str {
+        if self.takes_current() == Some(true) { "current" } else { "pinned" }
+    }
+
     /// The instances of one run that are meant.
     fn instances(&self, state: &RunState) -> Result<Vec<InstanceId>, Problem> {
         Ok(match self {
@@ -92,7 +107,7 @@ impl Wanted<'_> {
                 let tasks = named(state, &clear.tasks)?;
                 select(state, &Selection { tasks, upstream, downstream, only_failed, only_running })
             }
-            Self::Retry => select_failed(state),
+            Self::Retry(_) => select_failed(state),
             Self::Mark(mark) => {
                 let tasks = named(state, &mark.tasks)?;
                 let (upstream, downstream) = (mark.upstream, mark.downstream);
@@ -104,7 +119,7 @@ impl Wanted<'_> {
     fn command(&self, instances: Vec<InstanceId>, (who, why): (String, String)) -> Command {
         match self {
             Self::Clear(_) => Command::Clear { instances, restart: Restart::Beginning, who, why },
-            Self::Retry => Command::Clear { instances, restart: Restart::LastCommit, who, why },
+            Self::Retry(_) => Command::Clear { instances, restart: Restart::LastCommit, who, why },
             Self::Mark(mark) => {
                 let mark = if mark.success { Mark::Success } else { Mark::Failed };
                 Command::Mark { instances, mark, who, why }
@@ -122,10 +137,10 @@ impl Wanted<'_> {
                 let flags = (clear.upstream, clear.downstream, clear.only_failed, clear.only_running);
                 let (upstream, downstream, only_failed, only_running) = flags;
                 let tasks = texts(&clear.tasks)?;
-                let body = json!({ "tasks": tasks, "upstream": upstream, "downstream": downstream, "only_failed": only_failed, "only_running": only_running });
+                let body = json!({ "tasks": tasks, "upstream": upstream, "downstream": downstream, "only_failed": only_failed, "only_running": only_running, "files": self.files_word() });
                 ("clear", body)
             }
-            Self::Retry => ("retry", json!({})),
+            Self::Retry(_) => ("retry", json!({ "files": self.files_word() })),
             Self::Mark(mark) => {
                 let outcome = if mark.success { "success" } else { "failed" };
                 let tasks = texts(&mark.tasks)?;
@@ -149,6 +164,7 @@ async fn operate(wanted: &Wanted<'_>, wish: &Wish<'_>, kept: &Kept, place: &Plac
         is_dry: wish.order.dry_run,
         is_several: wish.is_several(),
         flags: &kept.flags,
+        files: files::Files::new(place),
     };
     if wish.is_several() {
         return several(wanted, wish, &hand, &signature, place).await;
@@ -265,16 +281,21 @@ struct Hand<'a> {
     /// Of several runs those are passed over that nothing is meant of.
     is_several: bool,
     flags: &'a str,
+    files: files::Files<'a>,
 }
 
 impl Hand<'_> {
     async fn act(&self, wanted: &Wanted<'_>, row: &RunRow, signature: &(String, String)) -> Result<Done, Problem> {
         let mut held = Held::of(self.store, row.clone(), self.flags, self.is_dry || self.service.is_some()).await?;
+        let taken = self.files.taken(wanted, &row.header.dag_id)?;
+        if let Some(taken) = &taken {
+            held.stands_with(&taken.definition).await?;
+        }
         let instances = wanted.instances(held.idle.state())?;
         if instances.is_empty() && self.is_several {
             return Ok(Done::NothingMeant);
         }
-        if instances.is_empty() && matches!(wanted, Wanted::Retry) {
+        if instances.is_empty() && matches!(wanted, Wanted::Retry(_)) {
             let run = &row.header.run_id;
             return Err(Problem::usage(format!("nothing of run {run} has failed: there is nothing to retry"))
                 .hint(format!("`backstop runs show {run}{}` tells how its tasks stand", self.flags)));
@@ -285,12 +306,17 @@ impl Hand<'_> {
             return Ok(Done::SoAlready);
         }
         let Some(service) = self.service.filter(|_| !self.is_dry) else {
-            let events = held.carry_out(command, self.is_dry).await?;
+            let events = match &taken {
+                Some(taken) => taken.carry_out(&mut held, command, self.is_dry).await?,
+                None => held.carry_out(vec![command], self.is_dry).await?,
+            };
+            self.files.note(self.store, wanted, row, self.is_dry).await;
             return Ok(Done::Changed(table(&before, &events)));
         };
         let (word, mut body) = wanted.request(&before)?;
         (body["who"], body["why"]) = (json!(signature.0), json!(signature.1));
         let answer = service.post(&format!("/api/v1/runs/{}/{word}", part(row.header.run_id.as_str())), &body).await?;
+        self.files.note_of_answer(&answer["files"]);
         // The service knows more of a run that goes on than the store does; then its word is all there is to tell.
         match decide(&before, command, crate::run::begin::now()) {
             Ok(events) => Ok(Done::Changed(table(&before, &events))),
@@ -326,16 +352,26 @@ impl<'a> Held<'a> {
         Ok(Self { store, row, idle, flags, _lock: lock })
     }
 
-    async fn carry_out(&mut self, command: Command, is_dry: bool) -> Result<Vec<Event>, Problem> {
+    /// As it would stand with other files.
+    async fn stands_with(&mut self, definition: &Definition) -> Result<(), Problem> {
+        let run = &self.row.header.run_id;
+        let idle = Idle::read_with(self.store, definition, run).await;
+        self.idle = idle.map_err(|error| refused(error, &self.row, self.flags))?;
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, commands: Vec<Command>, is_dry: bool) -> Result<Vec<Event>, Problem> {
         // A clock that was set back must not put this before the run's last event.
         let version = self.idle.state().version();
         let last = self.store.events(&self.row.header.run_id, version.saturating_sub(1), 1).await?;
         let now = SystemClock::starting(last.first().map(|recorded| recorded.at)).now();
         let refusal = |error| refused(error, &self.row, self.flags);
         if is_dry {
-            return decide(self.idle.state(), command, now).map_err(|error| refusal(error.into()));
+            let decided = commands.into_iter().map(|command| decide(self.idle.state(), command, now));
+            let events: Result<Vec<Vec<Event>>, Rejected> = decided.collect();
+            return Ok(events.map_err(|error| refusal(error.into()))?.concat());
         }
-        self.idle.act(self.store, command, now).await.map_err(refusal)
+        self.idle.act(self.store, commands, now).await.map_err(refusal)
     }
 }
 

@@ -58,9 +58,7 @@ fn list(known: Vec<VersionUse>, json: bool) -> Result<(), Problem> {
     }
     let mut rows = vec![["VERSION", "FIRST RUN", "LAST RUN"].map(str::to_owned).to_vec()];
     let run = |run: Option<RunId>| run.map_or_else(|| "-".to_owned(), |run| run.to_string());
-    rows.extend(
-        known.into_iter().map(|kept| vec![words::version(&kept.digest), run(kept.first_run), run(kept.last_run)]),
-    );
+    rows.extend(known.into_iter().map(|kept| vec![words::version(&kept.digest), run(kept.first_run), run(kept.last_run)]));
     output::data(&output::table(&rows, Painter::stdout()))
 }
 

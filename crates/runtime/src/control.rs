@@ -165,15 +165,23 @@ pub(crate) enum Ask {
     Awaited(InstanceId, oneshot::Sender<Option<Awaited>>),
     LookInto(LookInto),
     HandOver,
+    LetGo(oneshot::Sender<Result<u64, String>>),
 }
 
 /// Where the answer will come; an error when the run was let go before.
-pub(crate) type Answer = oneshot::Receiver<Result<(), String>>;
+pub(crate) type Answer<T = ()> = oneshot::Receiver<Result<T, String>>;
 
 impl Ask {
     pub(crate) fn act(commands: Vec<Command>) -> (Self, Answer) {
         let (sender, answer) = oneshot::channel();
         (Self::Act(commands, sender), answer)
+    }
+
+    /// As a hand-over, where nothing of the run goes on and it is known what an earlier process did; else it says what does. The answer is
+    /// the epoch: as long as the run has it, nothing more was done to it.
+    pub(crate) fn let_go() -> (Self, Answer<u64>) {
+        let (sender, answer) = oneshot::channel();
+        (Self::LetGo(sender), answer)
     }
 
     pub(crate) fn decide(decision: Decision) -> (Self, Answer) {
@@ -191,6 +199,7 @@ impl std::fmt::Debug for Ask {
             Self::Awaited(..) => "Awaited",
             Self::LookInto(_) => "LookInto",
             Self::HandOver => "HandOver",
+            Self::LetGo(_) => "LetGo",
         })
     }
 }

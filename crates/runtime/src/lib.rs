@@ -25,6 +25,7 @@ mod places;
 mod prepared;
 pub mod prune;
 mod redact;
+pub mod repin;
 mod resolve;
 pub mod run;
 pub mod service;

@@ -9,6 +9,7 @@ use crate::journal::Journal;
 use crate::logs::{LogWriter, Logs};
 use crate::others::Others;
 use crate::prepared::Prepared;
+use crate::repin;
 use crate::sessions::Sessions;
 use crate::slots::Slots;
 use crate::watch::Watcher;
@@ -247,8 +248,9 @@ fn engine(launch: &Launch, shared: Arc<Shared>, state: RunState, journal: Journa
 pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control: Control) -> Result<Report, Error> {
     let row = launch.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))?;
     let events = read_all(&*launch.store, run).await?;
-    check_shape(&launch.prepared.definition, run, &events)?;
+    repin::check_shape(&launch.prepared.definition, run, &events)?;
     let state = RunState::replay(launch.prepared.definition.dag.clone(), events.iter());
+    repin::check_mapping(&launch.prepared.definition, run, &state)?;
     if state.is_finished() {
         return Err(Error::Over { run: run.clone(), state: state.phase().as_str().to_owned() });
     }
@@ -262,6 +264,9 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
     engine.past = deadlines::past_of(&*launch.store, &launch.prepared.definition).await?;
     if !engine.state.phase().is_terminal() {
         engine.command(Command::Resume { epoch }).await?;
+        if let Some(pin) = repin::command(&engine.shared.definition, &engine.state) {
+            engine.command(pin).await?;
+        }
         engine.wake_who_waits_for_runs().await?;
         engine.start_if_queued().await?;
     }
@@ -303,7 +308,7 @@ pub(crate) async fn tell(
     let row = launch.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))?;
     let header = row.header.clone();
     let events = read_all(&*launch.store, run).await?;
-    check_shape(&launch.prepared.definition, run, &events)?;
+    repin::check_shape(&launch.prepared.definition, run, &events)?;
     let state = RunState::replay(launch.prepared.definition.dag.clone(), events.iter());
     if state.phase().is_terminal() {
         return Ok(Told { created: Created { header, events }, next: None });
@@ -380,18 +385,6 @@ pub async fn read_all(store: &dyn Store, run: &RunId) -> Result<Vec<Event>, Erro
             return Ok(events);
         }
     }
-}
-
-/// Every task the log speaks of must be there still. Edited scripts are the business of each task.
-fn check_shape(definition: &Definition, run: &RunId, events: &[Event]) -> Result<(), Error> {
-    for event in events {
-        if let Event::TaskScheduled { instance } | Event::AttemptStarted { instance, .. } = event
-            && definition.dag.index(instance.task.as_str()).is_none()
-        {
-            return Err(Error::Changed { run: run.clone(), what: format!("its task `{}` is gone", instance.task) });
-        }
-    }
-    Ok(())
 }
 
 /// Records what a person says of an attempt in doubt.

@@ -451,7 +451,7 @@ impl Life {
             let now = world::timestamp(self.world.now());
             self.world.say(|| format!("a person asks for {command:?}"));
             let store = self.store.clone();
-            let acted = idle.act(&self.store, command, now);
+            let acted = idle.act(&self.store, vec![command], now);
             let mut acted = std::pin::pin!(acted);
             let acted = std::future::poll_fn(|context| {
                 let first = acted.as_mut().poll(context);

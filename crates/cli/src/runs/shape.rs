@@ -1,20 +1,26 @@
-//! The DAG that a run began with, from the sources kept with it: what waited for what, and what its author allowed. Looking at a run needs
+//! The DAG that a run has, from the sources kept with it: what waited for what, and what its author allowed. Looking at a run needs
 //! neither the project as it is now nor its passwords.
 
 use backstop_core::{Dag, DagId};
 use backstop_project::Bundle;
+use backstop_project::definition::Definition;
 use backstop_store::{RunRow, Store};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Reads the shape. `None` where the sources were not kept, or are not understood by this version: a run can be looked at without.
 pub(crate) async fn read(store: &dyn Store, row: &RunRow) -> Option<Arc<Dag>> {
+    definition(store, row).await.map(|definition| definition.dag.clone())
+}
+
+/// The shape with the texts of its tasks; nothing of it can be run.
+pub(crate) async fn definition(store: &dyn Store, row: &RunRow) -> Option<Arc<Definition>> {
     let version = store.version(&row.header.version).await.ok()??;
     let bundle = Bundle::from_bytes(&version.bundle).ok()?;
     of_bundle(&bundle, &row.header.dag_id)
 }
 
-fn of_bundle(bundle: &Bundle, dag: &DagId) -> Option<Arc<Dag>> {
+fn of_bundle(bundle: &Bundle, dag: &DagId) -> Option<Arc<Definition>> {
     let words = words(bundle);
     // A connection or variable that a DAG names stands in its sources as a word. Each word counts as one that is there, as the ones that
     // were may be gone, or want a password that this environment has not.
@@ -22,7 +28,7 @@ fn of_bundle(bundle: &Bundle, dag: &DagId) -> Option<Arc<Dag>> {
     let mut live = backstop_project::load_only(&Bundle::default(), &environment.collect(), &[]).project;
     live.root.clone_from(&bundle.root);
     live.variables = words.iter().map(|word| (word.clone(), serde_json::Value::Null)).collect();
-    backstop_project::load_definition(bundle, dag, &live).ok().map(|definition| definition.dag.clone())
+    backstop_project::load_definition(bundle, dag, &live).ok()
 }
 
 /// Scripts that are longer than this are full of data, and name next to no variables.

@@ -94,12 +94,18 @@ pub(crate) struct ClearArgs {
     /// Of these, only what is running
     #[arg(long)]
     pub(crate) only_running: bool,
+    /// Let the run go on with the project's files as they are now, not with those that it has
+    #[arg(long)]
+    pub(crate) current_files: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RetryArgs {
     #[command(flatten)]
     pub(crate) order: Order,
+    /// Let the run go on with the project's files as they are now, not with those that it has
+    #[arg(long)]
+    pub(crate) current_files: bool,
 }
 
 #[derive(Debug, Args)]

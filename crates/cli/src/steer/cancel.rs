@@ -61,7 +61,7 @@ async fn cancel_task(arguments: &CancelArgs, task: &str, row: RunRow, kept: &Kep
     let again = resume_command(&held.row, &kept.flags);
     for instance in named(held.idle.state(), &[task.to_owned()])? {
         let (reason, who) = (arguments.signature.why(), arguments.signature.who());
-        held.carry_out(Command::CancelInstance { instance, reason, who }, false).await?;
+        held.carry_out(vec![Command::CancelInstance { instance, reason, who }], false).await?;
     }
     output::note(&format!("recorded; now: {again}"));
     Ok(())

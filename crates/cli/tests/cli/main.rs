@@ -24,6 +24,7 @@ mod kept_settings;
 mod kinds;
 mod left;
 mod lists;
+mod mended;
 mod outcome;
 mod places;
 mod project;

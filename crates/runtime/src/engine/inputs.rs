@@ -6,6 +6,7 @@ use crate::attempt::Stop;
 use crate::clock::until;
 use crate::control::{Ask, Held};
 use crate::others::Watch;
+use crate::repin;
 use crate::run::{self, Error};
 use backstop_core::{Command, InstanceId, InstancePhase, InstanceView, RunPhase};
 use backstop_project::definition::Kind;
@@ -122,6 +123,17 @@ impl Engine {
                 look(&self.state, Held { undecided: &self.undecided, is_handing_over, is_ending });
             }
             Ask::HandOver => self.is_handing_over = true,
+            Ask::LetGo(answer) => {
+                let outcome = match self.what_goes_on() {
+                    Some(what) => Err(what),
+                    None => {
+                        self.is_handing_over = true;
+                        Ok(self.state.epoch())
+                    }
+                };
+                // They may be gone: then the run is found like any other that was left.
+                let _ = answer.send(outcome);
+            }
             Ask::Act(commands, answer) => {
                 let reason = commands.iter().find_map(|command| match command {
                     Command::Cancel { reason } => Some(reason.clone()),
@@ -150,6 +162,26 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// What keeps the run from going on with other files, in a sentence: it goes on with those that it has.
+    fn what_goes_on(&self) -> Option<String> {
+        let running = self.running.keys().next().map(|(instance, _)| instance.clone());
+        if let Some(instance) = running.or_else(|| self.state.instances_running().next()) {
+            return Some(repin::is_running(&instance));
+        }
+        if let Some(instance) = self.state.instances_in_doubt().next() {
+            return Some(format!("it is not known yet what the last attempt of `{instance}` did: ask again when it is"));
+        }
+        if let Some(callback) = self.callbacks.iter().min() {
+            let of = callback.instance.as_ref().map_or_else(|| "the run".to_owned(), |instance| format!("`{instance}`"));
+            return Some(format!("a callback of {of} is running: ask again when it has ended"));
+        }
+        if self.ending.is_some() {
+            return Some("the run is being cancelled: ask again when it is".to_owned());
+        }
+        let (open, _) = self.unlooked().find(|(instance, try_number)| self.may_have_run_ahead(instance, *try_number))?;
+        Some(format!("`{open}` may have been begun by the process before this one, and has not been looked at yet: ask again"))
     }
 
     /// A person may not settle what an earlier process may have begun ahead of its log: it has to be looked at first.

@@ -293,7 +293,7 @@ pub(super) async fn watch(service: Arc<Service>) {
 
 impl Service {
     /// Loads the projects again when their files changed. Returns how long the look took, without the loading.
-    fn look_at_files(&self) -> Duration {
+    pub(super) fn look_at_files(&self) -> Duration {
         let began = std::time::Instant::now();
         let now = self.loader.fingerprint();
         let took = began.elapsed();

@@ -11,6 +11,7 @@ pub mod backfill;
 pub mod catalog;
 mod connections;
 mod deadlines;
+mod current;
 mod desk;
 mod holder;
 mod home;
@@ -29,6 +30,7 @@ mod why;
 
 pub use catalog::{Catalog, DagEntry, Loader, Trouble};
 pub use connections::ConnectionShown;
+pub use current::{Files, Operated};
 pub use desk::{Counts, Standing, Waiting};
 pub use holder::{Holder, LOCK, holder, refusal};
 pub use housekeeping::Housekeeping;

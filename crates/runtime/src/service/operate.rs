@@ -1,5 +1,6 @@
 //! What operators do to a run, whether it is driven, waits, or is over: clear, retry, mark, cancel one instance.
 
+use super::current::{Files, Operated};
 use super::{Error, Service, Who};
 use crate::control::Ask;
 use crate::steer::{self, Idle};
@@ -7,14 +8,15 @@ use backstop_core::command::Rejected;
 use backstop_core::event::{Mark, Restart};
 use backstop_core::{Command, InstanceId, RunId, RunState, Selection, decide, select, select_failed, select_named};
 use backstop_store::{ErrorKind, RunRow};
+use std::sync::Arc;
 
 /// What an operator wants.
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Run these again, from their first statement.
-    Clear(Selection),
+    Clear(Selection, Files),
     /// Run again what failed, behind its last commit, and what could not run because of it.
-    Retry,
+    Retry(Files),
     /// Set the outcome of these. It is the operator's word, and says nothing of effects.
     Mark(Selection, Mark),
     /// End one instance: its statement dies on the server.
@@ -22,10 +24,18 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Which files it wants, where it runs anything again.
+    fn files(&self) -> Option<Files> {
+        match self {
+            Self::Clear(_, files) | Self::Retry(files) => Some(*files),
+            Self::Mark(..) | Self::Cancel(_) => None,
+        }
+    }
+
     fn on(&self, state: &RunState) -> Vec<InstanceId> {
         match self {
-            Self::Clear(selection) => select(state, selection),
-            Self::Retry => select_failed(state),
+            Self::Clear(selection, _) => select(state, selection),
+            Self::Retry(_) => select_failed(state),
             Self::Mark(selection, _) => select_named(state, selection),
             Self::Cancel(instance) => vec![instance.clone()],
         }
@@ -34,15 +44,15 @@ impl Operation {
     fn command(&self, instances: Vec<InstanceId>, by: &Who) -> Command {
         let (who, why) = (by.who.clone(), by.why.clone());
         match self {
-            Self::Clear(_) => Command::Clear { instances, restart: Restart::Beginning, who, why },
-            Self::Retry => Command::Clear { instances, restart: Restart::LastCommit, who, why },
+            Self::Clear(..) => Command::Clear { instances, restart: Restart::Beginning, who, why },
+            Self::Retry(_) => Command::Clear { instances, restart: Restart::LastCommit, who, why },
             Self::Mark(_, mark) => Command::Mark { instances, mark: *mark, who, why },
             Self::Cancel(instance) => Command::CancelInstance { instance: instance.clone(), reason: why, who },
         }
     }
 
     /// The instances and the command, or why the core refuses it.
-    fn plan(&self, state: &RunState, by: &Who, now: jiff::Timestamp) -> Result<(Vec<InstanceId>, Command), Error> {
+    pub(super) fn plan(&self, state: &RunState, by: &Who, now: jiff::Timestamp) -> Result<(Vec<InstanceId>, Command), Error> {
         let instances = self.on(state);
         if instances.is_empty() {
             return Err(Error::NothingMeant);
@@ -62,10 +72,43 @@ impl Service {
     ///
     /// # Errors
     /// `Conflict` when it does not fit the run as it stands, with the reason; no such run; the store.
-    pub async fn operate(&self, run: &RunId, operation: Operation, by: &Who, dry_run: bool) -> Result<Vec<InstanceId>, Error> {
+    pub async fn operate(
+        self: &Arc<Self>,
+        run: &RunId,
+        operation: Operation,
+        by: &Who,
+        dry_run: bool,
+    ) -> Result<Operated, Error> {
+        if operation.files().is_some() {
+            self.look_again().await;
+        }
+        self.operate_on(run, operation, by, dry_run).await
+    }
+
+    /// As [`Self::operate`], with the files as they were seen last.
+    pub(super) async fn operate_on(&self, run: &RunId, operation: Operation, by: &Who, dry_run: bool) -> Result<Operated, Error> {
         if by.why.is_empty() {
             return Err(Error::Invalid("`why` is empty: say why, it is kept in the run's log".into()));
         }
+        let wanted = operation.files();
+        if wanted == Some(Files::Current) {
+            return self.operate_with_current(run, &operation, by, dry_run).await;
+        }
+        let instances = self.operate_with_pinned(run, operation, by, dry_run).await?;
+        let differing = match wanted {
+            Some(_) => self.differing(&self.row(run).await?.header).await,
+            None => None,
+        };
+        Ok(Operated { instances, files: differing.map(|differing| (differing, Files::Pinned)) })
+    }
+
+    async fn operate_with_pinned(
+        &self,
+        run: &RunId,
+        operation: Operation,
+        by: &Who,
+        dry_run: bool,
+    ) -> Result<Vec<InstanceId>, Error> {
         let now = self.now();
         if let Some(control) = self.control(run) {
             let (asked, by_them) = (operation.clone(), by.clone());
@@ -104,7 +147,7 @@ impl Service {
             return Ok(instances);
         }
         if idle.is_settled() {
-            idle.act(&*self.store, command, self.now()).await.map_err(refused)?;
+            idle.act(&*self.store, vec![command], self.now()).await.map_err(refused)?;
             drop(lock);
             self.take_in_again(row.header);
         } else {
@@ -126,7 +169,7 @@ impl Service {
     }
 }
 
-fn refused(error: steer::Error) -> Error {
+pub(super) fn refused(error: steer::Error) -> Error {
     match error {
         steer::Error::Read(error) => Error::Run(error),
         steer::Error::NoRun(run) => Error::NoRun(run),

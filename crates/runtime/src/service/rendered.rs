@@ -98,6 +98,53 @@ fn masked_project(project: &Arc<Project>, redactor: &Redactor) -> Project {
     Project { variables: project.variables.iter().map(mask).collect(), ..Project::clone(project) }
 }
 
+/// A text that the author of a task wrote for its database.
+pub(crate) struct Part<'k> {
+    /// What it is for.
+    pub(crate) what: &'static str,
+    pub(crate) template: &'k Template,
+    /// Bound by name, where that can be.
+    pub(crate) parameters: Option<&'k Parameters>,
+    /// False where `{{ }}` in it means nothing.
+    pub(crate) is_template: bool,
+}
+
+/// The texts of a kind of task that its author wrote; those that are made for the database when it runs are not among them.
+pub(crate) fn templates(kind: &Kind) -> Vec<Part<'_>> {
+    fn part<'k>(what: &'static str, template: &'k Template, parameters: Option<&'k Parameters>) -> Part<'k> {
+        Part { what, template, parameters, is_template: true }
+    }
+    match kind {
+        Kind::Sql(sql) => {
+            vec![Part { is_template: sql.templated, ..part("script", &sql.script, Some(&sql.parameters)) }]
+        }
+        Kind::Check(Check::Query { sql, parameters } | Check::Value { sql, parameters, .. }) => {
+            vec![part("check", sql, Some(parameters))]
+        }
+        Kind::Check(Check::Threshold { sql, parameters, min, max }) => {
+            let bounds = [("lower bound", min), ("upper bound", max)].into_iter().filter_map(|(what, bound)| match bound {
+                Some(Bound::Sql(sql)) => Some(part(what, sql, None)),
+                Some(Bound::Number(_)) | None => None,
+            });
+            std::iter::once(part("check", sql, Some(parameters))).chain(bounds).collect()
+        }
+        Kind::Branch(branch) => match &branch.decide {
+            BranchBy::Sql { sql, parameters } => vec![part("branch", sql, Some(parameters))],
+            BranchBy::When(_) | BranchBy::Python(_) => Vec::new(),
+        },
+        Kind::Sensor(Sensor { look: SensorBy::Sql { sql, parameters, .. }, .. }) => vec![part("sensor", sql, Some(parameters))],
+        // Their SQL is made for the database when they run.
+        Kind::Check(Check::Columns { .. } | Check::Table { .. } | Check::Interval { .. })
+        | Kind::Sensor(_)
+        | Kind::Shell(_)
+        | Kind::Python(_)
+        | Kind::Http(_)
+        | Kind::Dag(_)
+        | Kind::WaitFor(_)
+        | Kind::Empty => Vec::new(),
+    }
+}
+
 /// Renders the texts of one instance.
 struct Page {
     renderer: Renderer,
@@ -126,36 +173,7 @@ impl Page {
     }
 
     fn texts(&self, kind: &Kind) -> Result<Vec<SqlText>, TemplateError> {
-        let query = |what, sql, parameters| Ok(vec![self.text(what, sql, Some(parameters), true)?]);
-        match kind {
-            Kind::Sql(sql) => Ok(vec![self.text("script", &sql.script, Some(&sql.parameters), sql.templated)?]),
-            Kind::Check(Check::Query { sql, parameters } | Check::Value { sql, parameters, .. }) => {
-                query("check", sql, parameters)
-            }
-            Kind::Check(Check::Threshold { sql, parameters, min, max }) => {
-                let mut texts = vec![self.text("check", sql, Some(parameters), true)?];
-                for (what, bound) in [("lower bound", min), ("upper bound", max)] {
-                    if let Some(Bound::Sql(sql)) = bound {
-                        texts.push(self.text(what, sql, None, true)?);
-                    }
-                }
-                Ok(texts)
-            }
-            Kind::Branch(branch) => match &branch.decide {
-                BranchBy::Sql { sql, parameters } => query("branch", sql, parameters),
-                BranchBy::When(_) | BranchBy::Python(_) => Ok(Vec::new()),
-            },
-            Kind::Sensor(Sensor { look: SensorBy::Sql { sql, parameters, .. }, .. }) => query("sensor", sql, parameters),
-            // Their SQL is made for the database when they run.
-            Kind::Check(Check::Columns { .. } | Check::Table { .. } | Check::Interval { .. })
-            | Kind::Sensor(_)
-            | Kind::Shell(_)
-            | Kind::Python(_)
-            | Kind::Http(_)
-            | Kind::Dag(_)
-            | Kind::WaitFor(_)
-            | Kind::Empty => Ok(Vec::new()),
-        }
+        templates(kind).into_iter().map(|part| self.text(part.what, part.template, part.parameters, part.is_template)).collect()
     }
 
     fn text(

@@ -2,11 +2,13 @@
 //!
 //! Nothing is done before all of it has been looked at: a range that is too large is refused as a whole.
 
+use super::current::Operated;
 use super::desk::explain;
 use super::{Error, Operation, Service, Who};
-use backstop_core::{DagId, InstanceId, RunId};
+use backstop_core::{DagId, RunId};
 use backstop_store::{RunFilter, RunRow, Store};
 use jiff::Timestamp;
+use std::sync::Arc;
 
 /// Runs that one request may be about.
 const RUNS_MAX: usize = 1_000;
@@ -31,8 +33,8 @@ pub struct DoneToRun {
     pub run: RunId,
     /// What it is about.
     pub logical_date: Option<Timestamp>,
-    /// The instances, none where all of it is so already; or why it was refused for this run.
-    pub outcome: Result<Vec<InstanceId>, String>,
+    /// The instances, none where all of it is so already, and the files; or why it was refused for this run.
+    pub outcome: Result<Operated, String>,
 }
 
 /// The runs of a DAG in a range, the earliest date first. Dry runs are left out.
@@ -75,7 +77,7 @@ impl Service {
     /// # Errors
     /// `Invalid` when the range is too large or no reason is given: then nothing was done; the store. That one run refuses is in the answer.
     pub async fn operate_on_runs(
-        &self,
+        self: &Arc<Self>,
         dag: &str,
         range: Range,
         operation: &Operation,
@@ -99,7 +101,7 @@ impl Service {
     /// # Errors
     /// As [`Self::operate_on_runs`]; `NoRun`; `Invalid` when the run is about no date.
     pub async fn operate_around(
-        &self,
+        self: &Arc<Self>,
         run: &RunId,
         (past, future): (bool, bool),
         operation: &Operation,
@@ -117,14 +119,16 @@ impl Service {
     }
 
     async fn operate_on_all(
-        &self,
+        self: &Arc<Self>,
         rows: &[RunRow],
         operation: &Operation,
         by: &Who,
         dry_run: bool,
     ) -> Result<Vec<DoneToRun>, Error> {
+        // Once for all of them.
+        self.look_again().await;
         let planned = self.on_each(rows, operation, by, true).await?;
-        let instances: usize = planned.iter().map(|done| done.outcome.as_ref().map_or(0, Vec::len)).sum();
+        let instances: usize = planned.iter().map(|done| done.outcome.as_ref().map_or(0, |done| done.instances.len())).sum();
         if instances > INSTANCES_MAX {
             return Err(Error::Invalid(format!(
                 "{instances} task instances are meant, of at most {INSTANCES_MAX}: narrow the dates"
@@ -137,11 +141,11 @@ impl Service {
         let mut done = Vec::new();
         for row in rows {
             let run = row.header.run_id.clone();
-            let outcome = match self.operate(&run, operation.clone(), by, dry_run).await {
-                Ok(instances) => Ok(instances),
+            let outcome = match self.operate_on(&run, operation.clone(), by, dry_run).await {
+                Ok(operated) => Ok(operated),
                 Err(Error::NothingMeant) => continue,
                 // What is so already needs nothing to be done.
-                Err(Error::NothingToChange) => Ok(Vec::new()),
+                Err(Error::NothingToChange) => Ok(Operated::default()),
                 Err(Error::Conflict(why)) => Err(why),
                 // What was done to the runs before stays: the answer must tell of it.
                 Err(error) if !dry_run && !done.is_empty() => Err(explain(&error)),

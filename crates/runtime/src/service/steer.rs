@@ -257,14 +257,21 @@ impl Service {
             Ok(Ok(())) => Ok(()),
             Ok(Err(refused)) => Err(Error::Conflict(refused)),
             Err(_) if self.is_over(run).await? => Err(Error::Conflict(format!("run {run} is over"))),
-            Err(_) => Err(Error::Conflict(match self.standing(run) {
-                Standing::Hindered { why, .. } => format!("run {run} cannot be driven now: {why}"),
-                _ => format!("run {run} was let go just now: ask again"),
-            })),
+            Err(_) => Err(self.not_answered(run)),
         }
     }
 
-    async fn ask_who_waits(&self, run: &RunId, ask: Ask) -> Result<(), Error> {
+    /// What is told to who asked something of an engine that has gone without an answer.
+    pub(super) fn not_answered(&self, run: &RunId) -> Error {
+        Error::Conflict(match self.standing(run) {
+            Standing::Hindered { why, .. } => format!("run {run} cannot be driven now: {why}"),
+            Standing::Queued(_) | Standing::Active { .. } | Standing::Stuck { .. } | Standing::Unknown => {
+                format!("run {run} was let go just now: ask again")
+            }
+        })
+    }
+
+    pub(super) async fn ask_who_waits(&self, run: &RunId, ask: Ask) -> Result<(), Error> {
         let row = self.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))?;
         if self.standing(run) == Standing::Unknown {
             if self.is_over(run).await? {

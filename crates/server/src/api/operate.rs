@@ -2,12 +2,12 @@
 
 use super::{Because, Body, Path};
 use crate::Problem;
-use crate::wire::steer::{Acted, ActedOnRun, ActedOnRuns, InstanceWhy};
+use crate::wire::steer::{Acted, ActedOnRun, ActedOnRuns, FilesDiffer, InstanceWhy};
 use axum::Json;
 use axum::extract::State;
 use backstop_core::event::Mark;
 use backstop_core::{InstanceId, RunId, Selection, TaskId};
-use backstop_runtime::service::{Operation, Range, Service, Who};
+use backstop_runtime::service::{Files, Operated, Operation, Range, Service, Who};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -50,8 +50,30 @@ pub(super) struct Clear {
     /// Of a DAG: the first and the last logical date.
     from: Option<Timestamp>,
     to: Option<Timestamp>,
+    /// Which files what runs again is run with.
+    files: WantedFiles,
     #[serde(flatten)]
     order: Order,
+}
+
+/// Which files what runs again is run with.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum WantedFiles {
+    /// Those that the run has.
+    #[default]
+    Pinned,
+    /// As they are now: the whole run goes on with them.
+    Current,
+}
+
+impl From<WantedFiles> for Files {
+    fn from(wanted: WantedFiles) -> Self {
+        match wanted {
+            WantedFiles::Pinned => Self::Pinned,
+            WantedFiles::Current => Self::Current,
+        }
+    }
 }
 
 impl Clear {
@@ -77,7 +99,7 @@ pub(super) async fn clear(
     Path(run): Path<String>,
     Body(wanted): Body<Clear>,
 ) -> Result<Json<Acted>, Problem> {
-    let operation = Operation::Clear(wanted.selection()?);
+    let operation = Operation::Clear(wanted.selection()?, wanted.files.into());
     let around = of_a_run(wanted.from.or(wanted.to), wanted.past, wanted.future)?;
     operate(&service, run, around, operation, wanted.order).await
 }
@@ -93,7 +115,7 @@ pub(super) async fn clear_runs(
     Path(dag): Path<String>,
     Body(wanted): Body<Clear>,
 ) -> Result<Json<ActedOnRuns>, Problem> {
-    let operation = Operation::Clear(wanted.selection()?);
+    let operation = Operation::Clear(wanted.selection()?, wanted.files.into());
     let range = of_a_dag(wanted.from, wanted.to, wanted.past || wanted.future)?;
     operate_on_runs(&service, dag, range, operation, wanted.order).await
 }
@@ -104,6 +126,8 @@ pub(super) struct Retry {
     /// Of a DAG: the first and the last logical date.
     from: Option<Timestamp>,
     to: Option<Timestamp>,
+    /// Which files what runs again is run with.
+    files: WantedFiles,
     #[serde(flatten)]
     order: Order,
 }
@@ -120,7 +144,7 @@ pub(super) async fn retry(
     Body(wanted): Body<Retry>,
 ) -> Result<Json<Acted>, Problem> {
     let around = of_a_run(wanted.from.or(wanted.to), false, false)?;
-    operate(&service, run, around, Operation::Retry, wanted.order).await
+    operate(&service, run, around, Operation::Retry(wanted.files.into()), wanted.order).await
 }
 
 /// Runs again what failed in several runs of a DAG, by their logical dates, behind what committed.
@@ -135,7 +159,7 @@ pub(super) async fn retry_runs(
     Body(wanted): Body<Retry>,
 ) -> Result<Json<ActedOnRuns>, Problem> {
     let range = of_a_dag(wanted.from, wanted.to, false)?;
-    operate_on_runs(&service, dag, range, Operation::Retry, wanted.order).await
+    operate_on_runs(&service, dag, range, Operation::Retry(wanted.files.into()), wanted.order).await
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
@@ -264,7 +288,7 @@ pub(super) async fn why(
 }
 
 async fn operate(
-    service: &Service,
+    service: &Arc<Service>,
     run: String,
     around: (bool, bool),
     operation: Operation,
@@ -278,15 +302,17 @@ async fn operate(
         let runs: Vec<ActedOnRun> = done.iter().map(ActedOnRun::from).collect();
         let own = runs.iter().find(|acted| acted.run_id == run.as_str());
         let instances = own.map(|acted| acted.instances.clone()).unwrap_or_default();
-        return Ok(Json(Acted { run_id: run.to_string(), dry_run, instances, runs }));
+        let files = own.and_then(|acted| acted.files.clone());
+        return Ok(Json(Acted { run_id: run.to_string(), dry_run, instances, files, runs }));
     }
-    let instances = service.operate(&run, operation, &by, dry_run).await?;
+    let Operated { instances, files } = service.operate(&run, operation, &by, dry_run).await?;
     let instances = instances.iter().map(InstanceId::to_string).collect();
-    Ok(Json(Acted { run_id: run.to_string(), dry_run, instances, runs: Vec::new() }))
+    let files = files.as_ref().map(FilesDiffer::from);
+    Ok(Json(Acted { run_id: run.to_string(), dry_run, instances, files, runs: Vec::new() }))
 }
 
 async fn operate_on_runs(
-    service: &Service,
+    service: &Arc<Service>,
     dag: String,
     range: Range,
     operation: Operation,

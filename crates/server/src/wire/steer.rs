@@ -1,7 +1,8 @@
 //! What is asked of runs, why they wait, and how the service is, as machines read it.
 
+use backstop_runtime::repin::Differing;
 use backstop_runtime::service::settings::Kept;
-use backstop_runtime::service::{DoneToRun, TaskAccount};
+use backstop_runtime::service::{DoneToRun, Files, TaskAccount};
 use backstop_runtime::slots::{PoolUse, Shortage};
 use backstop_store::{ActRow, InstanceRow};
 use jiff::Timestamp;
@@ -16,9 +17,48 @@ pub(crate) struct Acted {
     pub(crate) dry_run: bool,
     /// Such as `load`, or `load[3]` of a mapped task.
     pub(crate) instances: Vec<String>,
+    /// Where the files as they are now differ from those that the run has, or had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) files: Option<FilesDiffer>,
     /// This run and the others, where `past` or `future` was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) runs: Vec<ActedOnRun>,
+}
+
+/// How the files of a run's DAG as they are now differ from those that the run has, or had.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct FilesDiffer {
+    /// The version that the run had.
+    pinned: String,
+    /// The version that the files are now.
+    current: String,
+    /// The run goes on with the files as they are now.
+    taken: bool,
+    /// Tasks whose SQL differs, at most 100.
+    tasks: Vec<String>,
+    /// Files that differ, at most 100.
+    files: Vec<String>,
+    /// In a sentence.
+    told: String,
+}
+
+impl From<&(Differing, Files)> for FilesDiffer {
+    fn from((differing, files): &(Differing, Files)) -> Self {
+        let told = match files {
+            Files::Pinned => format!(
+                "the files have changed: {differing}; the run goes on with those that it has (`\"files\": \"current\"` takes the new ones)"
+            ),
+            Files::Current => format!("the run goes on with the files as they are now: {differing}"),
+        };
+        Self {
+            pinned: differing.pinned.clone(),
+            current: differing.current.clone(),
+            taken: *files == Files::Current,
+            tasks: differing.tasks.iter().map(ToString::to_string).collect(),
+            files: differing.files.clone(),
+            told,
+        }
+    }
 }
 
 /// Runs of a DAG that an action is about. Those without a task that is meant are left out.
@@ -43,15 +83,21 @@ pub(crate) struct ActedOnRun {
     /// Why nothing was done to this run.
     #[schema(required)]
     refused: Option<String>,
+    /// Where the files as they are now differ from those that the run has, or had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) files: Option<FilesDiffer>,
 }
 
 impl From<&DoneToRun> for ActedOnRun {
     fn from(done: &DoneToRun) -> Self {
-        let (instances, refused) = match &done.outcome {
-            Ok(instances) => (instances.iter().map(ToString::to_string).collect(), None),
-            Err(why) => (Vec::new(), Some(why.clone())),
+        let (instances, files, refused) = match &done.outcome {
+            Ok(done) => {
+                let instances = done.instances.iter().map(ToString::to_string).collect();
+                (instances, done.files.as_ref().map(FilesDiffer::from), None)
+            }
+            Err(why) => (Vec::new(), None, Some(why.clone())),
         };
-        Self { run_id: done.run.to_string(), logical_date: done.logical_date, instances, refused }
+        Self { run_id: done.run.to_string(), logical_date: done.logical_date, instances, refused, files }
     }
 }
 

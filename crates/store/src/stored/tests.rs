@@ -53,7 +53,8 @@ fn golden_files_are_read_and_written_again() {
 #[test]
 fn every_golden_file_has_its_event() {
     let expected: BTreeSet<String> = samples().into_iter().map(|(name, _)| format!("{name}.json")).collect();
-    let folders = ["run_failed", "run_reopened", "assets_updated", "run_pinned"].map(|name| golden(name).parent().unwrap().to_owned());
+    let folders =
+        ["run_failed", "run_reopened", "assets_updated", "run_pinned"].map(|name| golden(name).parent().unwrap().to_owned());
     let found: BTreeSet<String> = folders
         .iter()
         .flat_map(|folder| std::fs::read_dir(folder).unwrap())

@@ -22,10 +22,9 @@ pub(super) enum Event<'a> {
 impl From<Event<'_>> for core::Event {
     fn from(event: Event<'_>) -> Self {
         match event {
-            Event::RunPinned { version, variables } => Self::RunPinned {
-                version: version.into_owned(),
-                variables: variables.map(|variables| Arc::from(&*variables)),
-            },
+            Event::RunPinned { version, variables } => {
+                Self::RunPinned { version: version.into_owned(), variables: variables.map(|variables| Arc::from(&*variables)) }
+            }
         }
     }
 }

@@ -540,7 +540,7 @@ impl Service {
     }
 
     async fn drive_run(self: &Arc<Self>, queued: Queued, control: Control) -> Driven {
-        let Queued { header, created, .. } = queued;
+        let Queued { mut header, created, .. } = queued;
         let run = header.run_id.clone();
         // Held until the run is let go.
         let _lock = match self.store.lock_run(&run) {
@@ -548,6 +548,14 @@ impl Service {
             Err(error) if error.kind == ErrorKind::Busy => return Driven::Elsewhere(error.message),
             Err(error) => return Driven::Hindered(explain(&error)),
         };
+        if created.is_none() {
+            // As long as it waited it may have been given other files.
+            match self.store.run(&run).await {
+                Ok(Some(row)) => header = row.header,
+                Ok(None) => return Driven::Over,
+                Err(error) => return Driven::Hindered(explain(&error)),
+            }
+        }
         let (prepared, sessions) = match self.pinned(&header).await {
             Ok(found) => found,
             Err(why) => return Driven::Hindered(why),

@@ -261,9 +261,10 @@ impl People {
         let tasks: Vec<InstanceId> = all.iter().filter(|_| self.dice.chance(40)).cloned().collect();
         let mut flag = || self.dice.chance(30);
         let selection = Selection { tasks, upstream: flag(), downstream: flag(), only_failed: flag(), only_running: false };
+        let files = backstop_runtime::service::Files::Pinned;
         let operation = match self.dice.below(8) {
-            0..=2 => Operation::Retry,
-            3..=5 => Operation::Clear(selection),
+            0..=2 => Operation::Retry(files),
+            3..=5 => Operation::Clear(selection, files),
             6 => Operation::Mark(selection, *self.dice.pick(&[Mark::Success, Mark::Failed])),
             _ if all.is_empty() => return Ok(()),
             _ => Operation::Cancel(self.dice.pick(&all).clone()),
