@@ -169,6 +169,7 @@ mod service {
         runs: usize,
         runs_by_assets: usize,
         deadlines_of_waiting: usize,
+        runs_pinned: usize,
         processes: u64,
         operations: u64,
         requests: u64,
@@ -182,6 +183,7 @@ mod service {
             self.runs += outcome.runs;
             self.runs_by_assets += outcome.runs_by_assets;
             self.deadlines_of_waiting += outcome.deadlines_of_waiting;
+            self.runs_pinned += outcome.runs_pinned;
             self.processes += u64::from(outcome.processes);
             self.operations += outcome.operations;
             self.requests += outcome.requests;
@@ -215,6 +217,7 @@ mod service {
                 sums.seeds < 100 || sums.deadlines_of_waiting > 0,
                 "no seed has a run that misses its deadline while it waits"
             );
+            assert!(sums.seeds < 100 || sums.runs_pinned > 0, "no run was given other files");
             return;
         };
         let others: Vec<String> =

@@ -10,7 +10,7 @@ use crate::prepared::Prepared;
 use crate::sessions::{Connect, Sessions};
 use backstop_core::DagId;
 use backstop_project::definition::{Definition, Project};
-use backstop_project::{Diagnostic, Loaded, Overrides, Severity};
+use backstop_project::{Bundle, Diagnostic, Loaded, Overrides, Severity};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -31,6 +31,20 @@ const PROJECT_FILE: &str = "backstop.yaml";
 pub trait Loader: Send + Sync {
     /// Loads each project, in the order they were given.
     fn load(&self, overrides: &Overrides) -> Vec<Loaded>;
+
+    /// A version of a DAG out of the sources that are kept of it, in its project as it is now.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn load_kept(
+        &self,
+        _version: &str,
+        sources: &Bundle,
+        dag: &DagId,
+        project: &Project,
+    ) -> Result<Arc<Definition>, Vec<Diagnostic>> {
+        backstop_project::load_definition(sources, dag, project)
+    }
 
     /// Something that changes whenever a file changes that the projects are made of, and with no other. Cheap.
     fn fingerprint(&self) -> u64;

@@ -49,6 +49,8 @@ pub struct Outcome {
     pub runs_by_assets: usize,
     /// How many deadlines were told as missed of runs that had not begun.
     pub deadlines_of_waiting: usize,
+    /// How often a run was given other files.
+    pub runs_pinned: usize,
     /// Processes that it took.
     pub processes: u32,
     /// Operations asked of the databases.
@@ -162,6 +164,7 @@ impl Life {
             runs,
             deadlines_of_waiting,
             runs_by_assets: log.iter().filter(|line| line.contains("run_type: AssetTriggered")).count(),
+            runs_pinned: log.iter().filter(|line| line.contains("RunPinned")).count(),
             processes: self.processes,
             operations,
             requests: self.people.requests,

@@ -171,7 +171,8 @@ impl Service {
             let kept = self.store.version(&backfill.version).await?;
             let kept = kept.ok_or_else(|| Error::Conflict("the schedule it was asked for with is not kept any more".into()))?;
             let bundle = Bundle::from_bytes(&kept.bundle).map_err(|error| Error::Conflict(explain(&error)))?;
-            let definition = backstop_project::load_definition(&bundle, dag, &entry.project).map_err(|diagnostics| {
+            let loaded = self.loader.load_kept(&backfill.version, &bundle, dag, &entry.project);
+            let definition = loaded.map_err(|diagnostics| {
                 let first = diagnostics.first().map(|diagnostic| diagnostic.message.clone()).unwrap_or_default();
                 Error::Conflict(format!("the schedule it was asked for with does not fit the project any more: {first}"))
             })?;

@@ -598,7 +598,7 @@ impl Service {
         let kept = self.store.version(&header.version).await.map_err(|error| explain(&error))?;
         let kept = kept.ok_or_else(|| format!("the sources it began with (version {}) are not kept any more", header.version))?;
         let bundle = Bundle::from_bytes(&kept.bundle).map_err(|error| explain(&error))?;
-        let definition = backstop_project::load_definition(&bundle, &header.dag_id, &project).map_err(|diagnostics| {
+        let definition = self.loader.load_kept(&header.version, &bundle, &header.dag_id, &project).map_err(|diagnostics| {
             let first = diagnostics.first().map(|diagnostic| diagnostic.message.clone()).unwrap_or_default();
             format!("the sources it began with do not fit the project any more: {first}")
         })?;

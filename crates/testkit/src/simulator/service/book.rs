@@ -282,6 +282,9 @@ async fn judge_run(scenario: &Scenario, row: &RunRow, store: &MemoryStore, log: 
     if row.state != state.phase().as_str() || row.version != state.version() {
         return Err(format!("its row says {} after {} events, its events {}", row.state, row.version, state.phase().as_str()));
     }
+    if state.header().is_none_or(|header| header.version != row.header.version) {
+        return Err(format!("its row says version {}, its events {:?}", row.header.version, state.header()));
+    }
     if !state.is_finished() || !row.is_finished() {
         return Err(format!("it is not over but {} at the end", row.state));
     }

@@ -13,7 +13,7 @@ use backstop_core::backfill::{Reprocess, Span};
 use backstop_core::event::{Mark, RunType};
 use backstop_core::{InstanceId, RunId, RunState, Selection};
 use backstop_runtime::service::backfill::{NewBackfill, Wish};
-use backstop_runtime::service::{Error, Operation, Service, Standing, Trigger, Who};
+use backstop_runtime::service::{Error, Files, Operation, Service, Standing, Trigger, Who};
 use backstop_store::RunRow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,6 +36,7 @@ const LOOKS_MAX: u32 = 6 * 24 * 60;
 /// They outlive the processes.
 pub(crate) struct People {
     dice: Dice,
+    mending: Dice,
     world: Arc<World>,
     house: Arc<House>,
     servers: Vec<Arc<Server>>,
@@ -74,7 +75,8 @@ impl People {
         let mut dice = Dice::for_purpose(seed, 22);
         let pause_ms_max = *dice.pick(&[20, 2_000, 60_000, 600_000]);
         let requests_max = *dice.pick(&[10, 40, 100]);
-        Self { dice, world, house, servers, book, skew_ms, pause_ms_max, asked: 0, requests_max, requests: 0 }
+        let mending = Dice::for_purpose(seed, 24);
+        Self { dice, mending, world, house, servers, book, skew_ms, pause_ms_max, asked: 0, requests_max, requests: 0 }
     }
 
     /// Asks for one thing after the other, until it is dropped.
@@ -261,7 +263,14 @@ impl People {
         let tasks: Vec<InstanceId> = all.iter().filter(|_| self.dice.chance(40)).cloned().collect();
         let mut flag = || self.dice.chance(30);
         let selection = Selection { tasks, upstream: flag(), downstream: flag(), only_failed: flag(), only_running: false };
-        let files = backstop_runtime::service::Files::Pinned;
+        // Dice of its own: the rest of the story is as it was before files could be mended.
+        let files = match self.mending.below(10) {
+            0..=3 => Files::Current,
+            _ => Files::Pinned,
+        };
+        if files == Files::Current && self.mending.chance(50) {
+            self.house.mend(&row.header.dag_id);
+        }
         let operation = match self.dice.below(8) {
             0..=2 => Operation::Retry(files),
             3..=5 => Operation::Clear(selection, files),
@@ -273,6 +282,10 @@ impl People {
         self.world.say(|| format!("somebody asks of run {run}: {operation:?}, dry: {dry_run}"));
         if !dry_run {
             self.book.steers(&run);
+        }
+        // The files are looked at in a thread: as above.
+        for _ in 0..YIELDS {
+            tokio::task::yield_now().await;
         }
         let answer = service.operate(&run, operation, &who(), dry_run).await;
         let after = service.store().run(&run).await.ok().flatten();
