@@ -80,6 +80,11 @@ impl Service {
     ) -> Result<Operated, Error> {
         let row = self.row(run).await?;
         let entry = self.current(&row.header).await?;
+        if entry.definition.version == row.header.version {
+            // It has them: nothing has to be let go of.
+            let instances = self.operate_with_pinned(run, operation.clone(), by, dry_run).await?;
+            return Ok(Operated { instances, files: None });
+        }
         let files = self.differing(&row.header).await.map(|differing| (differing, Files::Current));
         // Refused before anything of the run is disturbed.
         let idle = self.idle_with(&entry, run).await?;
@@ -101,8 +106,10 @@ impl Service {
         };
         drop(making);
         // Whatever came of it: an engine may have let go of the run, and there is something left to do of it.
-        let row = self.row(run).await?;
-        if row.ended_at.is_none() && self.control(run).is_none() {
+        if let Ok(row) = self.row(run).await
+            && row.ended_at.is_none()
+            && self.control(run).is_none()
+        {
             self.take_in_again(row.header);
         }
         Ok(Operated { instances: done?, files })

@@ -95,14 +95,15 @@ impl Service {
             return self.operate_with_current(run, &operation, by, dry_run).await;
         }
         let instances = self.operate_with_pinned(run, operation, by, dry_run).await?;
-        let differing = match wanted {
-            Some(_) => self.differing(&self.row(run).await?.header).await,
-            None => None,
+        // It is done: that this cannot be told changes nothing of it.
+        let differing = match (wanted, self.row(run).await) {
+            (Some(_), Ok(row)) => self.differing(&row.header).await,
+            (Some(_), Err(_)) | (None, _) => None,
         };
         Ok(Operated { instances, files: differing.map(|differing| (differing, Files::Pinned)) })
     }
 
-    async fn operate_with_pinned(
+    pub(super) async fn operate_with_pinned(
         &self,
         run: &RunId,
         operation: Operation,
