@@ -6,7 +6,7 @@ use crate::output::Painter;
 use crate::paths::shell_word;
 use crate::words;
 use backstop_core::InstanceId;
-use backstop_core::event::{CallbackId, Failure};
+use backstop_core::event::{CallbackId, Failure, FailureClass};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -40,13 +40,15 @@ pub(crate) struct Unwell<'a> {
     pub(crate) earlier: String,
 }
 
-/// A task that failed.
+/// A task that failed, or was cancelled.
 pub(crate) fn failed(unwell: &Unwell<'_>, commands: Commands<'_>, paint: Painter, text: &mut String) {
-    let tries = match unwell.try_number {
-        0 | 1 => String::new(),
-        many => format!(", after {many} tries"),
+    let is_cancelled = unwell.failure.is_some_and(|failure| failure.class == FailureClass::Cancelled);
+    let _ = match (is_cancelled, unwell.try_number) {
+        (true, 0 | 1) => writeln!(text, "{} was cancelled", paint.warn(&format!("! {}", unwell.id))),
+        (true, many) => writeln!(text, "{} was cancelled in try {many}", paint.warn(&format!("! {}", unwell.id))),
+        (false, 0 | 1) => writeln!(text, "{} failed", paint.bad(&format!("✗ {}", unwell.id))),
+        (false, many) => writeln!(text, "{} failed, after {many} tries", paint.bad(&format!("✗ {}", unwell.id))),
     };
-    let _ = writeln!(text, "{} failed{tries}", paint.bad(&format!("✗ {}", unwell.id)));
     details(unwell, commands, paint, text);
 }
 

@@ -3,7 +3,8 @@
 use crate::words;
 use backstop_core::Event;
 use backstop_core::event::{
-    CallbackId, CancelCause, Evidence, Failure, Mark as Outcome, Occasion, Promise, Restart, SegmentCommit, SkipCause,
+    CallbackId, CancelCause, Evidence, Failure, FailureClass, Mark as Outcome, Occasion, Promise, Restart, SegmentCommit,
+    SkipCause,
 };
 use jiff::Timestamp;
 
@@ -81,7 +82,15 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
         Event::AttemptFailed { instance, try_number, failure, is_final } => {
             let again = if *is_final { "" } else { ", will be tried again" };
             let mark = if *is_final { Mark::Bad } else { Mark::Warn };
-            of(instance, mark, format!("try {try_number} failed{took}{again}: {}", in_short(failure)))
+            let (mark, how) = match failure.class {
+                FailureClass::Cancelled => (Mark::Warn, "was cancelled"),
+                FailureClass::Transient
+                | FailureClass::Permanent
+                | FailureClass::Final
+                | FailureClass::TimedOut
+                | FailureClass::Interrupted => (mark, "failed"),
+            };
+            of(instance, mark, format!("try {try_number} {how}{took}{again}: {}", in_short(failure)))
         }
         Event::AttemptUnknown { instance, try_number, failure } => {
             of(instance, Mark::Warn, format!("try {try_number} is in doubt{took}: {}", in_short(failure)))

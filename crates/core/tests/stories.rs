@@ -6,7 +6,7 @@ mod fixture;
 
 use backstop_core::command::{Command, Rejected};
 use backstop_core::dag::{DagSpec, Hooks, Pool, Role, TaskSettings};
-use backstop_core::event::{CallbackId, Evidence, FailureClass, Occasion, SegmentCommit, SkipCause};
+use backstop_core::event::{CallbackId, Evidence, Failure, FailureClass, Occasion, SegmentCommit, SkipCause, StatementRecord};
 use backstop_core::retry::RetryPolicy;
 use backstop_core::rule::TriggerRule;
 use backstop_core::state::INTERRUPTIONS_MAX;
@@ -447,4 +447,28 @@ fn a_person_who_speaks_of_one_segment_leaves_the_attempt_in_doubt_behind_it() {
     assert_eq!(other.line(), "load=success | success", "of the last segment, a person speaks for the whole");
     run.resolve("load", Evidence::Tombstone);
     assert_eq!(run.line(), "load=scheduled | running", "what the person spoke of stays, and the next try goes on behind it");
+}
+
+#[test]
+fn the_statements_of_a_lost_attempt_are_told_once() {
+    let mut run = Run::started(spec(vec![plain("load", &[])]));
+    run.begin("load");
+    let record = StatementRecord {
+        number: 1,
+        line: 1,
+        summary: "SELECT 1".to_owned(),
+        duration_us: 1,
+        rows_affected: None,
+        rows_returned: 1,
+        notices: Vec::new(),
+    };
+    let lost = Failure { statements: vec![record], ..Failure::clone(&failure(FailureClass::Cancelled)) };
+    let try_number = run.try_of("load");
+    run.ok(Command::LoseTrack { instance: id("load"), try_number, failure: lost.into() });
+    let told = run.resolve("load", Evidence::Tombstone);
+    let Some(Event::AttemptFailed { failure, .. }) = told.iter().find(|event| matches!(event, Event::AttemptFailed { .. }))
+    else {
+        panic!("it fails: {}", names(&told))
+    };
+    assert_eq!((failure.class, failure.statements.len()), (FailureClass::Cancelled, 0));
 }

@@ -10,7 +10,7 @@ use crate::service::part;
 use crate::wire::shown::{Committed, Instance, RunShown};
 use crate::{narrate, wire, words};
 use backstop_core::dag::Delivery;
-use backstop_core::event::{AssetUpdate, CancelCause, Cause, Evidence, Promise};
+use backstop_core::event::{AssetUpdate, CancelCause, Cause, Evidence, FailureClass, Promise};
 use backstop_core::state::{InstancePhase, RunPhase};
 use backstop_core::{Dag, InstanceId};
 use backstop_runtime::service::holder;
@@ -206,7 +206,10 @@ impl Shown<'_> {
             "running" if self.left != Left::No => Some(lost(self.seen.get(&row.instance))),
             "running" => self.seen.get(&row.instance).map(|seen| seen.sample.to_string()),
             "success" => last.map(|tried| format!("try {} {}", tried.try_number, how(tried))),
-            _ => last.map(|tried| narrate::in_short(&tried.failure)),
+            _ => last.map(|tried| match tried.failure.class {
+                FailureClass::Cancelled => how(tried),
+                _ => narrate::in_short(&tried.failure),
+            }),
         }
     }
 
@@ -378,7 +381,11 @@ impl Shown<'_> {
 }
 
 fn how(tried: &Tried) -> String {
-    let how = if tried.in_doubt { "was in doubt" } else { "failed" };
+    let how = match tried.failure.class {
+        _ if tried.in_doubt => "was in doubt",
+        FailureClass::Cancelled => "was cancelled",
+        _ => "failed",
+    };
     format!("{how}: {}", narrate::in_short(&tried.failure))
 }
 

@@ -238,7 +238,9 @@ fn a_failed_run_is_explained_the_morning_after() {
     TASK  TRY  SEGMENT  NO  LINE  ROWS  TOOK  STATEMENT
     load  1  1  2  2  0  TOOK  CREATE TABLE t (n INTEGER PRIMARY KEY)
     load  1  failed  4  4  1  TOOK  INSERT INTO t VALUES (1)
+    load  1  failed  5  5  0  TOOK  INSERT INTO t VALUES (1)
     load  2  failed  4  4  1  TOOK  INSERT INTO t VALUES (1)
+    load  2  failed  5  5  0  TOOK  INSERT INTO t VALUES (1)
 
     ✗ load failed, after 2 tries
         statement 5 of 5: UNIQUE constraint failed: t.n

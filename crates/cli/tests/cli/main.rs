@@ -16,6 +16,7 @@ mod deadlines;
 mod disaster;
 mod doubt;
 mod dry_run;
+mod ended;
 mod endure;
 mod follow;
 mod inspect;

@@ -245,6 +245,11 @@ pub(super) fn resolve(
     if may_go_on && (goes_on || is_told_in_part || verdict == Some(false)) {
         events.push(Event::TaskScheduled { instance });
     } else {
+        // Its statements were told when its outcome was lost, and are not told twice.
+        let failure = match failure.statements.is_empty() {
+            true => failure,
+            false => Arc::new(Failure { statements: Vec::new(), ..Failure::clone(&failure) }),
+        };
         events.extend(failed(state, key, found, instance, failure, now));
     }
     Ok(events)

@@ -133,12 +133,17 @@ impl Service {
         let looked = match self.control(&run) {
             Some(control) => {
                 let view = view.clone();
-                control.look_into(move |state, held| view.of(state, held)).await
+                control
+                    .look_into(move |state, held| (view.of(state, held), held.is_ending || state.cancel_cause().is_some()))
+                    .await
             }
             None => None,
         };
+        if looked.as_ref().is_some_and(|(_, is_ending)| *is_ending) && !self.is_stopping() {
+            why = "it is being cancelled: what is running is ended, and nothing more begins".into();
+        }
         let Seen { mut tasks, more, late } = match looked {
-            Some(looked) => looked,
+            Some((looked, _)) => looked,
             // A run that waits, one that another process drives, or one let go just now.
             None => match self.idle(row).await {
                 Ok(idle) => {

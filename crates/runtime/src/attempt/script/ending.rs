@@ -30,10 +30,10 @@ impl Runner<'_> {
         let is_dry = self.shared.header.dry_run;
         let before = if is_dry { String::new() } else { before(&prepared.segments, number) };
         let nothing = self.nothing_of(prepared, number);
-        let records = watching.records.clone();
+        let records = |error: &backstop_connect::Error| watching.records_with_failed(error);
         match error {
             UnitError::RolledBack { place, error } => {
-                let told = of_database(&error).statements(records);
+                let told = of_database(&error).statements(records(&error));
                 Outcome::Failed(self.explain(told, &error, place, prepared, watching, reason).effect(nothing))
             }
             UnitError::Partial { place, error } => {
@@ -44,7 +44,7 @@ impl Runner<'_> {
                         number + 1
                     ),
                 };
-                let told = of_database(&error).statements(records);
+                let told = of_database(&error).statements(records(&error));
                 let mut told = self.explain(told, &error, Some(place), prepared, watching, reason).effect(effect);
                 // A next try would begin with statements that took effect already: only the author may allow that.
                 if place > 0 && self.delivery == Delivery::ExactlyOnce && told.class != FailureClass::Cancelled {
@@ -61,7 +61,7 @@ impl Runner<'_> {
             ),
             UnitError::Unknown { error } => Outcome::Unknown(
                 of_database(&error)
-                    .statements(records)
+                    .statements(records(&error))
                     .effect(format!("{before}whether segment {} was committed is not known yet", number + 1)),
             ),
             UnitError::Writes => Outcome::Failed(failure(FailureClass::Permanent, "it writes").effect(nothing)),

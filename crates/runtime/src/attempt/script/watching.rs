@@ -9,7 +9,7 @@ use crate::logs::TaskLog;
 use crate::monitor::{Onlooker, Ticket};
 use backstop_connect::script::{self, Statement};
 use backstop_connect::session::StatementOutcome;
-use backstop_connect::{Column, Observer, Value};
+use backstop_connect::{Column, Error, Observer, Value};
 use backstop_core::InstanceId;
 use backstop_core::event::StatementRecord;
 use backstop_project::definition::{ResultKind, Source, Sql, Template};
@@ -36,6 +36,8 @@ pub(super) struct Watching<'a> {
     pub(super) records: Vec<StatementRecord>,
     notices: Vec<String>,
     rows: u64,
+    /// The statement that has begun and not ended, by its place in the unit, and since when.
+    open: Option<(usize, tokio::time::Instant)>,
     pub(super) collector: Collector,
 }
 
@@ -59,6 +61,7 @@ impl<'a> Watching<'a> {
             records: Vec::new(),
             notices: Vec::new(),
             rows: 0,
+            open: None,
             collector: Collector::new(sql.result, sql.result_bytes_max as usize),
         }
     }
@@ -79,6 +82,7 @@ impl<'a> Watching<'a> {
             records: Vec::new(),
             notices: Vec::new(),
             rows: 0,
+            open: None,
             collector: Collector::new(ResultKind::None, 0),
         }
     }
@@ -87,6 +91,44 @@ impl<'a> Watching<'a> {
         let prepared = self.prepared?;
         let statement = prepared.statements.get(*self.places.get(place)?)?;
         Some((statement, &prepared.text[statement.text.clone()]))
+    }
+
+    fn record(&self, place: usize, outcome: &StatementOutcome, notices: Vec<String>) -> Option<StatementRecord> {
+        let (statement, text) = self.statement(place)?;
+        let mut summary = script::summary(text);
+        if let Some(shared) = self.shared {
+            shared.redactor.clean_string(&mut summary);
+        }
+        let line = match self.prepared {
+            Some(prepared) if prepared.is_traced => self.template.source.line + statement.line.saturating_sub(1),
+            Some(_) | None => self.template.source.line,
+        };
+        Some(StatementRecord {
+            number: statement.number,
+            line,
+            summary,
+            duration_us: u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX),
+            rows_affected: outcome.rows_affected,
+            rows_returned: outcome.rows_returned,
+            notices,
+        })
+    }
+
+    /// The statements that ended, and behind them the one that did not, with what the server said of it.
+    pub(super) fn records_with_failed(&self, error: &Error) -> Vec<StatementRecord> {
+        let mut records = self.records.clone();
+        let Some((place, since)) = self.open else { return records };
+        let mut notices = self.notices.clone();
+        let mut told = error.to_string();
+        if let Some(shared) = self.shared {
+            shared.redactor.clean_string(&mut told);
+        }
+        let end = (0..=told.len().min(NOTICE_BYTES_MAX)).rev().find(|end| told.is_char_boundary(*end)).unwrap_or(0);
+        told.truncate(end);
+        notices.push(told);
+        let outcome = StatementOutcome { rows_returned: self.rows, duration: since.elapsed(), ..StatementOutcome::default() };
+        records.extend(self.record(place, &outcome, notices));
+        records
     }
 
     pub(super) fn parameters_are_none(&self, number: u32) -> bool {
@@ -104,6 +146,7 @@ impl<'a> Watching<'a> {
 impl Observer for Watching<'_> {
     fn started(&mut self, place: usize) {
         self.rows = 0;
+        self.open = Some((place, tokio::time::Instant::now()));
         self.notices.clear();
         let Some((statement, text)) = self.statement(place) else { return };
         let summary = script::summary(text);
@@ -152,15 +195,8 @@ impl Observer for Watching<'_> {
         if let Some(ticket) = &self.ticket {
             ticket.ended();
         }
-        let Some((statement, text)) = self.statement(place) else { return };
-        let mut summary = script::summary(text);
-        if let Some(shared) = self.shared {
-            shared.redactor.clean_string(&mut summary);
-        }
-        let line = match self.prepared {
-            Some(prepared) if prepared.is_traced => self.template.source.line + statement.line.saturating_sub(1),
-            Some(_) | None => self.template.source.line,
-        };
+        self.open = None;
+        let Some((statement, _)) = self.statement(place) else { return };
         let affected = outcome.rows_affected.map(|rows| format!(", {rows} rows affected")).unwrap_or_default();
         let returned = match outcome.rows_returned {
             0 => String::new(),
@@ -170,15 +206,8 @@ impl Observer for Watching<'_> {
             "INFO",
             &format!("statement {} done in {:.3} s{affected}{returned}", statement.number, outcome.duration.as_secs_f64()),
         );
-        self.records.push(StatementRecord {
-            number: statement.number,
-            line,
-            summary,
-            duration_us: u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX),
-            rows_affected: outcome.rows_affected,
-            rows_returned: outcome.rows_returned,
-            notices: std::mem::take(&mut self.notices),
-        });
+        let notices = std::mem::take(&mut self.notices);
+        self.records.extend(self.record(place, outcome, notices));
     }
 
     fn result(&mut self) -> Option<String> {
