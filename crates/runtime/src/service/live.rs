@@ -86,7 +86,27 @@ fn texts_of(event: &Event) -> usize {
         Event::RunStuck { instances } | Event::InstancesCleared { instances, .. } => instances.len() * ENTRY_BYTES,
         Event::AssetsUpdated { assets, .. } => assets.iter().map(|asset| asset.len()).sum(),
         // The rest has ids, numbers and times.
-        _ => 0,
+        Event::RunStarted { .. }
+        | Event::RunResumed { .. }
+        | Event::TaskScheduled { .. }
+        | Event::AttemptStarted { .. }
+        | Event::AttemptDeferred { .. }
+        | Event::UnknownResolved { .. }
+        | Event::RetryScheduled { .. }
+        | Event::TimerFired { .. }
+        | Event::TaskSkipped { .. }
+        | Event::TaskUpstreamFailed { .. }
+        | Event::CallbackScheduled { .. }
+        | Event::RunReopened
+        | Event::TaskUnexpanded { .. }
+        | Event::InstanceMarked { .. }
+        | Event::DeadlineAtRisk { .. }
+        | Event::DeadlineMissed { .. }
+        | Event::RunPinned { .. }
+        | Event::AnomalyNoticed { .. }
+        | Event::RunSucceeded
+        | Event::RunFailed
+        | Event::RunCancelled => 0,
     }
 }
 

@@ -13,7 +13,8 @@ pub(crate) async fn judge(scenario: &Scenario, row: &RunRow, store: &dyn Store) 
     let recorded = store.events(&row.header.run_id, 0, usize::MAX).await.map_err(|error| error.to_string())?;
     let began = recorded.iter().position(|recorded| matches!(recorded.event, Event::RunStarted { .. }));
     let is_end = |recorded: &&Recorded| matches!(recorded.event, Event::RunSucceeded | Event::RunFailed | Event::RunCancelled);
-    let ended_at = recorded.iter().find(is_end).map(|recorded| recorded.at);
+    let ended = recorded.iter().position(|recorded| is_end(&recorded));
+    let ended_at = ended.and_then(|place| recorded.get(place)).map(|recorded| recorded.at);
     let header = &row.header;
     let interval_end = header.data_interval.map(|(_, end)| end);
     let mut moments = Moments {
@@ -32,7 +33,11 @@ pub(crate) async fn judge(scenario: &Scenario, row: &RunRow, store: &dyn Store) 
         if let Some((_, at, due_at)) = missed.iter().find(|(_, at, due_at)| at < due_at) {
             return Err(format!("deadline {number} was told as missed at {at}, before {due_at}"));
         }
-        moments.started_at = began.and_then(|place| recorded.get(place)).map(|recorded| recorded.at);
+        // One that was cancelled while it waited, and began when it was retried, ended before it began.
+        moments.started_at = began
+            .filter(|began| ended.is_none_or(|ended| *began < ended))
+            .and_then(|place| recorded.get(place))
+            .map(|recorded| recorded.at);
         let due_at = deadline.due_at(&moments);
         if due_at.zip(ended_at).is_some_and(|(due_at, ended_at)| ended_at > due_at) && missed.is_empty() {
             return Err(format!(
