@@ -184,6 +184,7 @@ pub(crate) struct Resolution {
     pub(crate) task: String,
     pub(crate) map_index: Option<u32>,
     pub(crate) took_effect: bool,
+    pub(crate) segment: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -455,13 +456,21 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
 
 fn resolution(text: &str) -> Result<Resolution, String> {
     let (name, outcome) = text.rsplit_once('=').ok_or("write TASK=committed or TASK=not-committed")?;
+    let (outcome, segment) = match outcome.split_once(':') {
+        None => (outcome, None),
+        Some((outcome, number)) => {
+            let segment =
+                number.parse().map_err(|_| format!("`{number}` is not the number of a segment: write TASK=committed:2"))?;
+            (outcome, Some(segment))
+        }
+    };
     let took_effect = match outcome {
         "committed" => true,
         "not-committed" => false,
         other => return Err(format!("`{other}` is neither `committed` nor `not-committed`")),
     };
     let (task, map_index) = instance(name);
-    Ok(Resolution { task: task.to_owned(), map_index, took_effect })
+    Ok(Resolution { task: task.to_owned(), map_index, took_effect, segment })
 }
 
 /// `load[3]` as a task and an index.

@@ -140,7 +140,8 @@ pub(crate) fn hints_when_over(run: &RunId, state: &str, flags: &str) -> Vec<Stri
 
 /// The command that makes a failed run go on.
 pub(crate) fn retry_command(run: &str, flags: &str) -> String {
-    format!("backstop runs retry {run}{flags} --reason \"what was mended\"")
+    // Without the files as they are now it would run what failed once more; where nothing was mended in them they are the same.
+    format!("backstop runs retry {run}{flags} --current-files --reason \"what was mended\"")
 }
 
 /// Everything that is wrong with given parameters, as one problem.

@@ -20,10 +20,11 @@ const BEHIND: SignedDuration = SignedDuration::from_millis(1);
 
 /// How long the last runs of a DAG took, those that went well and did all of its tasks.
 pub(crate) async fn past(store: &dyn Store, dag: &DagId) -> Result<Option<PastDurations>, backstop_store::Error> {
-    let filter = RunFilter { dag: Some(dag.clone()), limit: RUNS_MAX, ..RunFilter::default() };
+    // Of those that went well: a backlog that waits or fails in front of them does not hide them.
+    let filter = RunFilter { dag: Some(dag.clone()), phase: Some(RunPhase::Succeeded), limit: RUNS_MAX, ..RunFilter::default() };
     let rows = store.runs(&filter).await?;
     let is_whole = |header: &RunHeader| !header.dry_run && header.only_tasks.is_empty();
-    let whole = rows.iter().filter(|row| row.state == RunPhase::Succeeded.as_str() && is_whole(&row.header));
+    let whole = rows.iter().filter(|row| is_whole(&row.header));
     let took = whole.filter_map(|row| Duration::try_from(row.ended_at?.duration_since(row.started_at?)).ok());
     Ok(PastDurations::of(&mut took.collect::<Vec<_>>()))
 }

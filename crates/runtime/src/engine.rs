@@ -475,11 +475,11 @@ impl Engine {
         instance: &InstanceId,
         try_number: u32,
         evidence: Evidence,
-    ) -> Option<SegmentCommit> {
-        let body = self.shared.definition.body(self.place(instance)?);
-        let Kind::Sql(sql) = &body.kind else { return None };
-        let connection = body.connection.as_deref()?;
-        let number = self.state.instance(instance)?.segments.len();
+    ) -> Result<Option<SegmentCommit>, String> {
+        let Some(place) = self.place(instance) else { return Ok(None) };
+        let body = self.shared.definition.body(place);
+        let (Kind::Sql(sql), Some(connection)) = (&body.kind, body.connection.as_deref()) else { return Ok(None) };
+        let number = self.state.instance(instance).map_or(0, |view| view.segments.len());
         let context = template_context(&self.shared, Some(instance), try_number, self.item(instance), None);
         script::told_segment(&self.shared, sql, connection, &context, number, evidence).await
     }

@@ -156,7 +156,7 @@ impl Current {
         let at = failure.place.map(|at| format!("{}:{}: ", at.file, at.line)).unwrap_or_default();
         let told = format!(
             "`{instance}` cannot go on with the current files: {at}{}; restore the committed part (what is behind it may change), or clear \
-             `{instance}` to run it again from the beginning",
+             `{instance}` with the current files (`--current-files`) to run it again from the beginning",
             failure.message
         );
         Some(shared.redactor.clean(&told).into_owned())

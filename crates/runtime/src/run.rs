@@ -13,7 +13,7 @@ use crate::repin;
 use crate::sessions::Sessions;
 use crate::slots::Slots;
 use crate::watch::Watcher;
-use backstop_core::event::{Cause, Event, Evidence, RunHeader, RunType};
+use backstop_core::event::{Cause, Event, Evidence, RunHeader, RunType, SegmentCommit};
 use backstop_core::state::FIRST_EPOCH;
 use backstop_core::timetable::PastDurations;
 use backstop_core::{Command, InstanceId, RunId, RunState, TaskId};
@@ -155,6 +155,9 @@ pub struct Decision {
     pub instance: InstanceId,
     /// True: what the attempt was doing took effect. False: it did not.
     pub took_effect: bool,
+    /// The segment of its script that is meant, from 1: refused when another one is in doubt by now. `None` means the one in doubt, and
+    /// is refused behind a segment of which a person has said already that it took effect: that may be the same word once more.
+    pub segment: Option<u32>,
     /// Who says so.
     pub who: String,
     /// Why.
@@ -253,6 +256,12 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
     repin::check_mapping(&launch.prepared.definition, run, &state)?;
     if state.is_finished() {
         return Err(Error::Over { run: run.clone(), state: state.phase().as_str().to_owned() });
+    }
+    if !decisions.is_empty() && repin::command(&launch.prepared.definition, &state).is_some() {
+        // What is said is about the SQL that was sent, not about the SQL as it was mended since.
+        return Err(Error::Request(
+            "what is said of an attempt in doubt is about the files that the run began with: say it without --current-files first".into(),
+        ));
     }
     let epoch = launch.store.take_over(run).await?;
     keep_version(&*launch.store, &launch.prepared.definition).await?;
@@ -387,6 +396,25 @@ pub async fn read_all(store: &dyn Store, run: &RunId) -> Result<Vec<Event>, Erro
     }
 }
 
+/// Whether a word is about the segment that is in doubt: the one behind those that are committed.
+fn is_about(instance: &InstanceId, committed: &[Arc<SegmentCommit>], named: Option<u32>) -> Result<(), String> {
+    let in_doubt = committed.len() + 1;
+    let name_it = format!(
+        "`\"segment\": {in_doubt}` or `--segment {in_doubt}`, with `run --resume` `--resolve {instance}=committed:{in_doubt}`"
+    );
+    match (named, committed.last().map(|commit| &commit.evidence)) {
+        (Some(named), _) if named as usize != in_doubt => Err(format!(
+            "segment {in_doubt} of `{instance}` is in doubt, not segment {named}: look again; name it with {name_it}"
+        )),
+        (None, Some(Evidence::Operator { who, took_effect: true, .. })) => Err(format!(
+            "{who} has said already that segment {} of `{instance}` took effect, and segment {in_doubt} is in doubt now: if that one is \
+             meant, name it with {name_it}",
+            in_doubt - 1
+        )),
+        (Some(_) | None, _) => Ok(()),
+    }
+}
+
 /// Records what a person says of an attempt in doubt.
 pub(crate) async fn decide(engine: &mut Engine, decision: &Decision) -> Result<(), Error> {
     let Some(view) = engine.state.instance(&decision.instance) else {
@@ -397,9 +425,15 @@ pub(crate) async fn decide(engine: &mut Engine, decision: &Decision) -> Result<(
         return Err(Error::Request(text));
     }
     let try_number = view.try_number;
+    is_about(&decision.instance, view.segments, decision.segment).map_err(Error::Request)?;
     let evidence = Evidence::Operator { who: decision.who.clone(), why: decision.why.clone(), took_effect: decision.took_effect };
     let part = match decision.took_effect {
-        true => engine.segment_with_more_behind(&decision.instance, try_number, evidence.clone()).await,
+        true => engine.segment_with_more_behind(&decision.instance, try_number, evidence.clone()).await.map_err(|why| {
+            Error::Request(format!(
+                "whether `{}` has more behind the segment that took effect cannot be told, so that nothing is recorded: {why}",
+                decision.instance
+            ))
+        })?,
         false => None,
     };
     let effect = if decision.took_effect { "took effect" } else { "did not take effect" };

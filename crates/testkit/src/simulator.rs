@@ -424,7 +424,8 @@ impl Life {
                 let before_it = before.get(&(shape.server, name.clone())).map_or(0, |(least, _)| *least);
                 let took_effect = self.servers[shape.server].count(&name) > before_it;
                 self.world.say(|| format!("a person says that segment {number} of `{instance}` took effect: {took_effect}"));
-                Some(Decision { instance: instance.clone(), took_effect, who: "somebody".into(), why: "looked".into() })
+                let segment = u32::try_from(number + 1).ok();
+                Some(Decision { instance: instance.clone(), took_effect, segment, who: "somebody".into(), why: "looked".into() })
             })
             .collect();
         self.decisions += decisions.len() as u32;

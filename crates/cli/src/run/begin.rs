@@ -130,6 +130,7 @@ pub(super) fn decisions(arguments: &RunArgs) -> Result<Vec<Decision>, Problem> {
         .map(|said| Decision {
             instance: InstanceId { task: TaskId::new(said.task.as_str()), map_index: said.map_index },
             took_effect: said.took_effect,
+            segment: said.segment,
             who: who.clone(),
             why: why.to_owned(),
         })

@@ -155,6 +155,9 @@ pub(crate) struct ResolveArgs {
     /// It did not
     #[arg(long)]
     pub(crate) not_committed: bool,
+    /// The segment of its script that is meant, from 1: refused when another one is in doubt by now [default: the one in doubt]
+    #[arg(long, value_name = "N")]
+    pub(crate) segment: Option<u32>,
     #[command(flatten)]
     pub(crate) signature: Signature,
     #[command(flatten)]

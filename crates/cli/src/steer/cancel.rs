@@ -101,7 +101,8 @@ pub(super) async fn resolve(arguments: &ResolveArgs, kept: &Kept) -> Result<(), 
     let held = Held::of(&looking, row, &kept.flags, true).await?;
     named(held.idle.state(), std::slice::from_ref(&arguments.task))?;
     let (task, map_index) = args::instance(&arguments.task);
-    let body = signed(json!({ "task": task, "map_index": map_index, "took_effect": arguments.committed }), &arguments.signature);
+    let said = json!({ "task": task, "map_index": map_index, "took_effect": arguments.committed, "segment": arguments.segment });
+    let body = signed(said, &arguments.signature);
     service.post(&format!("/api/v1/runs/{}/resolve", part(run.as_str())), &body).await?;
     output::note(&format!("recorded; the service at {} goes on with run {run}", service.address()));
     Ok(())

@@ -131,6 +131,14 @@ fn what_is_behind_the_segment_that_a_person_spoke_of_stays_in_doubt_while_the_da
     assert!(said.contains("load is in doubt") && !said.contains("nothing was sent"), "{said}");
     let shown = site.project.data(&["runs", "show", "latest"]);
     assert!(shown.contains("in_doubt") && !shown.contains("failed"), "{shown}");
+    // The same word once more is not about what is in doubt now, whoever says it.
+    let mut of_the_first = TOLD;
+    of_the_first[4] = "load=committed:1";
+    for again in [TOLD, of_the_first] {
+        let refused = site.project.backstop(&again);
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains("segment 2") && refused.stderr.contains("--segment 2"), "{}", refused.stderr);
+    }
     site.proxy.heal();
     let resumed = site.project.backstop(&["run", "--resume", "latest"]);
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);

@@ -101,7 +101,7 @@ fn a_statement_that_fails_is_told_with_its_place_and_nothing_of_the_script_stays
     - report did not run (upstream_failed): load is failed
 
     ✗ d failed in TOOK: 1 failed, 1 upstream_failed
-      once mended, go on behind the last commit: backstop runs retry RUN --reason "what was mended"
+      once mended, go on behind the last commit: backstop runs retry RUN --current-files --reason "what was mended"
       backstop runs show RUN
     "#);
     assert_eq!(project.ask("SELECT count(*) FROM sqlite_schema WHERE name = 't'"), 0);
@@ -156,7 +156,7 @@ fn a_callback_runs_after_the_final_failure_and_its_own_failure_is_told() {
         effect: what it did before is not undone by Backstop
 
     ✗ d failed in TOOK: 1 failed
-      once mended, go on behind the last commit: backstop runs retry RUN --reason "what was mended"
+      once mended, go on behind the last commit: backstop runs retry RUN --current-files --reason "what was mended"
       backstop runs show RUN
     "#);
 }
@@ -250,7 +250,7 @@ fn the_marker_of_another_commit_is_not_taken_for_ours() {
         hint: look into the table `backstop_marker`: another store may have used this run id on the same database; run it again under another run id
 
     ✗ d failed in TOOK: 2 failed, 3 success
-      once mended, go on behind the last commit: backstop runs retry RUN --reason "what was mended"
+      once mended, go on behind the last commit: backstop runs retry RUN --current-files --reason "what was mended"
       backstop runs show RUN
     "#);
     assert_eq!(project.ask("SELECT sum(n) FROM t"), 4, "neither the payment nor the callback took effect");
@@ -290,7 +290,7 @@ fn after_a_failure_the_way_on_is_shown_rather_than_a_second_payment() {
     let begin = ["run", "d", "--logical-date", "2025-05-01"];
     let outcome = project.backstop(&begin);
     assert_eq!(outcome.code, Some(1));
-    let way_on = "backstop runs retry RUN --reason \"what was mended\"";
+    let way_on = "backstop runs retry RUN --current-files --reason \"what was mended\"";
     assert!(outcome.stderr.contains(&format!("once mended, go on behind the last commit: {way_on}")), "{}", outcome.stderr);
     let run = project.newest();
     let outcome = project.backstop(&["run", "--resume", &run]);
@@ -298,7 +298,7 @@ fn after_a_failure_the_way_on_is_shown_rather_than_a_second_payment() {
     let error = outcome.stderr.split_once("error: ").unwrap().1;
     insta::assert_snapshot!(error, @r#"
     run RUN is over (failed): there is nothing to resume
-      hint: to go on behind its last commit: backstop runs retry RUN --reason "what was mended"
+      hint: to go on behind its last commit: backstop runs retry RUN --current-files --reason "what was mended"
       hint: a new run, which leaves --resume out, does a second time what this one has committed
     "#);
     let outcome = project.backstop(&begin);
@@ -306,7 +306,7 @@ fn after_a_failure_the_way_on_is_shown_rather_than_a_second_payment() {
     let note = outcome.stderr.lines().take(2).collect::<Vec<_>>().join("\n");
     insta::assert_snapshot!(note, @r#"
     note: run RUN of `d` for TIME failed at TIME, after a part of it had taken effect; this is another run, which does that a second time
-          to go on behind the last commit instead: backstop runs retry RUN --reason "what was mended"
+          to go on behind the last commit instead: backstop runs retry RUN --current-files --reason "what was mended"
     "#);
     project.sql("CREATE TABLE u (n INTEGER); DELETE FROM t");
     assert_eq!(project.backstop(&["runs", "retry", &run, "--reason", "made the table"]).code, Some(0));

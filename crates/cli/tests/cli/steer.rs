@@ -50,7 +50,7 @@ fn a_retry_goes_on_behind_what_committed() {
     assert_eq!(state(&project), "success");
     assert_eq!(counts(&project), [1, 1, 1, 1], "everything once");
     let shown = project.scrubbed(&["runs", "show", "latest"]);
-    assert!(shown.contains("ada cleared `load`, `report`, because: the gate is mended"), "{shown}");
+    assert!(shown.contains("ada retried `load`, `report`, because: the gate is mended"), "{shown}");
     let outcome = project.backstop(&["runs", "retry", "latest", "--reason", "again"]);
     assert_eq!(outcome.code, Some(2));
     insta::assert_snapshot!(outcome.stderr, @r#"

@@ -23,7 +23,11 @@ pub(super) fn clear(
 ) -> Result<Vec<Event>, Rejected> {
     may_act(state, &why)?;
     let asked = Asked::sort(state, instances, |instance| instance.phase == InstancePhase::None)?;
-    let what = format!("cleared {}", asked.names(state));
+    let done = match restart {
+        Restart::Beginning => "cleared",
+        Restart::LastCommit => "retried",
+    };
+    let what = format!("{done} {}", asked.names(state));
     let mut events = asked.begin(state, who, &why, what)?;
     let set: BTreeSet<Key> = asked.settled.union(&derived_below(state, &asked.settled)).copied().collect();
     let changing = set.iter().chain(&asked.running).map(|key| key.task).collect();

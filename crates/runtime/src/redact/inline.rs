@@ -6,6 +6,9 @@
 use super::literal::{MASK, is_literal};
 use backstop_project::is_secret_key;
 
+/// How far before the `@` of a URI its `://` is looked for.
+const USER_INFO_BYTES_MAX: usize = 4096;
+
 /// The line with such values masked.
 pub(super) fn masked(line: &str) -> String {
     let mut cleaned = String::with_capacity(line.len());
@@ -27,11 +30,14 @@ fn next(line: &str, from: usize) -> Option<(usize, usize)> {
 /// The password before the `@` of a URI: `scheme://user:password@host`.
 fn of_uri(line: &str, from: usize, at: usize) -> Option<(usize, usize)> {
     let before = &line[from..at];
-    let authority = from + before.rfind("://")? + "://".len();
-    let user_info = &line[authority..at];
-    if user_info.contains([' ', '\t', '/', '"', '\'', '<']) {
+    // A line may be long, and have many of these. What ends the search is one byte of ASCII, behind which a character begins.
+    let nearest = &before.as_bytes()[before.len().saturating_sub(USER_INFO_BYTES_MAX)..];
+    let length = nearest.iter().rev().position(|byte| b" \t/\"'<".contains(byte))?;
+    let authority = at - length;
+    if !line[from..authority].ends_with("://") {
         return None;
     }
+    let user_info = &line[authority..at];
     let (user, password) = user_info.split_once(':')?;
     // A password may have an `@` of its own: the last one before the host ends it.
     let rest = &line[at..];
@@ -85,6 +91,13 @@ mod tests {
         ] {
             assert_eq!(masked(line), told);
         }
+    }
+
+    #[test]
+    fn a_long_line_takes_no_longer_than_its_bytes() {
+        // Looking back to the beginning for each of them would be hours.
+        let addresses = "('ann@example.org'),".repeat(400_000) + &"a@".repeat(400_000);
+        assert_eq!(masked(&addresses), addresses);
     }
 
     #[test]

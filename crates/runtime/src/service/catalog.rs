@@ -140,7 +140,10 @@ impl Catalog {
             let id = entry.definition.dag.id();
             let is_still_there = loaded.dag_files.contains_key(id) || project.root.join(&*entry.definition.file).exists();
             let is_elsewhere = project.dags.contains_key(id);
-            if is_still_there && !is_elsewhere {
+            // Its file has another DAG now: it was renamed there.
+            let is_renamed = !loaded.dag_files.contains_key(id)
+                && project.dags.values().any(|definition| definition.file == entry.definition.file);
+            if is_still_there && !is_elsewhere && !is_renamed {
                 entries.push(DagEntry { is_stale: true, ..entry.clone() });
             }
         }

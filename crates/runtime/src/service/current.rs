@@ -167,6 +167,8 @@ impl Service {
     async fn take_idle(&self, entry: &DagEntry, run: &RunId) -> Result<(RunLock, Idle), Error> {
         let until = tokio::time::Instant::now() + LET_GO_IN;
         let mut let_go = None;
+        // Its deadlines may be told of just now.
+        self.until_told(run).await;
         loop {
             match self.store.lock_run(run) {
                 Ok(lock) => {

@@ -111,6 +111,18 @@ fn is_missing(catalog: &Catalog, good: &Good) -> bool {
     catalog.dag(&good.dag).is_none()
         && catalog.has_errors(&good.root)
         && (catalog.is_in_file(&good.dag, &good.root) || good.root.join(&good.file).exists())
+        && !is_renamed(catalog, good)
+}
+
+/// True when the file of a DAG has another one now: it was renamed there, and would run beside itself.
+fn is_renamed(catalog: &Catalog, good: &Good) -> bool {
+    let has_file = |entry: &DagEntry| {
+        !entry.is_stale
+            && entry.project.root == good.root
+            && *entry.definition.file == *good.file
+            && entry.definition.dag.id().as_str() != good.dag
+    };
+    !catalog.is_in_file(&good.dag, &good.root) && catalog.dags().values().any(has_file)
 }
 
 impl Catalog {
@@ -166,7 +178,7 @@ impl Service {
                 roots.contains(&*good.root)
                     && catalog.dag(&good.dag).is_none_or(|entry| entry.project.root != good.root)
                     && !catalog.is_in_file(&good.dag, &good.root)
-                    && !good.root.join(&good.file).exists()
+                    && (!good.root.join(&good.file).exists() || is_renamed(&catalog, good))
             };
             let gone: Vec<String> = kept.0.iter().filter(|(_, good)| is_gone(good)).map(|(key, _)| key.clone()).collect();
             (new, gone)

@@ -292,12 +292,19 @@ impl Service {
         Ok(())
     }
 
-    /// What a person says of an attempt in doubt.
+    /// What a person says of an attempt in doubt: of a segment of its script, from 1, or of the one that is in doubt.
     ///
     /// # Errors
-    /// As [`Self::act`].
-    pub async fn resolve(&self, run: &RunId, instance: InstanceId, took_effect: bool, who: &Who) -> Result<(), Error> {
-        let decision = run::Decision { instance, took_effect, who: who.who.clone(), why: who.why.clone() };
+    /// As [`Self::act`]; `Conflict` when another segment is in doubt.
+    pub async fn resolve(
+        &self,
+        run: &RunId,
+        instance: InstanceId,
+        segment: Option<u32>,
+        took_effect: bool,
+        who: &Who,
+    ) -> Result<(), Error> {
+        let decision = run::Decision { instance, took_effect, segment, who: who.who.clone(), why: who.why.clone() };
         if who.why.trim().is_empty() {
             return Err(Error::Invalid("say why: how do you know?".into()));
         }

@@ -62,7 +62,13 @@ pub(super) async fn source(
     Query(of): Query<OfVersion>,
 ) -> Result<Json<DagSource>, Problem> {
     let (version, own, bundle) = service.source(&dag, of.version.as_deref()).await?;
-    let bundle = service.redactor().clean_files(&bundle);
+    let redactor = service.redactor();
+    // Many and large files may take their time, which is not that of those who drive runs.
+    let cleaned = tokio::task::spawn_blocking(move || redactor.clean_files(&bundle)).await;
+    let bundle = cleaned.map_err(|error| {
+        let detail = format!("mask the secrets in the files of DAG `{dag}`: {error}");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "It could not be done", detail)
+    })?;
     let mut files: Vec<SourceFile> = bundle
         .files
         .iter()

@@ -302,6 +302,9 @@ pub(super) struct Resolution {
     map_index: Option<u32>,
     /// Whether what the attempt was doing took effect.
     took_effect: bool,
+    /// Which segment of its script is meant, from 1; 409 when another one is in doubt. With it, asking again is safe: without it, the
+    /// one in doubt is meant, and asking once more behind one that took effect by a person's word is 409.
+    segment: Option<u32>,
     /// The reason is how they know.
     #[serde(flatten)]
     because: Because,
@@ -320,7 +323,7 @@ pub(super) async fn resolve(
 ) -> Result<Response, Problem> {
     let row = find(&service, run).await?;
     let instance = InstanceId { task: TaskId::new(said.task), map_index: said.map_index };
-    service.resolve(&row.header.run_id, instance, said.took_effect, &said.because.into()).await?;
+    service.resolve(&row.header.run_id, instance, said.segment, said.took_effect, &said.because.into()).await?;
     let row = find(&service, row.header.run_id.to_string()).await?;
     Ok((StatusCode::ACCEPTED, Json(wire::Run::new(&row, false))).into_response())
 }

@@ -87,7 +87,10 @@ pub(crate) fn marker_table(shared: &Shared, connection: &str) -> MarkerTable {
     }
 }
 
-/// A segment of which somebody says that it committed; `None` when it is the last of its script, or not known.
+/// A segment of which somebody says that it committed; `None` when it is the last of its script.
+///
+/// # Errors
+/// Why the script cannot be told: then nobody knows whether there is more behind it.
 pub(crate) async fn told_segment(
     shared: &Shared,
     sql: &Sql,
@@ -95,23 +98,24 @@ pub(crate) async fn told_segment(
     context: &Context,
     number: usize,
     evidence: Evidence,
-) -> Option<SegmentCommit> {
-    let (dialect, _) = shared.sessions.dialect(connection).await.ok()?;
-    let prepared = prepare(shared, sql, context, dialect).await.ok()?;
+) -> Result<Option<SegmentCommit>, String> {
+    let (dialect, _) = shared.sessions.dialect(connection).await.map_err(|error| error.to_string())?;
+    let prepared = prepare(shared, sql, context, dialect).await.map_err(|failure| failure.message.clone())?;
     let has_more = number + 1 < prepared.segments.len();
-    let promise = match &prepared.segments.get(number)?.promise {
+    let Some(segment) = prepared.segments.get(number).filter(|_| has_more) else { return Ok(None) };
+    let promise = match &segment.promise {
         SegmentPromise::AtLeastOnce(why) => Promise::AtLeastOnce(why.clone()),
         SegmentPromise::ExactlyOnce => Promise::ExactlyOnce,
         SegmentPromise::ReadOnly => Promise::ReadOnly,
     };
-    has_more.then(|| SegmentCommit {
+    Ok(Some(SegmentCommit {
         segment: u32::try_from(number).unwrap_or(u32::MAX),
         digest: prepared.digests[number].clone(),
         promise,
         evidence,
         statements: Vec::new(),
         result: None,
-    })
+    }))
 }
 
 /// How a segment's unit ended.

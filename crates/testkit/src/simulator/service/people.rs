@@ -308,16 +308,24 @@ impl People {
                 sleep(Duration::from_millis(last.saturating_sub(self.world.now()) + 1)).await;
             }
             for instance in undecided.keys() {
-                let Some(took_effect) = self.took_effect(service, &row, instance).await? else { continue };
+                let Some((segment, took_effect)) = self.took_effect(service, &row, instance).await? else { continue };
                 self.world.say(|| format!("somebody says that `{instance}` of run {run} took effect: {took_effect}"));
                 self.book.steers(&run);
-                refused(service.resolve(&run, instance.clone(), took_effect, &who()).await)?;
+                for _ in 0..2 {
+                    // Once more, as one does whose answer was lost.
+                    refused(service.resolve(&run, instance.clone(), Some(segment), took_effect, &who()).await)?;
+                }
             }
         }
         Ok(())
     }
 
-    async fn took_effect(&self, service: &Arc<Service>, row: &RunRow, instance: &InstanceId) -> Result<Option<bool>, String> {
+    async fn took_effect(
+        &self,
+        service: &Arc<Service>,
+        row: &RunRow,
+        instance: &InstanceId,
+    ) -> Result<Option<(u32, bool)>, String> {
         let Some(scenario) = self.house.scenario(row.header.dag_id.as_str()) else { return Ok(None) };
         let events = events(&**service.store(), &row.header.run_id).await?;
         let state = RunState::replay(scenario.definition.dag.clone(), &events);
@@ -328,7 +336,8 @@ impl People {
         let before = before_clears(scenario, &events);
         let before = before.get(&(shape.server, name.clone())).map_or(0, |(least, _)| *least);
         let name = format!("{}/{}{RUN_END}{name}", row.header.dag_id, row.header.run_id);
-        Ok(Some(self.servers[shape.server].count(&name) > before))
+        let segment = u32::try_from(view.segments.len() + 1).map_err(|error| error.to_string())?;
+        Ok(Some((segment, self.servers[shape.server].count(&name) > before)))
     }
 
     /// The machine's clock goes forwards by hours or backwards by minutes.
