@@ -10,7 +10,7 @@ use crate::service::TOKEN;
 use crate::{output, sources, words};
 use backstop_project::Severity;
 use backstop_runtime::prune::Keep;
-use backstop_runtime::service::{self, Error, Level, Options, Service, ServiceLimits};
+use backstop_runtime::service::{self, Error, Level, Notice, Options, Service, ServiceLimits};
 use backstop_runtime::{LogWriter, SlotLimits, WallClock};
 use backstop_server::{Access, Allowed};
 use backstop_store::{SqliteStore, Store};
@@ -80,8 +80,8 @@ async fn serve(
         limits: ServiceLimits { slots, ..ServiceLimits::default() },
         keep,
         notice: {
-            let log = log.clone();
-            Arc::new(move |level, line: &str| log.line(level, line))
+            let (up_to, log) = (log.level(), log.clone());
+            Notice { up_to, tell: Arc::new(move |level, line: &str| log.line(level, line)) }
         },
         address: address.to_string(),
     })

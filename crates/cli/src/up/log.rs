@@ -45,6 +45,11 @@ impl Log {
         Self { level, lost: AtomicU64::new(0), running: Mutex::new(thread.ok().map(|_| (sender, ended))) }
     }
 
+    /// The least that matters enough.
+    pub(super) fn level(&self) -> Level {
+        self.level
+    }
+
     /// Queues a line, where it matters enough.
     pub(super) fn line(&self, level: Level, text: &str) {
         if level > self.level {

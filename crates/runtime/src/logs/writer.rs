@@ -43,6 +43,8 @@ struct RunLog {
     stage: RunStage,
     /// It has a folder, so there may be files of it. Most runs have none, and are not asked about each.
     has_folder: bool,
+    /// Its tries that have said something and not that they are over.
+    tries: usize,
 }
 
 #[derive(Default)]
@@ -95,6 +97,7 @@ impl Files {
         if !self.tries.contains_key(&of.own) {
             // A sensor goes on with its try, and a resumed run with its folder: an own file stays in use.
             let is_own = run.has_folder && of.own.exists();
+            run.tries += 1;
             self.tries.insert(of.own.clone(), if is_own { Stage::Own(None) } else { Stage::Shared(String::new()) });
         }
         let Some(stage) = self.tries.get_mut(&of.own) else { return Ok(()) };
@@ -124,7 +127,11 @@ impl Files {
     }
 
     fn close(&mut self, of: &TryFile) -> io::Result<()> {
-        match self.tries.remove(&of.own) {
+        let stage = self.tries.remove(&of.own);
+        if let Some(run) = self.runs.get_mut(&of.run).filter(|_| stage.is_some()) {
+            run.tries -= 1;
+        }
+        match stage {
             Some(Stage::Own(Some(mut file))) => {
                 self.open -= 1;
                 file.flush()
@@ -147,11 +154,14 @@ impl Files {
 
     fn end_run(&mut self, run: &RunId, shared: &Path) -> io::Result<()> {
         let folder = shared.parent();
-        let mut outcome = match self.runs.remove(run).map(|run| run.stage) {
-            Some(RunStage::Own(mut file)) => file.flush(),
-            Some(RunStage::Hour(_)) => self.hours.flush(),
-            None => Ok(()),
+        let Some(ended) = self.runs.remove(run) else { return Ok(()) };
+        let mut outcome = match ended.stage {
+            RunStage::Own(mut file) => file.flush(),
+            RunStage::Hour(_) => self.hours.flush(),
         };
+        if ended.tries == 0 {
+            return outcome;
+        }
         // Tries that did not say that they are over: their process lets go of them.
         for (_, stage) in self.tries.extract_if(|own, _| own.parent() == folder) {
             if let Stage::Own(Some(mut file)) = stage {
@@ -183,7 +193,7 @@ fn of_run<'r>(runs: &'r mut HashMap<RunId, RunLog>, of: &TryFile) -> io::Result<
             // A run that an earlier process gave a file keeps to it.
             let is_own = has_folder && of.shared.exists();
             let stage = if is_own { RunStage::Own(append_to(&of.shared)?) } else { RunStage::Hour(0) };
-            place.insert(RunLog { stage, has_folder })
+            place.insert(RunLog { stage, has_folder, tries: 0 })
         }
     })
 }

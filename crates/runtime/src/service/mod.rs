@@ -35,7 +35,7 @@ pub use desk::{Counts, Standing, Waiting};
 pub use holder::{Holder, LOCK, holder, refusal};
 pub use housekeeping::Housekeeping;
 pub use live::{Live, LiveEvent};
-pub use notice::{LINES_OF_A_TOPIC_MAX, Level, Notice};
+pub use notice::{LINES_OF_A_TOPIC_MAX, Level, Notice, Tell};
 pub use operate::Operation;
 pub use remembered::NotLoaded;
 pub use several::{DoneToRun, Range, runs_between};

@@ -18,8 +18,17 @@ use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// Takes a line.
-pub type Notice = Arc<dyn Fn(Level, &str) + Send + Sync>;
+/// Takes lines.
+#[derive(Clone)]
+pub struct Notice {
+    /// Of no more detail than this.
+    pub up_to: Level,
+    /// What takes them.
+    pub tell: Tell,
+}
+
+/// What takes a line. It must not block.
+pub type Tell = Arc<dyn Fn(Level, &str) + Send + Sync>;
 
 /// Lines about one topic within `WINDOW`; what comes beyond is counted, and told as one line when the window is over.
 pub const LINES_OF_A_TOPIC_MAX: u64 = 20;
@@ -90,7 +99,7 @@ struct Window {
 
 /// Tells.
 pub(super) struct Notices {
-    tell: Notice,
+    notice: Notice,
     clock: Arc<dyn Clock>,
     redactor: RwLock<Redactor>,
     windows: Mutex<BTreeMap<Topic, Window>>,
@@ -99,9 +108,9 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    pub(super) fn new(tell: Notice, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub(super) fn new(notice: Notice, clock: Arc<dyn Clock>) -> Arc<Self> {
         let (redactor, windows, away) = (RwLock::default(), Mutex::default(), Mutex::default());
-        Arc::new(Self { tell, clock, redactor, windows, away })
+        Arc::new(Self { notice, clock, redactor, windows, away })
     }
 
     /// Tells a line, or counts it when there were too many about this.
@@ -122,7 +131,14 @@ impl Notices {
             }
         };
         if is_told {
-            (self.tell)(level, &self.presentable(line));
+            (self.notice.tell)(level, &self.presentable(line));
+        }
+    }
+
+    /// Tells what is of interest to few, of each run: the line is made only where somebody takes it.
+    pub(super) fn tell_detail(&self, topic: Topic, line: impl FnOnce() -> String) {
+        if self.notice.up_to >= Level::Debug {
+            self.tell(topic, Level::Debug, &line());
         }
     }
 
@@ -144,7 +160,7 @@ impl Notices {
         };
         for (topic, window) in over {
             if let Some((count, level)) = window.held {
-                (self.tell)(level, &format!("{count} more {}, since {:.0}", topic.words(), window.since));
+                (self.notice.tell)(level, &format!("{count} more {}, since {:.0}", topic.words(), window.since));
             }
         }
     }
@@ -165,13 +181,15 @@ impl Notices {
         for (file, (first, count)) in &is {
             if was.get(file).is_none_or(|(known, _)| known != first) {
                 let more = if *count > 1 { format!(" (and {} more: `backstop check`)", count - 1) } else { String::new() };
-                self.tell(Topic::FileBroken, Level::Error, &format!("broken: {first}{more}; what was loaded of it before stays"));
+                let stays = if before.is_some() { "; what was loaded of it before stays" } else { "" };
+                self.tell(Topic::FileBroken, Level::Error, &format!("broken: {first}{more}{stays}"));
             }
         }
         let lost = after.not_loaded();
         if let Some(first) = lost.first().filter(|_| before.is_none_or(|before| before.not_loaded() != lost)) {
+            let (are, them) = if lost.len() == 1 { ("is", "it") } else { ("are", "them") };
             let line = format!(
-                "DAG `{}`{} is known and not loaded, and nothing of it begins: {}",
+                "DAG `{}`{} {are} known and not loaded, and nothing of {them} begins: {}",
                 first.dag,
                 also(lost.len()),
                 first.because
@@ -186,10 +204,10 @@ impl Notices {
     /// A run that was let go.
     pub(super) fn run_ended(&self, header: &RunHeader, report: &Report) {
         let state = &report.state;
-        let name = format!("run {} of DAG `{}`", header.run_id, header.dag_id);
+        let name = || format!("run {} of DAG `{}`", header.run_id, header.dag_id);
         if let Some((instance, why)) = report.undecided.first_key_value() {
             let more = also(report.undecided.len());
-            let line = format!("{name} is stuck, a person must say what became of `{instance}`{more}: {why}");
+            let line = format!("{} is stuck, a person must say what became of `{instance}`{more}: {why}", name());
             return self.tell(Topic::RunStuck, Level::Error, &line);
         }
         match state.phase() {
@@ -205,10 +223,10 @@ impl Notices {
                     None if state.cancel_cause() == Some(CancelCause::DagrunTimeout) => "it went over its dagrun_timeout".into(),
                     None => "none of its tasks did".into(),
                 };
-                self.tell(Topic::RunFailed, Level::Error, &format!("{name} failed: {why}"));
+                self.tell(Topic::RunFailed, Level::Error, &format!("{} failed: {why}", name()));
             }
-            RunPhase::Cancelled => self.tell(Topic::RunCancelled, Level::Info, &format!("{name} was cancelled")),
-            RunPhase::Succeeded => self.tell(Topic::RunWell, Level::Debug, &format!("{name} ended well")),
+            RunPhase::Cancelled => self.tell(Topic::RunCancelled, Level::Info, &format!("{} was cancelled", name())),
+            RunPhase::Succeeded => self.tell_detail(Topic::RunWell, || format!("{} ended well", name())),
             // The next service goes on with it.
             RunPhase::Queued | RunPhase::Running | RunPhase::Cancelling | RunPhase::Stuck => {}
         }
@@ -358,7 +376,7 @@ mod tests {
         let told = Told::default();
         let sink = told.clone();
         let tell = Arc::new(move |level, line: &str| sink.lock().unwrap().push((level, line.to_owned())));
-        (Notices::new(tell, Arc::new(WallClock::starting())), told)
+        (Notices::new(Notice { up_to: Level::Debug, tell }, Arc::new(WallClock::starting())), told)
     }
 
     #[test]

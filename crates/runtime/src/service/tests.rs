@@ -76,7 +76,8 @@ impl Planning {
         let said = Arc::new(Mutex::new(Vec::new()));
         let notice = {
             let said = said.clone();
-            Arc::new(move |_: Level, line: &str| said.lock().unwrap().push(line.to_owned()))
+            let tell = Arc::new(move |_: Level, line: &str| said.lock().unwrap().push(line.to_owned()));
+            Notice { up_to: Level::Debug, tell }
         };
         let service = Service::new(Options {
             store: Arc::new(store.clone()),

@@ -23,7 +23,7 @@ use super::{Broken, Violation};
 use backstop_connect::{Connector, Dialect};
 use backstop_runtime::prune::Keep;
 use backstop_runtime::service::live::What;
-use backstop_runtime::service::{LiveEvent, Options, Service, ServiceLimits};
+use backstop_runtime::service::{Level, LiveEvent, Notice, Options, Service, ServiceLimits};
 use backstop_runtime::{Connect, LogWriter, SlotLimits};
 use backstop_store::{MemoryStore, Store};
 use book::Book;
@@ -300,7 +300,7 @@ impl Life {
             scratch: PathBuf::from("/nowhere"),
             limits: ServiceLimits { runs: self.house.runs_at_once, slots, ..ServiceLimits::default() },
             keep: Keep::default(),
-            notice: Arc::new(move |_, line: &str| world.say(|| line.to_owned())),
+            notice: Notice { up_to: Level::Debug, tell: Arc::new(move |_, line: &str| world.say(|| line.to_owned())) },
             address: "nowhere".into(),
         }
     }

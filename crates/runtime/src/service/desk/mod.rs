@@ -497,8 +497,8 @@ impl Service {
     async fn drive_one(self: Arc<Self>, queued: Queued, control: Control) {
         let header = queued.header.clone();
         let failures = queued.failures;
-        let name = format!("run {} of DAG `{}`", header.run_id, header.dag_id);
-        self.notices.tell(Topic::RunWell, Level::Debug, &format!("{name} begins, or goes on"));
+        let name = || format!("run {} of DAG `{}`", header.run_id, header.dag_id);
+        self.notices.tell_detail(Topic::RunWell, || format!("{} begins, or goes on", name()));
         let asked = control.clone();
         let driven = self.drive_run(queued, control).await;
         // What was asked of a run that could not be driven would wait for its answer for ever.
@@ -508,7 +508,7 @@ impl Service {
             Driven::Report(report) => self.notices.run_ended(&header, report),
             // It is tried again and again: told once, and what hinders it now is in `why`.
             Driven::Hindered(why) if failures == 0 => {
-                let line = format!("{name} could not be driven, and is tried again: {why}");
+                let line = format!("{} could not be driven, and is tried again: {why}", name());
                 self.notices.tell(Topic::RunHindered, Level::Warn, &line);
             }
             Driven::Hindered(_) | Driven::Elsewhere(_) | Driven::Over => {}
