@@ -165,6 +165,8 @@ fn a_statement_that_a_killed_service_left_keeps_its_slot_of_the_pool_until_its_d
     let next = up.trigger("e", json!({}));
     let is_held = |up: &Up| up.get(&format!("/api/v1/runs/{next}/why")).to_string().contains("held by `long` of run");
     wait("the other run to wait for the slot", || is_held(&up));
+    // As one that sees nothing of its link's end before its own: it would say that the statement did not commit, and be done with it.
+    up.running.signal(Signal::SIGSTOP);
     site.proxy.go_down();
     up.running.kill();
     let up = Up::of(project);
