@@ -6,6 +6,7 @@ use crate::projects;
 use crate::up::Up;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,6 +17,9 @@ const TASKS: usize = 20;
 const WATCHED: Duration = Duration::from_secs(30);
 const TRIGGERS: usize = 500;
 const RUNS: usize = 10_000;
+const BURSTS: usize = 5;
+/// Of pgbench each time: two seconds or so.
+const THEIR_TRANSACTIONS: usize = 50_000;
 /// Connections that ask for runs.
 const ASKERS: usize = 256;
 /// pgbench's clients, and our tasks at once.
@@ -108,14 +112,54 @@ pub(crate) fn trigger(bench: &Bench<'_>) -> Result<Vec<Row>> {
 
 /// 10,000 runs of one INSERT, asked for at once; then how fast the list of runs is answered.
 pub(crate) fn burst(bench: &Bench<'_>) -> Result<Vec<Row>> {
-    bench.server.sql(&bench.database, "TRUNCATE effect")?;
     let dag = format!(
         "dag: burst\nconnection: db\nmax_active_runs: {RUNS}\ntasks:\n  one: {{sql: \"INSERT INTO effect VALUES (1)\"}}\n"
     );
     let project = bench.project("burst", &dag)?;
+    let file = bench.folder.path().join("burst.sql");
+    std::fs::write(&file, "INSERT INTO effect VALUES (1);\n")?;
     let up = Up::start(bench.binary, &project, &[])?;
     up.client()?.post("/api/v1/dags/burst/runs", &json!({}))?;
     up.wait_until_done()?;
+    // In turns: what else the machine does meets both.
+    let (mut bursts, mut theirs) = (Vec::new(), vec![their_rate(bench, &file)?]);
+    for _ in 0..BURSTS {
+        bursts.push(one_burst(bench, &up)?);
+        theirs.push(their_rate(bench, &file)?);
+    }
+    bursts.sort_by(|one, other| one.took.cmp(&other.took));
+    theirs.sort_by(f64::total_cmp);
+    let Burst { took, asked, cpu } = &bursts[BURSTS / 2];
+    let (ours, median) = (RUNS as f64 / took.as_secs_f64(), theirs[theirs.len() / 2]);
+    let mut rows = vec![Row {
+        what: format!(
+            "{RUNS} runs of one INSERT, each asked for by a request of its own over {ASKERS} connections, until all are done, median of \
+             {BURSTS}"
+        ),
+        figure: format!("{ours:.0} runs/s (all asked for after {}; {} of CPU a run)", ms(*asked), ms(cpu.div_f64(RUNS as f64))),
+        against: format!(
+            "pgbench -c {CLIENTS}, between them: median {median:.0}/s, {:.0} to {:.0}",
+            theirs[0],
+            theirs[theirs.len() - 1]
+        ),
+        ratio: format!("{:.1} % of its rate", 100.0 * ours / median),
+        bar: "> 2,000/s, > 20 %",
+    }];
+    rows.extend(wrk(&up)?);
+    Ok(rows)
+}
+
+struct Burst {
+    /// Until all were done.
+    took: Duration,
+    /// Until the last was asked for.
+    asked: Duration,
+    /// The service's.
+    cpu: Duration,
+}
+
+fn one_burst(bench: &Bench<'_>, up: &Up) -> Result<Burst> {
+    bench.server.sql(&bench.database, "TRUNCATE effect")?;
     let next = AtomicUsize::new(0);
     let before = up.cpu()?;
     let start = Instant::now();
@@ -138,23 +182,14 @@ pub(crate) fn burst(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let took = start.elapsed();
     let cpu = up.cpu()? - before;
     let effects: usize = bench.server.sql(&bench.database, "SELECT count(*) FROM effect")?.trim().parse()?;
-    ensure!(effects == RUNS + 1, "{effects} rows of {}", RUNS + 1);
-    let file = bench.folder.path().join("burst.sql");
-    std::fs::write(&file, "INSERT INTO effect VALUES (1);\n")?;
-    let each = RUNS.div_ceil(CLIENTS);
-    let theirs = (each * CLIENTS) as f64 / bench.pgbench(&file, CLIENTS, each)?.as_secs_f64();
-    let ours = RUNS as f64 / took.as_secs_f64();
-    let mut rows = vec![Row {
-        what: format!(
-            "{RUNS} runs of one INSERT, each asked for by a request of its own over {ASKERS} connections, until all are done"
-        ),
-        figure: format!("{ours:.0} runs/s (all asked for after {}; {} of CPU a run)", ms(asked), ms(cpu.div_f64(RUNS as f64))),
-        against: format!("pgbench -c {CLIENTS}: {theirs:.0}/s"),
-        ratio: format!("{:.0} % of its rate", 100.0 * ours / theirs),
-        bar: "> 2,000/s, > 20 %",
-    }];
-    rows.extend(wrk(&up)?);
-    Ok(rows)
+    ensure!(effects == RUNS, "{effects} rows of {RUNS}");
+    Ok(Burst { took, asked, cpu })
+}
+
+/// pgbench with the same INSERT: transactions a second.
+fn their_rate(bench: &Bench<'_>, file: &Path) -> Result<f64> {
+    let each = THEIR_TRANSACTIONS.div_ceil(CLIENTS);
+    Ok((each * CLIENTS) as f64 / bench.pgbench(file, CLIENTS, each)?.as_secs_f64())
 }
 
 fn wrk(up: &Up) -> Result<Vec<Row>> {

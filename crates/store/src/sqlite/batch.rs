@@ -19,6 +19,8 @@ struct Head {
     version: u64,
     epoch: u64,
     fold: RunFold,
+    /// As its row has it; `None` where nobody looked. What did not change is not written, as each index of it would be, too.
+    written: Option<RunFold>,
     is_changed: bool,
 }
 
@@ -85,7 +87,7 @@ impl<'w> Batch<'w> {
             }
         }
         self.events += append.events.len();
-        if let Some(head) = self.heads.get_mut(&append.run) {
+        if let Some(head) = self.heads.get_mut(&append.run).filter(|_| append.expected_version > 0) {
             head.version += append.events.len() as u64;
             head.is_changed = true;
             append.events.iter().for_each(|event| head.fold.apply(at, event));
@@ -218,7 +220,8 @@ impl<'w> Batch<'w> {
         }
         let reader = Reader { connection: self.connection, place: self.place };
         self.mend_asset_updates(&reader, run, id, events)?;
-        self.heads.insert(run.clone(), Head { id, version: events.len() as u64, epoch, fold, is_changed: true });
+        let version = events.len() as u64;
+        self.heads.insert(run.clone(), Head { id, version, epoch, fold, written: None, is_changed: true });
         self.write_runs()?;
         self.write_instances()
     }
@@ -278,7 +281,8 @@ impl<'w> Batch<'w> {
         let Some((id, version, epoch, state, fold)) = row else { return Ok(()) };
         let phase = projection::parse_phase(&state).ok_or_else(|| unknown_state(run, &state, &self.place.name))?;
         let fold = RunFold { phase, ..fold };
-        self.heads.insert(run.clone(), Head { id, version, epoch, fold, is_changed: false });
+        let written = Some(fold.clone());
+        self.heads.insert(run.clone(), Head { id, version, epoch, fold, written, is_changed: false });
         Ok(())
     }
 
@@ -286,22 +290,29 @@ impl<'w> Batch<'w> {
         let Some(Event::RunCreated(header)) = append.events.first() else {
             return Err(Error::bad_append(&append.run, "its first event is not RunCreated"));
         };
-        let fold = RunFold::new();
-        let sql = "INSERT INTO runs (run_id, dag_id, version, epoch, state, logical_date, definition) \
-                   VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6)";
-        let mut insert = self.prepare(sql)?;
-        insert
+        let mut fold = RunFold::new();
+        append.events.iter().for_each(|event| fold.apply(to_microsecond(append.at), event));
+        let version = append.events.len() as u64;
+        let sql = "INSERT INTO runs (run_id, dag_id, version, epoch, state, is_cancel_requested, started_at, ended_at, callbacks_pending, \
+                   logical_date, definition) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        self.prepare(sql)?
             .execute(params![
                 append.run.as_str(),
                 header.dag_id.as_str(),
+                to_column(version),
                 to_column(append.epoch),
                 fold.phase.as_str(),
+                fold.is_cancel_requested,
+                fold.started_at.map(Timestamp::as_microsecond),
+                fold.ended_at.map(Timestamp::as_microsecond),
+                to_column(fold.callbacks_pending),
                 header.logical_date.map(Timestamp::as_microsecond),
-                header.version
+                fold.pinned.as_ref().unwrap_or(&header.version)
             ])
             .map_err(|cause| self.broken(cause))?;
         let id = self.connection.last_insert_rowid();
-        self.heads.insert(append.run.clone(), Head { id, version: 0, epoch: append.epoch, fold, is_changed: true });
+        let written = Some(fold.clone());
+        self.heads.insert(append.run.clone(), Head { id, version, epoch: append.epoch, fold, written, is_changed: false });
         Ok(id)
     }
 
@@ -360,25 +371,35 @@ impl<'w> Batch<'w> {
         self.prepare(sql)?.execute(row).map(drop).map_err(|cause| self.broken(cause))
     }
 
+    /// Three statements, because SQLite writes each index that names a column of a `SET` anew, whatever the value.
     fn write_runs(&self) -> Result<(), Error> {
-        let sql = "UPDATE runs SET version = ?2, epoch = ?3, state = ?4, is_cancel_requested = ?5, started_at = ?6, ended_at = ?7, \
-                   callbacks_pending = ?8, definition = coalesce(?9, definition) \
-                   WHERE id = ?1";
-        let mut update = self.prepare(sql)?;
+        let further = "UPDATE runs SET version = ?2, epoch = ?3 WHERE id = ?1";
+        let whole = "UPDATE runs SET version = ?2, epoch = ?3, state = ?4, is_cancel_requested = ?5, started_at = ?6, ended_at = ?7, \
+                     callbacks_pending = ?8 WHERE id = ?1";
+        let pinned = "UPDATE runs SET definition = ?2 WHERE id = ?1";
+        let (mut further, mut whole) = (self.prepare(further)?, self.prepare(whole)?);
         for head in self.heads.values().filter(|head| head.is_changed) {
-            update
+            let Head { id, version, epoch, fold, written, is_changed: _ } = head;
+            let (version, epoch) = (to_column(*version), to_column(*epoch));
+            if written.as_ref() == Some(fold) {
+                further.execute(params![id, version, epoch]).map_err(|cause| self.broken(cause))?;
+                continue;
+            }
+            whole
                 .execute(params![
-                    head.id,
-                    to_column(head.version),
-                    to_column(head.epoch),
-                    head.fold.phase.as_str(),
-                    head.fold.is_cancel_requested,
-                    head.fold.started_at.map(Timestamp::as_microsecond),
-                    head.fold.ended_at.map(Timestamp::as_microsecond),
-                    to_column(head.fold.callbacks_pending),
-                    head.fold.pinned
+                    id,
+                    version,
+                    epoch,
+                    fold.phase.as_str(),
+                    fold.is_cancel_requested,
+                    fold.started_at.map(Timestamp::as_microsecond),
+                    fold.ended_at.map(Timestamp::as_microsecond),
+                    to_column(fold.callbacks_pending)
                 ])
                 .map_err(|cause| self.broken(cause))?;
+            if let Some(version) = &fold.pinned {
+                self.prepare(pinned)?.execute(params![id, version]).map_err(|cause| self.broken(cause))?;
+            }
         }
         Ok(())
     }
