@@ -18,7 +18,7 @@ use crate::event::{
 };
 use crate::id::{InstanceId, TaskIx};
 use crate::rule::{UpstreamCounts, Verdict, setup_verdict};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use queue::Queue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -80,6 +80,10 @@ pub struct RunState {
     callbacks: BTreeSet<CallbackId>,
     /// What was told of deadlines, in order.
     deadlines_told: Vec<DeadlineTold>,
+    /// How long after the run's start each of these was due, where it had begun.
+    due_after_start: Vec<Option<SignedDuration>>,
+    /// So many of these were told when the run had other files: their numbers are not those of its deadlines now.
+    told_with_other_files: usize,
     /// How often the run was stuck.
     times_stuck: u32,
     /// The attempts because of which it was, with their tries and the segments that were known of them.
@@ -269,6 +273,8 @@ impl RunState {
             timers: BTreeSet::new(),
             callbacks: BTreeSet::new(),
             deadlines_told: Vec::new(),
+            due_after_start: Vec::new(),
+            told_with_other_files: 0,
             times_stuck: 0,
             stuck_over: BTreeSet::new(),
             to_schedule: BTreeSet::new(),
@@ -388,9 +394,23 @@ impl RunState {
         self.callbacks.iter()
     }
 
-    /// Whether a deadline was told of: as missed, or as one that will be.
-    pub fn is_told(&self, deadline: u32, as_missed: bool) -> bool {
-        self.deadlines_told.iter().any(|told| told.deadline == deadline && told.done_at.is_none() == as_missed)
+    /// Whether a deadline was told of: as missed, or as one that will be. What was told when the run had other files holds for a deadline of
+    /// these where it is the same one: due at the same time, or as long after the run's start. Another one is told of anew.
+    pub fn is_told(&self, deadline: u32, due_at: Timestamp, as_missed: bool) -> bool {
+        let after_start = self.after_start(due_at);
+        let told = self.deadlines_told.iter().zip(&self.due_after_start).enumerate();
+        told.filter(|(_, (told, _))| told.done_at.is_none() == as_missed).any(|(place, (told, told_after_start))| {
+            let has_same_files = place >= self.told_with_other_files;
+            match has_same_files {
+                true => told.deadline == deadline,
+                false => told.due_at == due_at || (after_start.is_some() && *told_after_start == after_start),
+            }
+        })
+    }
+
+    /// How long after the run's start a deadline is; `None` of a run that has not begun.
+    fn after_start(&self, due_at: Timestamp) -> Option<SignedDuration> {
+        Some(due_at.duration_since(self.started_at?))
     }
 
     /// What was told of deadlines, in order. The callbacks of each have its place as their `try_number`.

@@ -6,7 +6,9 @@ mod fixture;
 
 use backstop_core::command::{Command, Rejected};
 use backstop_core::dag::{DagSpec, Hooks, Pool, Role, TaskSettings};
-use backstop_core::event::{CallbackId, Evidence, Failure, FailureClass, Occasion, SegmentCommit, SkipCause, StatementRecord};
+use backstop_core::event::{
+    CallbackId, Evidence, Failure, FailureClass, Occasion, Restart, SegmentCommit, SkipCause, StatementRecord,
+};
 use backstop_core::retry::RetryPolicy;
 use backstop_core::rule::TriggerRule;
 use backstop_core::state::INTERRUPTIONS_MAX;
@@ -471,4 +473,41 @@ fn the_statements_of_a_lost_attempt_are_told_once() {
         panic!("it fails: {}", names(&told))
     };
     assert_eq!((failure.class, failure.statements.len()), (FailureClass::Cancelled, 0));
+}
+
+#[test]
+fn a_deadline_that_other_files_move_is_told_of_anew_and_no_other() {
+    let hooks = Hooks { on_deadline: 1, ..Hooks::default() };
+    let mut run = Run::created(DagSpec { hooks, ..spec(vec![plain("load", &[])]) });
+    run.now = 1_000;
+    run.ok(Command::Start);
+    let tell = |run: &mut Run, deadline: u32, due_at: i64, done_at: Option<i64>| {
+        let events = run.ok(Command::TellDeadline { deadline, due_at: at(due_at), done_at: done_at.map(at) });
+        assert!(events.is_empty() || events.len() == 2, "the event and its callback: {events:?}");
+        events.get(1).map(|event| match event {
+            Event::CallbackScheduled { callback } => callback.try_number,
+            other => panic!("{other:?}"),
+        })
+    };
+    let pin = |run: &mut Run, version: &str| run.ok(Command::Pin { version: version.to_owned(), variables: None });
+    assert_eq!(tell(&mut run, 0, 2_000, None), Some(0));
+    assert_eq!(tell(&mut run, 1, 3_000, Some(4_000)), Some(1));
+    assert_eq!((tell(&mut run, 0, 2_000, None), tell(&mut run, 1, 3_000, Some(4_000))), (None, None));
+    pin(&mut run, "v2");
+    // The same ones, also in another order; one that is foreseen can still be missed.
+    assert_eq!((tell(&mut run, 0, 2_000, None), tell(&mut run, 2, 2_000, None)), (None, None));
+    assert_eq!((tell(&mut run, 1, 3_000, Some(4_000)), tell(&mut run, 1, 3_000, None)), (None, Some(2)));
+    // It was moved. The callbacks of those before keep their places.
+    assert_eq!(tell(&mut run, 0, 5_000, Some(6_000)), Some(3));
+    assert_eq!((tell(&mut run, 0, 5_000, Some(6_000)), tell(&mut run, 0, 5_000, None)), (None, Some(4)));
+    // These are of the files that it has: their numbers tell, whatever the start becomes.
+    run.run_to_success("load");
+    run.now = 11_000;
+    run.clear(&["load"], Restart::Beginning);
+    run.ok(Command::Start);
+    assert_eq!(tell(&mut run, 0, 15_000, None), None);
+    // And with others it is the span that tells.
+    pin(&mut run, "v3");
+    assert_eq!((tell(&mut run, 0, 15_000, None), tell(&mut run, 0, 15_001, None)), (None, Some(5)));
+    assert_eq!(run.state.deadlines_told().len(), 6);
 }

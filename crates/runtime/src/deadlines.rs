@@ -72,7 +72,7 @@ pub(crate) fn look(
     deadlines: &[Deadline],
     header: &RunHeader,
     started_at: Option<Timestamp>,
-    is_told: impl Fn(u32, bool) -> bool,
+    is_told: impl Fn(u32, Timestamp, bool) -> bool,
     past: Option<&PastDurations>,
     now: Timestamp,
 ) -> (Vec<DeadlineTold>, Option<Timestamp>) {
@@ -80,9 +80,9 @@ pub(crate) fn look(
         Moments { planned_at: planned_at(header), logical_date: header.logical_date, queued_at: header.queued_at, started_at };
     let (mut told, mut next): (_, Option<Timestamp>) = (Vec::new(), None);
     for (deadline, rule) in (0..).zip(deadlines) {
-        let Some(due_at) = rule.due_at(&moments).filter(|_| !is_told(deadline, true)) else { continue };
+        let Some(due_at) = rule.due_at(&moments).filter(|due_at| !is_told(deadline, *due_at, true)) else { continue };
         let outlook = outlook(now, started_at.unwrap_or(now), past, due_at);
-        let is_foreseen = is_told(deadline, false);
+        let is_foreseen = is_told(deadline, due_at, false);
         match outlook {
             Some(Outlook::Missed) => {
                 told.push(DeadlineTold { deadline, due_at, done_at: None });
@@ -111,7 +111,7 @@ impl Engine {
         if definition.deadlines.is_empty() || header.dry_run || self.state.phase().is_terminal() {
             return Ok(None);
         }
-        let is_told = |number, as_missed| self.state.is_told(number, as_missed);
+        let is_told = |number, due_at, as_missed| self.state.is_told(number, due_at, as_missed);
         let (started_at, now) = (self.state.started_at(), self.shared.clock.now());
         let (told, next) = look(&definition.deadlines, &header, started_at, is_told, self.past.as_ref(), now);
         for DeadlineTold { deadline, due_at, done_at } in told {

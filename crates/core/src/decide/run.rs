@@ -144,7 +144,7 @@ pub(super) fn tell_deadline(
     done_at: Option<Timestamp>,
 ) -> Result<Vec<Event>, Rejected> {
     let is_over = state.phase().is_terminal();
-    let is_told = state.is_told(deadline, true) || (done_at.is_some() && state.is_told(deadline, false));
+    let is_told = state.is_told(deadline, due_at, true) || (done_at.is_some() && state.is_told(deadline, due_at, false));
     if is_over || is_told {
         return Ok(Vec::new());
     }

@@ -115,15 +115,17 @@ pub fn apply(state: &mut RunState, event: &Event) {
         }
         Event::AssetsUpdated { instance: _, try_number: _, assets: _ } => {}
         Event::DeadlineAtRisk { deadline, due_at, done_at } => {
-            state.deadlines_told.push(DeadlineTold { deadline: *deadline, due_at: *due_at, done_at: Some(*done_at) });
+            state.tell_deadline(DeadlineTold { deadline: *deadline, due_at: *due_at, done_at: Some(*done_at) });
         }
         Event::DeadlineMissed { deadline, due_at } => {
-            state.deadlines_told.push(DeadlineTold { deadline: *deadline, due_at: *due_at, done_at: None });
+            state.tell_deadline(DeadlineTold { deadline: *deadline, due_at: *due_at, done_at: None });
         }
         Event::RunPinned { version, variables } => {
             if let Some(header) = &mut state.header {
                 Arc::make_mut(header).version.clone_from(version);
             }
+            // The list itself stays: callbacks have places in it.
+            state.told_with_other_files = state.deadlines_told.len();
             state.variables.clone_from(variables);
         }
         Event::RunReopened => state.reopen(),
@@ -168,6 +170,11 @@ impl RunState {
         if let Some(key) = self.key(id) {
             change(self, key);
         }
+    }
+
+    fn tell_deadline(&mut self, told: DeadlineTold) {
+        self.due_after_start.push(self.after_start(told.due_at));
+        self.deadlines_told.push(told);
     }
 
     fn tell_done(&mut self, key: Key) {

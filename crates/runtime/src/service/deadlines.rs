@@ -103,7 +103,7 @@ impl Service {
         let row = self.store.run(&header.run_id).await.map_err(|error| explain(&error))?;
         let Some(row) = row.filter(|row| row.ended_at.is_none()) else { return Ok(Look::At(Timestamp::MAX)) };
         let past = self.past_of(watched, &header.dag_id).await.map_err(|error| explain(&error))?;
-        let is_told = |_, _| false;
+        let is_told = |_, _, _| false;
         let (told, next) = deadlines::look(&deadlines, header, row.started_at, is_told, past.as_ref(), self.clock.now());
         // Callbacks that a process that died did not come to run, too.
         if told.is_empty() && row.callbacks_pending == 0 {
