@@ -57,6 +57,32 @@ fn a_dag_whose_file_is_broken_when_the_service_starts_keeps_its_last_good_versio
 }
 
 #[test]
+fn a_dag_that_was_renamed_in_its_file_does_not_come_back_under_its_old_name() {
+    let project = project();
+    let up = Up::of(&project);
+    wait_until_kept(&project, 2, "first version");
+    project.write("dags/other.yaml", "dag: other\ntasks: {{{\n");
+    wait("the other file to be seen", || up.get("/api/v1/dags/other")["stale"] == true);
+    let is_there = |up: &Up, dag: &str| up.ask("GET", &format!("/api/v1/dags/{dag}"), None).status == 200;
+    project.write("dags/good.yaml", &GOOD.replace("dag: good", "dag: better").replace("first", "second"));
+    wait("the new name", || is_there(&up, "better"));
+    assert!(!is_there(&up, "good") && is_there(&up, "other"));
+    // What was kept of it is let go of, and what has its place is kept.
+    wait_until_kept(&project, 2, "second version");
+    up.running.kill();
+
+    project.write("dags/good.yaml", &GOOD.replace("dag: good", "dag: best").replace("first", "third"));
+    let up = Up::of(&project);
+    assert!(is_there(&up, "best") && is_there(&up, "other") && !is_there(&up, "better"));
+    wait_until_kept(&project, 2, "third version");
+    // Where no name can be read, it is the one of the last good version.
+    up.running.kill();
+    project.write("dags/good.yaml", "dag: [\n");
+    let up = Up::of(&project);
+    assert_eq!(up.get("/api/v1/dags/best")["stale"], true);
+}
+
+#[test]
 fn it_is_said_which_dags_a_broken_project_keeps_from_being_loaded() {
     let project = project();
     let up = Up::of(&project);

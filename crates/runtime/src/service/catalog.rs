@@ -140,10 +140,8 @@ impl Catalog {
             let id = entry.definition.dag.id();
             let is_still_there = loaded.dag_files.contains_key(id) || project.root.join(&*entry.definition.file).exists();
             let is_elsewhere = project.dags.contains_key(id);
-            // Its file has another DAG now: it was renamed there.
-            let is_renamed = !loaded.dag_files.contains_key(id)
-                && project.dags.values().any(|definition| definition.file == entry.definition.file);
-            if is_still_there && !is_elsewhere && !is_renamed {
+            let is_in_file = loaded.dag_files.contains_key(id);
+            if is_still_there && !is_elsewhere && !is_renamed(&project, id.as_str(), &entry.definition.file, is_in_file) {
                 entries.push(DagEntry { is_stale: true, ..entry.clone() });
             }
         }
@@ -284,6 +282,12 @@ impl Catalog {
     pub(super) fn projects(&self) -> &[(Arc<Project>, Arc<Sessions>)] {
         &self.projects
     }
+}
+
+/// True when the file of a DAG has another one now: it was renamed there, and would run beside itself. `is_in_file` says whether any file of
+/// the project has the DAG still, be it right or wrong.
+pub(super) fn is_renamed(project: &Project, dag: &str, file: &str, is_in_file: bool) -> bool {
+    !is_in_file && project.dags.values().any(|other| *other.file == *file && other.dag.id().as_str() != dag)
 }
 
 /// Looks at the files now and then, and at what people set.

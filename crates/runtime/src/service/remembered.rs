@@ -114,15 +114,11 @@ fn is_missing(catalog: &Catalog, good: &Good) -> bool {
         && !is_renamed(catalog, good)
 }
 
-/// True when the file of a DAG has another one now: it was renamed there, and would run beside itself.
+/// True when the DAG has another name now, also one that another project has and that leaves it out.
 fn is_renamed(catalog: &Catalog, good: &Good) -> bool {
-    let has_file = |entry: &DagEntry| {
-        !entry.is_stale
-            && entry.project.root == good.root
-            && *entry.definition.file == *good.file
-            && entry.definition.dag.id().as_str() != good.dag
-    };
-    !catalog.is_in_file(&good.dag, &good.root) && catalog.dags().values().any(has_file)
+    let is_in_file = catalog.is_in_file(&good.dag, &good.root);
+    let mut projects = catalog.projects().iter().filter(|(project, _)| project.root == good.root);
+    projects.any(|(project, _)| super::catalog::is_renamed(project, &good.dag, &good.file, is_in_file))
 }
 
 impl Catalog {
