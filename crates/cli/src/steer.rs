@@ -4,6 +4,7 @@
 pub(crate) mod arguments;
 mod cancel;
 mod files;
+mod repeats;
 mod why;
 
 use crate::args::{self, Place};
@@ -165,6 +166,7 @@ async fn operate(wanted: &Wanted<'_>, wish: &Wish<'_>, kept: &Kept, place: &Plac
         is_several: wish.is_several(),
         flags: &kept.flags,
         files: files::Files::new(place),
+        repeats: repeats::Repeats::default(),
     };
     if wish.is_several() {
         return several(wanted, wish, &hand, &signature, place).await;
@@ -177,6 +179,7 @@ async fn operate(wanted: &Wanted<'_>, wish: &Wish<'_>, kept: &Kept, place: &Plac
     };
     let heading = ["TASK", "WAS", "TRIES", "NOW"].map(str::to_owned).to_vec();
     output::data(&output::table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>(), Painter::stdout()))?;
+    hand.repeats.tell(&kept.flags);
     match (wish.order.dry_run, &service) {
         (true, _) => output::note("nothing was changed: leave --dry-run out, and say why with --reason"),
         (false, Some(service)) => output::note(&format!("recorded; the service at {} goes on with it", service.address())),
@@ -218,6 +221,7 @@ async fn several(
     if left_out > 0 {
         output::note(&format!("{} more are not listed", words::count(left_out, "task instance")));
     }
+    hand.repeats.tell(hand.flags);
     refused.iter().take(LINES_MAX).for_each(|refusal| output::warn(refusal));
     let so_already = match so_already {
         0 => String::new(),
@@ -282,6 +286,7 @@ struct Hand<'a> {
     is_several: bool,
     flags: &'a str,
     files: files::Files<'a>,
+    repeats: repeats::Repeats,
 }
 
 impl Hand<'_> {
@@ -311,6 +316,7 @@ impl Hand<'_> {
                 None => held.carry_out(vec![command], self.is_dry).await?,
             };
             self.files.note(self.store, wanted, row, self.is_dry).await;
+            self.repeats.look(wanted, row, taken.as_ref(), &before, &events);
             return Ok(Done::Changed(table(&before, &events)));
         };
         let (word, mut body) = wanted.request(&before)?;
@@ -319,7 +325,10 @@ impl Hand<'_> {
         self.files.note_of_answer(&answer["files"]);
         // The service knows more of a run that goes on than the store does; then its word is all there is to tell.
         match decide(&before, command, crate::run::begin::now()) {
-            Ok(events) => Ok(Done::Changed(table(&before, &events))),
+            Ok(events) => {
+                self.repeats.look(wanted, row, taken.as_ref(), &before, &events);
+                Ok(Done::Changed(table(&before, &events)))
+            }
             Err(_) => Ok(Done::Changed(answer["instances"].as_array().into_iter().flatten().map(named_only).collect())),
         }
     }

@@ -70,12 +70,37 @@ fn a_clear_asks_for_the_effects_once_more() {
     load    failed           1      runs again from the beginning: 1 committed segment once more
     report  upstream_failed  0      is judged anew
     "#);
+    insta::assert_snapshot!(outcome.stderr, @r#"
+    warning: `load` failed, and runs again with the same SQL: 1 committed segment takes effect once more, and then comes what is known to fail
+    note: mend the files, and add --current-files; or go on behind what committed: backstop runs retry RUN
+    note: recorded; now: backstop run --resume RUN
+    "#);
     resume(&project);
     assert_eq!(counts(&project), [1, 2, 1, 1], "the first segment of load once more, and make not again");
     let outcome = project.backstop(&["runs", "clear", "latest", "make", "--reason", "one more"]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("known to fail"), "it went well before: {}", outcome.stderr);
     resume(&project);
     assert_eq!((counts(&project), state(&project).as_str()), ([2, 2, 1, 1], "success"));
+}
+
+/// Nobody means to repeat what committed only to come to the same failure.
+#[test]
+fn a_clear_of_what_is_known_to_fail_is_warned_of() {
+    let project = failed();
+    let dry = |more: &[&str]| project.backstop(&[["runs", "clear", "latest", "load", "--dry-run"].as_slice(), more].concat());
+    let known = "`load` failed, and runs again with the same SQL: 1 committed segment takes effect once more";
+    let told = dry(&[]);
+    assert!(told.stderr.contains(known) && told.stderr.contains("add --current-files"), "{}", told.stderr);
+    let told = dry(&["--current-files"]);
+    assert!(told.stderr.contains(known) && told.stderr.contains("the current files are the same"), "{}", told.stderr);
+    project.write("sql/load.sql", &LOAD.replace("SELECT n FROM gate", "SELECT 1"));
+    let told = dry(&["--current-files"]);
+    assert!(!told.stderr.contains("known to fail"), "it is mended: {}", told.stderr);
+    let told = dry(&[]);
+    assert!(told.stderr.contains(known), "it is mended, and not taken: {}", told.stderr);
+    let ranged = project.backstop(&["runs", "clear", "d", "load", "--from", "2000-01-01", "--dry-run"]);
+    assert!(ranged.stderr.contains(known), "{}", ranged.stderr);
 }
 
 #[test]
