@@ -13,6 +13,7 @@ pub mod clock;
 mod connection_test;
 mod control;
 mod deadlines;
+pub mod ended;
 mod engine;
 mod failure;
 mod footing;

@@ -1,13 +1,14 @@
 //! `backstop runs why`: the exact reason, from the service that drives the run, or from the store where nobody does.
 
 use super::{Held, all_instances, named, resume_command};
-use crate::explain::Problem;
+use crate::explain::{self, Problem};
 use crate::output;
 use crate::paths::{self, Kept};
 use crate::runs::show::lost;
 use crate::runs::{self, Latest};
 use crate::service::{Entrance, Service, part};
-use backstop_core::{InstanceId, InstancePhase, RunPhase, TaskId, why};
+use backstop_core::{InstanceId, InstancePhase, InstanceView, RunPhase, RunState, TaskId, why};
+use backstop_runtime::ended;
 use backstop_runtime::service::TASKS_MAX as INSTANCES_MAX;
 use backstop_store::{RunRow, SqliteStore, Store as _};
 use serde_json::Value;
@@ -17,7 +18,13 @@ pub(super) async fn tell(wanted: &str, task: Option<&str>, entrance: &Entrance, 
     let store = SqliteStore::open_read_only(&kept.store)?;
     let row = runs::find(&store, wanted, Latest::Any).await?;
     match Service::of(&store, entrance).await? {
-        Some(service) => tell_of_service(&service, row.header.run_id.as_str(), task, kept).await,
+        Some(service) => {
+            tell_of_service(&service, row.header.run_id.as_str(), task, kept).await?;
+            if task.is_none() {
+                what_next(&row, &kept.flags);
+            }
+            Ok(())
+        }
         None => tell_of_store(&store, row, task, kept).await,
     }
 }
@@ -56,15 +63,17 @@ async fn tell_of_store(store: &SqliteStore, row: RunRow, task: Option<&str>, kep
     let seen = store.last_samples(&run).await?;
     let instances: Vec<InstanceId> = match task {
         Some(task) => all_instances(state, &named(state, &[task.to_owned()])?),
-        None => state.instances().filter(|(_, view)| !view.phase.is_done()).map(|(id, _)| id).collect(),
+        None => state.instances().filter(|(_, view)| is_told(state, view)).map(|(id, _)| id).collect(),
     };
+    let over = ended::sentence(store, &run, state).await?;
     let is_abandoned = runs::left::is_abandoned(store, &held.row).await?;
     if task.is_none() {
         let was = &held.row.state;
-        let told = match held.row.ended_at {
-            Some(_) => format!("it is over: {was}"),
-            None if is_abandoned && was != RunPhase::Queued.as_str() => format!("its process is gone; it was {was}"),
-            None => format!("it is {was}, and no service has the store"),
+        let told = match (over, held.row.ended_at) {
+            (Some(over), _) => over,
+            (None, Some(_)) => format!("it is over: {was}"),
+            (None, None) if is_abandoned && was != RunPhase::Queued.as_str() => format!("its process is gone; it was {was}"),
+            (None, None) => format!("it is {was}, and no service has the store"),
         };
         output::data(&format!("run {run}: {told}\n"))?;
     }
@@ -74,6 +83,7 @@ async fn tell_of_store(store: &SqliteStore, row: RunRow, task: Option<&str>, kep
             (Some(view), _) if is_abandoned && view.phase == InstancePhase::Running => {
                 format!("try {} was running: {}", view.try_number, lost(sample))
             }
+            (Some(view), Some(told)) if view.phase.is_done() => format!("{told}{}", ended::of_instance(&view)),
             (_, told) => {
                 let sample = sample.map(|row| format!(": {}", row.sample)).unwrap_or_default();
                 format!("{}{sample}", told.map(|why| why.to_string()).unwrap_or_default())
@@ -94,7 +104,29 @@ async fn tell_of_store(store: &SqliteStore, row: RunRow, task: Option<&str>, kep
     } else if is_abandoned {
         output::note(&format!("nobody runs {run}: {resume}"));
     }
+    if task.is_none() {
+        what_next(&held.row, &kept.flags);
+    }
     Ok(())
+}
+
+/// Of a run that is over nothing is left to do: those that failed are told of.
+fn is_told(state: &RunState, view: &InstanceView<'_>) -> bool {
+    !view.phase.is_done() || state.phase().is_terminal() && ended::is_to_blame(view)
+}
+
+/// What makes a run go on that did not come to a good end.
+fn what_next(row: &RunRow, flags: &str) {
+    let run = row.header.run_id.as_str();
+    if row.ended_at.is_none() || row.header.dry_run {
+        return;
+    }
+    if row.state == RunPhase::Failed.as_str() {
+        output::note(&format!("what it did in full: backstop runs show {run}{flags}"));
+        output::note(&format!("once mended, go on behind the last commit: {}", explain::retry_command(run, flags)));
+    } else if row.state == RunPhase::Cancelled.as_str() {
+        output::note(&format!("to go on behind the last commit: backstop runs retry {run}{flags} --reason \"why\""));
+    }
 }
 
 /// What ends a doubt.

@@ -301,3 +301,41 @@ fn an_unknown_task_is_answered_with_a_near_name() {
     refused("laod", "did you mean `load`?");
     refused("nothing_like_it", "tasks: load, mapped");
 }
+
+/// What ended it, who, and what to do next: by the service, and where none is.
+#[test]
+fn what_ended_a_run_is_said() {
+    let load = "tasks:\n  load: {sql: sql/load.sql}\n  report: {sql: SELECT 1, after: [load]}\n".to_owned();
+    let project = project(&[("load", load), ("held", format!("tasks:\n  {GATE}\n"))]);
+    project.write("sql/load.sql", "INSERT INTO gate VALUES (1);\n\nINSERT INTO gate SELECT n FROM mistyped;\n");
+    let up = Up::of(&project);
+    let failed = up.trigger("load", json!({}));
+    up.wait_for_state(&failed, "failed");
+    let cancelled = up.trigger("held", json!({}));
+    wait("the sensor", || up.task(&cancelled, "gate") == "up_for_reschedule");
+    let asked = project.backstop(&["runs", "cancel", &cancelled, "--reason", "wrong day", "--who", "ada"]);
+    assert_eq!(asked.code, Some(0), "{}", asked.stderr);
+    up.wait_for_state(&cancelled, "cancelled");
+    assert_eq!(run_why(&up, &failed)["why"], "it is over: failed: `load` failed");
+    let sentence = "it is done: failed, try 1: sql/load.sql:3:1: statement 2 of 2: no such table: mistyped (code 1)";
+    assert_eq!(told(&project, &up, &failed, "load"), sentence);
+    assert_eq!(run_why(&up, &failed)["tasks"].as_array().unwrap().len(), 1, "those alone that failed");
+    assert_eq!(run_why(&up, &cancelled)["why"], "it is over: cancelled: ada: wrong day");
+    let said = |run: &str| {
+        let outcome = project.backstop(&["runs", "why", run]);
+        format!("{}{}", crate::project::scrub(&outcome.stdout, project.path()), outcome.stderr)
+    };
+    let by_service = (said(&failed), said(&cancelled));
+    insta::assert_snapshot!(by_service.0, @r#"
+    run RUN: it is over: failed: `load` failed
+    load: it is done: failed, try 1: sql/load.sql:3:1: statement 2 of 2: no such table: mistyped (code 1)
+    note: what it did in full: backstop runs show RUN
+    note: once mended, go on behind the last commit: backstop runs retry RUN --current-files --reason "what was mended"
+    "#);
+    insta::assert_snapshot!(by_service.1, @r#"
+    run RUN: it is over: cancelled: ada: wrong day
+    note: to go on behind the last commit: backstop runs retry RUN --reason "why"
+    "#);
+    assert_eq!(up.running.terminate().0, Some(0));
+    assert_eq!((said(&failed), said(&cancelled)), by_service, "the same without a service");
+}

@@ -6,10 +6,10 @@
 
 use super::{Error, Service, Standing, Waiting};
 use crate::control::Held;
-use crate::deadlines;
 use crate::slots::{Shortage, Slots};
+use crate::{deadlines, ended};
 use backstop_core::why::Why;
-use backstop_core::{InstanceId, InstancePhase, RunId, RunState, why};
+use backstop_core::{InstanceId, InstancePhase, InstanceView, RunId, RunState, why};
 use backstop_store::RunRow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ const DONE: [InstancePhase; 5] = [
 pub struct RunAccount {
     /// How the run itself stands, in a sentence.
     pub why: String,
-    /// Its task instances that are asked for, in the order of the source, at most [`TASKS_MAX`].
+    /// Its task instances that are asked for, in the order of the source, at most [`TASKS_MAX`]; of a run that is over, where none is asked
+    /// for, those that failed.
     pub tasks: Vec<TaskAccount>,
     /// How many more there are.
     pub more: usize,
@@ -79,8 +80,8 @@ impl Service {
         }
     }
 
-    /// Why a run is not further: how it stands itself, and each task instance that is not done; of `only` a task all its instances, also
-    /// those that are done, and of an index of it that one.
+    /// Why a run is not further: how it stands itself, and each task instance that is not done, or, when the run is over, that failed; of
+    /// `only` a task all its instances, also those that are done, and of an index of it that one.
     ///
     /// # Errors
     /// No such run or instance; the store.
@@ -148,6 +149,11 @@ impl Service {
             None => match self.idle(row).await {
                 Ok(idle) => {
                     let held = Held { undecided: &undecided, is_handing_over: false, is_ending: false };
+                    if row.ended_at.is_some()
+                        && let Some(ended) = ended::sentence(&*self.store, &run, idle.state()).await?
+                    {
+                        why = ended;
+                    }
                     view.of(idle.state(), held)
                 }
                 // What hinders it hinders reading it, too: its own sentence tells, or it was found to be hindered since.
@@ -268,6 +274,12 @@ struct Seen {
 }
 
 impl View {
+    /// Of a run that is over nothing is left to do: those that failed are told of.
+    fn is_told(&self, state: &RunState, instance: &InstanceId, view: &InstanceView<'_>) -> bool {
+        self.is_meant(instance, view.phase.is_done())
+            || self.only.is_none() && state.phase().is_terminal() && ended::is_to_blame(view)
+    }
+
     fn is_meant(&self, instance: &InstanceId, is_done: bool) -> bool {
         match &self.only {
             None => !is_done,
@@ -277,7 +289,7 @@ impl View {
 
     fn of(&self, state: &RunState, held: Held<'_>) -> Seen {
         let (mut tasks, mut more) = (Vec::new(), 0);
-        for (instance, view) in state.instances().filter(|(instance, view)| self.is_meant(instance, view.phase.is_done())) {
+        for (instance, view) in state.instances().filter(|(instance, view)| self.is_told(state, instance, view)) {
             if tasks.len() == TASKS_MAX {
                 more += 1;
                 continue;
@@ -285,7 +297,7 @@ impl View {
             let phase = view.phase.as_str().to_owned();
             let Some(own) = why(state, &instance) else { continue };
             let shortage = matches!(own, Why::Ready).then(|| self.slots.shortage(&self.run, &instance)).flatten();
-            let why = self.sentence(&instance, &own, shortage.as_ref(), held);
+            let why = self.sentence(&instance, &own, shortage.as_ref(), held) + &ended::of_instance(&view);
             let waits_for_time = matches!(own, Why::Deferred { .. }) && !held.is_handing_over && !held.is_ending;
             tasks.push(TaskAccount { instance, phase, why, shortage, waits_for_time });
         }

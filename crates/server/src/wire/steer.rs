@@ -160,7 +160,8 @@ pub(crate) struct RunWhy {
     pub(crate) state: String,
     /// In a sentence.
     pub(crate) why: String,
-    /// Its task instances that are not done, at most 100 of them; of one task that is asked for all of them.
+    /// Its task instances that are not done, or, of a run that is over, that failed, at most 100 of them; of one task that is asked for all
+    /// of them.
     pub(crate) tasks: Vec<TaskWhy>,
     /// How many more there are.
     pub(crate) more: usize,
