@@ -229,6 +229,9 @@ pub(crate) enum RunsCommand {
         /// At most so many
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
+        /// Only runs made before this one: its id, or the beginning of it
+        #[arg(long, value_name = "RUN")]
+        before: Option<String>,
         /// Write a JSON array
         #[arg(long)]
         json: bool,

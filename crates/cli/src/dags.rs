@@ -85,7 +85,11 @@ async fn list(json: bool, entrance: &Entrance, kept: &Kept, place: &Place) -> Re
     let unwell: Vec<&Value> = dags.as_array().into_iter().flatten().filter(|dag| state(dag) != "-").collect();
     for dag in unwell.iter().take(UNWELL_TOLD_MAX) {
         let then = if dag["stale"] == true { "; its last good version runs" } else { "" };
-        output::warn(&format!("{}{then}", text(&dag["broken"])));
+        let why = if dag["not_loaded"].is_string() { &dag["not_loaded"] } else { &dag["broken"] };
+        output::warn(&format!("{}{then}", text(why)));
+    }
+    if unwell.len() > UNWELL_TOLD_MAX {
+        output::warn(&format!("{} more are not as their files say", unwell.len() - UNWELL_TOLD_MAX));
     }
     if !unwell.is_empty() {
         output::note("`backstop check` shows all that is wrong");

@@ -39,7 +39,9 @@ pub(crate) fn runs(command: RunsCommand, place: &Place) -> Result<Exit, Problem>
     let store = SqliteStore::open_read_only(&kept.store)?;
     block_on(async {
         match command {
-            RunsCommand::List { dag, state, limit, json } => list(&store, Listed { dag, state, limit, json }, &kept.flags).await,
+            RunsCommand::List { dag, state, limit, before, json } => {
+                list(&store, Listed { dag, state, limit, before, json }, &kept.flags).await
+            }
             RunsCommand::Show { run, json } => show::show(&store, &run, &kept.flags, json).await,
             RunsCommand::Events { run, json, follow } => events(&store, &run, json, follow).await,
         }
@@ -112,38 +114,67 @@ struct Listed {
     dag: Option<String>,
     state: Option<String>,
     limit: u32,
+    before: Option<String>,
     json: bool,
 }
 
-async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Problem> {
-    let Listed { dag, state, limit, json } = wanted;
-    let mut filter = RunFilter { dag: dag.map(DagId::new), limit: limit.max(1), ..RunFilter::default() };
-    if state.is_some() {
-        filter.limit = ROWS_AT_ONCE;
-    }
-    let mut rows: Vec<RunRow> = Vec::new();
-    loop {
-        let page = store.runs(&filter).await?;
-        let is_last = page.len() < filter.limit as usize;
-        filter.before = page.last().map(|row| row.header.run_id.clone());
-        rows.extend(page.into_iter().filter(|row| state.as_ref().is_none_or(|state| row.state == *state)));
-        if is_last || rows.len() >= limit as usize {
-            break;
+impl Listed {
+    /// The rows, and whether there are more behind them.
+    async fn rows(&self, store: &dyn Store) -> Result<(Vec<RunRow>, bool), Problem> {
+        // One more tells whether there are more.
+        let limit = self.limit.max(1) as usize;
+        let at_once = if self.state.is_some() { ROWS_AT_ONCE } else { self.limit.max(1).saturating_add(1) };
+        let mut filter = RunFilter { dag: self.dag.as_deref().map(DagId::new), limit: at_once, ..RunFilter::default() };
+        if let Some(before) = &self.before {
+            filter.before = Some(find(store, before, Latest::Any).await?.header.run_id.clone());
         }
+        let mut rows: Vec<RunRow> = Vec::new();
+        loop {
+            let page = store.runs(&filter).await?;
+            let is_last = page.len() < at_once as usize;
+            filter.before = page.last().map(|row| row.header.run_id.clone());
+            rows.extend(page.into_iter().filter(|row| self.state.as_ref().is_none_or(|state| row.state == *state)));
+            if is_last || rows.len() > limit {
+                break;
+            }
+        }
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        Ok((rows, has_more))
     }
-    rows.truncate(limit as usize);
+
+    /// The command that lists what comes behind this run.
+    fn next_page(&self, last: &RunRow, flags: &str) -> String {
+        let option = |name: &str, value: &Option<String>| {
+            value.as_deref().map(|value| format!(" --{name} {}", paths::shell_word(value))).unwrap_or_default()
+        };
+        let (dag, state, run) = (option("dag", &self.dag), option("state", &self.state), &last.header.run_id);
+        format!("backstop runs list{dag}{state} --limit {} --before {run}{flags}", self.limit)
+    }
+}
+
+async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Problem> {
+    let (rows, has_more) = wanted.rows(store).await?;
+    let more = rows.last().filter(|_| has_more).map(|last| wanted.next_page(last, flags));
     let mut listed = Vec::new();
     for row in rows {
         let left = left::look(store, &row).await?;
         listed.push((row, left));
     }
-    if json {
-        return output::json(&listed.iter().map(|(row, left)| wire::Run::new(row, *left == Left::Abandoned)).collect::<Vec<_>>());
-    }
-    if listed.is_empty() {
+    if wanted.json {
+        output::json(&listed.iter().map(|(row, left)| wire::Run::new(row, *left == Left::Abandoned)).collect::<Vec<_>>())?;
+    } else if listed.is_empty() {
         output::note("there is no such run");
-        return Ok(());
+    } else {
+        tell_list(store, &listed, flags).await?;
     }
+    if let Some(more) = more {
+        output::note(&format!("there are more runs, made before these: {more}"));
+    }
+    Ok(())
+}
+
+async fn tell_list(store: &dyn Store, listed: &[(RunRow, Left)], flags: &str) -> Result<(), Problem> {
     let heading = ["RUN", "DAG", "STATE", "LOGICAL DATE", "BEGUN", "TOOK"];
     let mut table = vec![heading.map(str::to_owned).to_vec()];
     table.extend(listed.iter().map(|(row, left)| {
@@ -152,12 +183,13 @@ async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Prob
             row.header.dag_id.to_string(),
             state_in_words(row, *left, ""),
             row.header.logical_date.map(words::time).unwrap_or_default(),
-            words::time(row.header.queued_at),
+            row.started_at.map(words::time).unwrap_or_else(|| "-".to_owned()),
             row.started_at.zip(row.ended_at).map(|(start, end)| words::between(start, end)).unwrap_or_default(),
         ]
     }));
     output::data(&output::table(&table, Painter::stdout()))?;
-    for (row, _) in listed.iter().filter(|(_, left)| *left == Left::Abandoned).take(RESUMES_TOLD_MAX) {
+    let abandoned: Vec<&RunRow> = listed.iter().filter(|(_, left)| *left == Left::Abandoned).map(|(row, _)| row).collect();
+    for row in abandoned.iter().copied().take(RESUMES_TOLD_MAX) {
         let (run, dag) = (&row.header.run_id, &row.header.dag_id);
         let callbacks = if is_over_but_for_callbacks(row) {
             let pending = Story::read(store, run).await?.pending_callbacks();
@@ -166,6 +198,9 @@ async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Prob
             String::new()
         };
         output::note(&format!("{callbacks}nobody runs {run} of `{dag}`: resume it with `{}`", resume_command(row, flags)));
+    }
+    if abandoned.len() > RESUMES_TOLD_MAX {
+        output::note(&format!("nobody runs {} more of these either", words::count(abandoned.len() - RESUMES_TOLD_MAX, "run")));
     }
     Ok(())
 }

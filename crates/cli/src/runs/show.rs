@@ -83,18 +83,38 @@ fn updated(updates: &[AssetUpdate]) -> String {
     narrate::join(&updates.iter().map(one).collect::<Vec<_>>())
 }
 
-fn asks_for_the_dag(instances: &[InstanceRow], story: &Story) -> bool {
-    instances.iter().any(|row| row.state == InstancePhase::UpstreamFailed.as_str())
+fn asks_for_the_dag(row: &RunRow, instances: &[InstanceRow], story: &Story) -> bool {
+    row.ended_at.is_none()
+        || instances.iter().any(|row| row.state == InstancePhase::UpstreamFailed.as_str())
         || story.segments.iter().any(|segment| matches!(segment.commit.promise, Promise::AtLeastOnce(_)))
+}
+
+/// Tasks that no event has told of yet are part of the run all the same: they come last, in the order of the source.
+fn add_what_is_not_scheduled(instances: &mut Vec<InstanceRow>, dag: &Dag, row: &RunRow) {
+    let only = &row.header.only_tasks;
+    let known: BTreeSet<String> = instances.iter().map(|row| row.instance.task.to_string()).collect();
+    let missing = dag.tasks().iter().map(|task| &task.id).filter(|id| !known.contains(id.as_str()));
+    let of_run = missing.filter(|id| only.is_empty() || only.contains(id));
+    instances.extend(of_run.map(|id| InstanceRow {
+        instance: InstanceId::single(id.clone()),
+        state: InstancePhase::None.as_str().to_owned(),
+        try_number: 0,
+        started_at: None,
+        ended_at: None,
+        error: None,
+    }));
 }
 
 impl<'a> Shown<'a> {
     async fn read(store: &dyn Store, wanted: &str, flags: &'a str) -> Result<Self, Problem> {
         let row = find(store, wanted, Latest::Any).await?;
         let run = row.header.run_id.clone();
-        let instances = store.instances(&run).await?;
+        let mut instances = store.instances(&run).await?;
         let story = Story::read(store, &run).await?;
-        let dag = if asks_for_the_dag(&instances, &story) { shape::read(store, &row).await } else { None };
+        let dag = if asks_for_the_dag(&row, &instances, &story) { shape::read(store, &row).await } else { None };
+        if let Some(dag) = dag.as_deref().filter(|_| row.ended_at.is_none()) {
+            add_what_is_not_scheduled(&mut instances, dag, &row);
+        }
         let left = left::look(store, &row).await?;
         let waits = if left == Left::ToService { said_by_service(store, &row).await? } else { None };
         let is_service_there = holder(store).await?.is_some();
@@ -205,6 +225,7 @@ impl Shown<'_> {
             "upstream_failed" => blamed.get(&row.instance).and_then(account::because),
             "running" if self.left != Left::No => Some(lost(self.seen.get(&row.instance))),
             "running" => self.seen.get(&row.instance).map(|seen| seen.sample.to_string()),
+            "none" if last.is_none() => Some("it is not scheduled yet".to_owned()),
             "success" => last.map(|tried| format!("try {} {}", tried.try_number, how(tried))),
             _ => last.map(|tried| match tried.failure.class {
                 FailureClass::Cancelled => how(tried),

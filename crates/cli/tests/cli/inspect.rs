@@ -27,6 +27,14 @@ fn runs_are_listed_newest_first() {
     RUN  DAG  STATE  LOGICAL DATE  BEGUN  TOOK
     RUN  d  failed  TIME  TIME  TOOK
     "#);
+    let first = project.backstop(&["runs", "list", "--limit", "1", "--dag", "d"]);
+    let more = "note: there are more runs, made before these: backstop runs list --dag d --limit 1 --before RUN\n";
+    assert_eq!(first.stderr, more);
+    let newest = project.newest();
+    let rest = project.backstop(&["runs", "list", "--limit", "1", "--before", &newest]);
+    assert!(rest.stdout.contains("success") && rest.stderr.is_empty(), "{}{}", rest.stdout, rest.stderr);
+    assert_eq!(project.backstop(&["runs", "list", "--state", "failed", "--limit", "1"]).stderr, "", "there is no other");
+    assert_eq!(project.backstop(&["runs", "list", "--before", "nowhere"]).code, Some(2));
 }
 
 #[test]

@@ -31,10 +31,12 @@ fn a_run_that_waits_in_a_service_is_not_called_abandoned_and_not_taken_from_it()
     let up = Up::of(&project);
     pause(&up, true);
     let run = up.trigger("gated", json!({}));
-    assert_eq!(listed(&project), ("RUN  gated  queued  TIME  TIME".to_owned(), false));
+    assert_eq!(listed(&project), ("RUN  gated  queued  TIME  -".to_owned(), false), "it has not begun");
     let shown = project.scrubbed(&["runs", "show", &run]);
     assert!(shown.contains("state  queued\nwaits  its DAG is paused\n") && !shown.contains("--resume"), "{shown}");
-    assert_eq!(project.json(&["runs", "show", &run, "--json"])["abandoned"], false);
+    assert!(shown.contains("first  none  0  it is not scheduled yet\ngate  none  0  it is not scheduled yet\n"), "{shown}");
+    let shown = project.json(&["runs", "show", &run, "--json"]);
+    assert_eq!((&shown["abandoned"], &shown["tasks"][1]["state"]), (&json!(false), &json!("none")));
     assert_eq!(project.backstop(&["runs", "list"]).stderr, "");
 
     let refused = project.backstop(&["run", "--resume", &run]);

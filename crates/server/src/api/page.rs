@@ -45,6 +45,19 @@ pub(super) fn of_project(name: &str, project: Option<&str>) -> String {
     project.map_or_else(|| name.to_owned(), |project| format!("{name}!{project}"))
 }
 
+/// `KEY~DIGEST`: where a list goes on, and that it is a list that said so.
+fn cursor_of(key: &str) -> String {
+    // FNV-1a: against mistakes, not against malice.
+    let digest = key.bytes().fold(0x811c_9dc5_u32, |digest, byte| (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{key}~{digest:08x}")
+}
+
+/// The key of a cursor; `None` of what [`cursor_of`] did not make.
+fn key_of(cursor: &str) -> Option<&str> {
+    let (key, _) = cursor.rsplit_once('~')?;
+    (cursor_of(key) == cursor).then_some(key)
+}
+
 /// Which page of a list is wanted.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
@@ -57,13 +70,15 @@ pub(super) struct Paging {
 }
 
 impl Paging {
-    /// A page of a list whose rows have unique keys, in the order of these keys. The row of a cursor may be gone by now.
+    /// A page of a list whose rows have unique keys, in the order of these keys. The row of a cursor may be gone by now: a cursor is told
+    /// from a text that no list gave by its digest.
     pub(super) fn by_key<T>(&self, all: impl IntoIterator<Item = T>, key: impl Fn(&T) -> String) -> Result<Page<T>, Problem> {
         let limit = rows(self.limit)? as usize;
+        let after = self.after.as_deref().map(|after| key_of(after).ok_or_else(|| no_place("after"))).transpose()?;
         let keyed = all.into_iter().map(|row| (key(&row), row));
-        let mut behind: Vec<(String, T)> = keyed.filter(|(key, _)| self.after.as_ref().is_none_or(|after| key > after)).collect();
+        let mut behind: Vec<(String, T)> = keyed.filter(|(key, _)| after.is_none_or(|after| key.as_str() > after)).collect();
         behind.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let next = (behind.len() > limit).then(|| behind[limit - 1].0.clone());
+        let next = (behind.len() > limit).then(|| cursor_of(&behind[limit - 1].0));
         behind.truncate(limit);
         Ok(Page { items: behind.into_iter().map(|(_, row)| row).collect(), next })
     }
@@ -129,7 +144,10 @@ mod tests {
             assert_eq!(told(|wanted| wanted.by_number([2, 3, 1, 4]).unwrap(), limit), expected([2, 3, 1, 4]));
         }
         let behind = |after: &str| Paging { after: Some(after.to_owned()), limit: None };
-        assert_eq!(behind("2").by_key([1, 3], key).unwrap().items, [3], "the row of the cursor is gone");
+        assert_eq!(behind(&cursor_of("2")).by_key([1, 3], key).unwrap().items, [3], "the row of the cursor is gone");
+        for no_cursor in ["2", "2~", "zzz", "2~00000000", ""] {
+            assert!(behind(no_cursor).by_key([1, 3], key).is_err(), "{no_cursor}");
+        }
         assert!(behind("2").by_place(vec![1, 3], key).is_err());
         assert_eq!(behind("7").by_number([1, 3]).unwrap().items, [0; 0]);
         assert!(behind("x").by_number([1, 3]).is_err());
