@@ -8,6 +8,13 @@ use backstop_store::ErrorKind;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// Characters of one text of a refusal, which may say again what was given: a name in the path, a value of a parameter.
+const TEXT_CHARACTERS_MAX: usize = 2000;
+/// Of these, at the end: behind what was given stands what is allowed.
+const TEXT_CHARACTERS_LAST: usize = 500;
+/// Things that are wrong with one request, and are told.
+const FLAWS_MAX: usize = 100;
+
 /// A refusal (RFC 9457). `type` is a word of ours, stable, for programs; `title` and `detail` are for people.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
@@ -17,12 +24,12 @@ pub struct Problem {
     /// Which refusal it is, for people.
     title: &'static str,
     /// The status of the answer.
-    status: u16,
+    pub(crate) status: u16,
     /// What is wrong here.
-    detail: String,
+    pub(crate) detail: String,
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
+    pub(crate) hint: Option<String>,
     /// Each thing that is wrong with the request, where there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Flaw>,
@@ -53,6 +60,12 @@ impl Problem {
         self
     }
 
+    /// With what to do next, where that is known.
+    #[must_use]
+    pub(crate) fn hints(self, hint: Option<String>) -> Self {
+        Self { hint: hint.or(self.hint), ..self }
+    }
+
     /// A request that makes no sense.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request makes no sense", detail)
@@ -64,10 +77,40 @@ impl Problem {
     }
 }
 
+/// A text without its middle, where it is too long.
+fn bounded(text: String) -> String {
+    let characters = text.chars().count();
+    if characters <= TEXT_CHARACTERS_MAX {
+        return text;
+    }
+    let first = text.chars().take(TEXT_CHARACTERS_MAX - TEXT_CHARACTERS_LAST);
+    first.chain(['…']).chain(text.chars().skip(characters - TEXT_CHARACTERS_LAST)).collect()
+}
+
+impl Problem {
+    /// What a request says may be a megabyte, and is not sent back.
+    fn in_bounds(mut self) -> Self {
+        self.detail = bounded(self.detail);
+        self.hint = self.hint.map(bounded);
+        let left_out = self.errors.len().saturating_sub(FLAWS_MAX);
+        if left_out > 0 {
+            self.detail = format!("{} (the first {FLAWS_MAX} are told, of {})", self.detail, self.errors.len());
+        }
+        self.errors.truncate(FLAWS_MAX);
+        for flaw in &mut self.errors {
+            flaw.name = bounded(std::mem::take(&mut flaw.name));
+            flaw.message = bounded(std::mem::take(&mut flaw.message));
+            flaw.hint = flaw.hint.take().map(bounded);
+        }
+        self
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self)).into_response();
+        let this = self.in_bounds();
+        let status = StatusCode::from_u16(this.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(this)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
@@ -130,4 +173,23 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_not_as_long_as_what_it_refuses() {
+        let huge = "ä".repeat(1 << 20);
+        let flaw = || Flaw { name: huge.clone(), message: format!("{huge} is not allowed"), hint: Some(huge.clone()) };
+        let problem = Problem::not_found(format!("there is no DAG `{huge}`, but `one`")).hint("short");
+        let told = Problem { errors: vec![flaw(), flaw()], ..problem }.in_bounds();
+        assert!(told.detail.starts_with("there is no DAG `ä") && told.detail.ends_with("ä`, but `one`"));
+        assert_eq!((told.detail.chars().count(), told.hint.as_deref()), (TEXT_CHARACTERS_MAX + 1, Some("short")));
+        let flaw = &told.errors[1];
+        assert!(flaw.message.ends_with(" is not allowed") && flaw.message.len() < 5000 && flaw.name.len() < 5000);
+        let many = vec![Flaw { name: "a".into(), message: "b".into(), hint: None }; FLAWS_MAX + 1];
+        assert_eq!(Problem { errors: many, ..Problem::bad_request("wrong") }.in_bounds().errors.len(), FLAWS_MAX);
+    }
 }

@@ -339,6 +339,14 @@ fn what_makes_no_sense_is_refused_with_what_to_do() {
     assert_eq!(refused("GET", "/api/v1/runs/%ff", None), kind(400, "bad-request"));
     assert_eq!(refused("GET", "/api/v1/dags/%ff", None), kind(400, "bad-request"));
     assert_eq!(refused("PUT", "/api/v1/variables/%ff", Some(json!({ "value": 1 }))), kind(400, "bad-request"));
+    let answer = up.ask("POST", "/api/v1/dags/gated/runs", Some(&json!({ "dryrun": true })));
+    assert_eq!(
+        (&answer.body["detail"], &answer.body["hint"]),
+        (&json!("unknown field `dryrun`"), &json!("did you mean `dry_run`?"))
+    );
+    let answer = up.ask("POST", "/api/v1/runs/none/retry", Some(&json!({ "why": "x", "dry_run": "x".repeat(100_000) })));
+    let detail = answer.body["detail"].as_str().unwrap();
+    assert!(detail.starts_with("`dry_run` must be true or false, and is \"xxx") && detail.len() < 200, "{detail}");
     for (field, length) in [("who", 257), ("why", 4097)] {
         let long = |length: usize| Some(json!({ "paused": false, field: "x".repeat(length) }));
         assert_eq!(refused("PATCH", "/api/v1/dags/gated", long(length)), kind(422, "bad-body"));

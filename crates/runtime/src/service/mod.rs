@@ -50,6 +50,7 @@ use crate::run;
 use crate::sessions::Connect;
 use crate::slots::{SlotLimits, Slots};
 use backstop_core::{DagId, InstanceId, RunId};
+pub use backstop_project::diagnostic::did_you_mean;
 pub use backstop_project::params::ParamError;
 pub use backstop_project::{Diagnostic, Severity, compare};
 use backstop_store::{Entry, RunLock, Store};

@@ -4,6 +4,7 @@
 
 mod activity;
 mod backfills;
+mod body;
 mod connections;
 mod dags;
 mod document;
@@ -21,23 +22,16 @@ mod versions;
 mod words;
 
 use crate::Problem;
-use axum::body::Bytes;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::{Json, Router};
+use axum::Router;
+use axum::http::StatusCode;
 use backstop_runtime::service::{Service, Who};
+use body::{Body, Path, Query};
 use page::{Page, Paging, rows};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::Duration;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// For the whole body of a request to come.
-const BODY_AT_MOST: Duration = Duration::from_secs(30);
 
 /// All routes, each with its description.
 pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
@@ -121,72 +115,6 @@ fn name(field: &str, text: String) -> Result<String, Problem> {
     Err(Problem::bad_request(format!(
         "`{field}` has 8 to 64 letters, digits, `-`, `_` or `.`, and begins with a letter or digit"
     )))
-}
-
-/// A body of JSON, where none is an empty object; a refusal is a problem document.
-pub(crate) struct Body<T>(T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let headers = request.headers();
-        let length = headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
-        let is_empty = length == Some(b"0") || length.is_none() && !headers.contains_key(header::TRANSFER_ENCODING);
-        if is_empty {
-            let read = serde_json::from_str("{}");
-            return read.map(Self).map_err(|error| Problem::bad_request(format!("a body of JSON is needed: {error}")));
-        }
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if essence != "application/json" {
-            return Err(bad_body(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body wants `Content-Type: application/json`"));
-        }
-        let bytes = tokio::time::timeout(BODY_AT_MOST, Bytes::from_request(request, state)).await;
-        let bytes = bytes.map_err(|_| {
-            let detail = format!("the body did not come within {} seconds", BODY_AT_MOST.as_secs());
-            bad_body(StatusCode::REQUEST_TIMEOUT, detail)
-        })?;
-        let bytes = bytes.map_err(|rejection| bad_body(rejection.status(), rejection.body_text()))?;
-        // Serde would take a list for an object, field by field.
-        if bytes.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
-            return Err(bad_body(StatusCode::UNPROCESSABLE_ENTITY, "the body is a list; an object is wanted"));
-        }
-        let Json(body) = Json::from_bytes(&bytes)?;
-        Ok(Self(body))
-    }
-}
-
-fn bad_body(status: StatusCode, detail: impl Into<String>) -> Problem {
-    Problem::new(status, "bad-body", "The body makes no sense", detail)
-}
-
-impl From<JsonRejection> for Problem {
-    fn from(rejection: JsonRejection) -> Self {
-        bad_body(rejection.status(), rejection.body_text())
-    }
-}
-
-/// What is asked in the query; a refusal is a problem document.
-#[derive(axum::extract::FromRequestParts)]
-#[from_request(via(axum::extract::Query), rejection(Problem))]
-pub(crate) struct Query<T>(T);
-
-impl From<axum::extract::rejection::QueryRejection> for Problem {
-    fn from(rejection: axum::extract::rejection::QueryRejection) -> Self {
-        Problem::bad_request(rejection.body_text())
-    }
-}
-
-/// What stands in the path; a refusal is a problem document.
-#[derive(axum::extract::FromRequestParts)]
-#[from_request(via(axum::extract::Path), rejection(Problem))]
-pub(crate) struct Path<T>(T);
-
-impl From<axum::extract::rejection::PathRejection> for Problem {
-    fn from(rejection: axum::extract::rejection::PathRejection) -> Self {
-        Problem::bad_request(rejection.body_text())
-    }
 }
 
 /// Who asks, and why; in the body of everything that changes something.

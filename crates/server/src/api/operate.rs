@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 #[serde(default)]
 struct Order {
     /// Only say what would change.
+    #[serde(deserialize_with = "super::words::dry_run")]
     dry_run: bool,
     /// Who; `api` when nobody says.
     #[serde(deserialize_with = "super::words::who")]
