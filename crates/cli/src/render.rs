@@ -32,7 +32,7 @@ pub(crate) fn render(arguments: &RenderArgs, place: &Place) -> Result<Exit, Prob
     let page = page.with_item(arguments, body).map_err(|problem| clean(problem, &Redactor::of(&project)))?;
     let redactor = Redactor::of(&project);
     let text = page.body(&project, body).map_err(|problem| clean(problem, &redactor))?;
-    output::data(&redactor.clean(&text))?;
+    output::data(&redactor.clean_sql(&text))?;
     Ok(Exit::Success)
 }
 

@@ -2,6 +2,7 @@
 
 mod inline;
 mod literal;
+mod options;
 
 use backstop_project::definition::Project;
 use backstop_project::{Bundle, MASKED_BYTES_MIN};
@@ -63,13 +64,21 @@ impl Redactor {
         let mut cleaned = bundle.clone();
         for (path, bytes) in &mut cleaned.files {
             let text = String::from_utf8_lossy(bytes);
-            let masked: String = literal::masked(path, &text).split_inclusive('\n').map(inline::masked).collect();
+            let is_python = path.ends_with(".py");
+            let masked = literal::masked(path, &text);
+            let masked: String = masked.split_inclusive('\n').map(|line| inline::masked(line, is_python)).collect();
             let masked = self.clean(&masked).into_owned();
             if masked != text {
                 *bytes = masked.into_bytes();
             }
         }
         cleaned
+    }
+
+    /// SQL as people may see it: without known secrets, and without those that a script gives to a server itself.
+    pub fn clean_sql(&self, text: &str) -> String {
+        let masked: String = text.split_inclusive('\n').map(|line| inline::masked(line, false)).collect();
+        self.clean(&masked).into_owned()
     }
 
     /// Cleans in place.

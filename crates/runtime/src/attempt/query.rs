@@ -156,7 +156,7 @@ pub(crate) async fn text_rows(
     let unit = Unit { calls: &calls, begin: None, wrap: Wrap::ReadOnly, keeps_result: false };
     let in_words = |statement: &Statement| {
         let summary = script::summary(&text[statement.text.clone()]);
-        attempt.shared.redactor.clean(&summary).into_owned()
+        attempt.shared.redactor.clean_sql(&summary)
     };
     let onlooker = Onlooker { watcher: attempt.shared.watcher.clone(), mailbox: None };
     let at_work = Some((lease.ticket(), statements.iter().map(in_words).collect(), onlooker));

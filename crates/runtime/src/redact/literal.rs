@@ -134,8 +134,8 @@ fn closing(inside: &str, quote: char, is_python: bool) -> Option<usize> {
     None
 }
 
-/// Whether a value is a secret itself, and not what puts one in, or too short to be one.
-pub(super) fn is_literal(value: &str) -> bool {
+/// What of a value stands there itself, without what templates and the environment put in, blanks, quotes, and the words before a token.
+pub(super) fn own_text(value: &str) -> String {
     let mut own = String::new();
     let mut rest = value;
     while let Some((begin, end)) = [("{{", "}}"), ("${", "}")]
@@ -149,7 +149,12 @@ pub(super) fn is_literal(value: &str) -> bool {
     }
     own.push_str(rest);
     let is_scheme = |word: &&str| ["bearer", "basic", "token", "digest"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme));
-    let words: String = own.split(|c: char| c.is_whitespace() || c == '"' || c == '\'').filter(|word| !is_scheme(word)).collect();
+    own.split(|c: char| c.is_whitespace() || c == '"' || c == '\'').filter(|word| !is_scheme(word)).collect()
+}
+
+/// Whether a value is a secret itself, and not what puts one in, or too short to be one.
+pub(super) fn is_literal(value: &str) -> bool {
+    let words = own_text(value);
     words.len() >= MASKED_BYTES_MIN && !["true", "false", "null", "none"].iter().any(|plain| words.eq_ignore_ascii_case(plain))
 }
 

@@ -188,7 +188,7 @@ impl Page {
             false => template.text.to_string(),
         };
         // Masked before it is cut: a half of a secret is not known for one.
-        let mut sql = self.redactor.clean(&rendered).into_owned();
+        let mut sql = self.redactor.clean_sql(&rendered);
         let is_cut = sql.len() > TEXT_BYTES_MAX;
         if is_cut {
             let end = (0..=TEXT_BYTES_MAX).rev().find(|end| sql.is_char_boundary(*end)).unwrap_or(0);

@@ -95,10 +95,7 @@ impl<'a> Watching<'a> {
 
     fn record(&self, place: usize, outcome: &StatementOutcome, notices: Vec<String>) -> Option<StatementRecord> {
         let (statement, text) = self.statement(place)?;
-        let mut summary = script::summary(text);
-        if let Some(shared) = self.shared {
-            shared.redactor.clean_string(&mut summary);
-        }
+        let summary = self.summary(text);
         let line = match self.prepared {
             Some(prepared) if prepared.is_traced => self.template.source.line + statement.line.saturating_sub(1),
             Some(_) | None => self.template.source.line,
@@ -112,6 +109,12 @@ impl<'a> Watching<'a> {
             rows_returned: outcome.rows_returned,
             notices,
         })
+    }
+
+    /// What people are shown of a statement.
+    fn summary(&self, text: &str) -> String {
+        let summary = script::summary(text);
+        self.shared.map_or_else(|| summary.clone(), |shared| shared.redactor.clean_sql(&summary))
     }
 
     /// The statements that ended, and behind them the one that did not, with what the server said of it.
@@ -149,15 +152,14 @@ impl Observer for Watching<'_> {
         self.open = Some((place, tokio::time::Instant::now()));
         self.notices.clear();
         let Some((statement, text)) = self.statement(place) else { return };
-        let summary = script::summary(text);
+        let summary = self.summary(text);
         self.say("INFO", &format!("statement {} (line {}): {summary}", statement.number, statement.line));
         if let (Some(shared), Some(instance), Some(prepared)) = (self.shared, self.instance, self.prepared) {
             let of = u32::try_from(prepared.statements.len()).unwrap_or(u32::MAX);
-            let summary = shared.redactor.clean(&summary);
             shared.watcher.statement_started(instance, statement.number, of, &summary);
             if let Some(ticket) = &self.ticket {
                 let onlooker = Onlooker { watcher: shared.watcher.clone(), mailbox: self.mailbox.cloned() };
-                ticket.started(statement.number, summary.into_owned(), onlooker);
+                ticket.started(statement.number, summary, onlooker);
             }
         }
     }
