@@ -21,7 +21,17 @@ pub(crate) fn logs(arguments: &LogsArgs, place: &Place) -> Result<Exit, Problem>
         let row = runs::find(&store, &arguments.run, runs::Latest::Any).await?;
         let run = row.header.run_id.clone();
         let instances = store.instances(&run).await?;
-        let instance = choose_instance(arguments, &instances)?;
+        let instance = match choose_instance(arguments, &instances) {
+            Ok(instance) => instance,
+            // Callbacks have logs beside those of their tasks: `load.callback_failure_0`, `run.callback_failure_0`.
+            Err(problem) => {
+                let (task, map_index) = args::instance(&arguments.task);
+                let named = InstanceId { task: TaskId::new(task), map_index: arguments.map_index.or(map_index) };
+                let is_there =
+                    task.contains(".callback_") && !log_tries(&kept.logs, &run, row.header.queued_at, &named).is_empty();
+                if is_there { named } else { return Err(problem) }
+            }
+        };
         let followed = Followed { store: &store, root: &kept.logs, run, since: row.header.queued_at, instance };
         if arguments.follow { followed.follow(arguments.try_number).await } else { followed.show(arguments.try_number).await }
     })?;

@@ -7,6 +7,7 @@ use backstop_core::event::{
     SkipCause,
 };
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 
 /// What kind of news it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +154,22 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
         Event::RunFailed => of(&"run", Mark::Bad, "failed".to_owned()),
         Event::RunCancelled => of(&"run", Mark::Warn, "cancelled".to_owned()),
     }
+}
+
+/// What becomes of the callbacks of a run that is taken up again, behind the line of that event; empty for all other events. `wanted` are those
+/// whose end is not recorded, from one event to the next.
+pub(crate) fn callbacks_left(event: &Event, wanted: &mut BTreeSet<CallbackId>) -> String {
+    match event {
+        Event::CallbackScheduled { callback } => drop(wanted.insert(callback.clone())),
+        Event::CallbackFinished { callback, failure: _ } => drop(wanted.remove(callback)),
+        Event::RunResumed { .. } if !wanted.is_empty() => {
+            let names: Vec<String> = wanted.iter().map(|id| format!("{} of {}", occasion(id), subject(id))).collect();
+            let runs = if names.len() == 1 { "runs again: its end was" } else { "run again: their ends were" };
+            return format!("; {} {runs} never recorded", join(&names));
+        }
+        _ => {}
+    }
+    String::new()
 }
 
 fn committed(commit: &SegmentCommit) -> String {

@@ -13,7 +13,7 @@ use backstop_core::state::RunPhase;
 use backstop_core::{DagId, Event, RunId};
 use backstop_store::{RunFilter, RunRow, SqliteStore, Store};
 use left::{Left, is_abandoned};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::time::Duration;
 use story::Story;
@@ -261,6 +261,7 @@ async fn events(store: &dyn Store, wanted: &str, json: bool, follow: bool) -> Re
     let paint = Painter::stdout();
     let mut after = 0;
     let mut started = HashMap::new();
+    let mut wanted = BTreeSet::new();
     loop {
         // Asked before the events are read: what a run that is over has not told by then it will never tell.
         let is_over = is_over(store, &run).await?;
@@ -284,7 +285,8 @@ async fn events(store: &dyn Store, wanted: &str, json: bool, follow: bool) -> Re
                         }
                         _ => None,
                     };
-                    let line = narrate::line(&recorded.event, recorded.at, since);
+                    let mut line = narrate::line(&recorded.event, recorded.at, since);
+                    line.text.push_str(&narrate::callbacks_left(&recorded.event, &mut wanted));
                     let at = paint.dim(&format!("{:>5}  {}", recorded.seq, words::clock(recorded.at)));
                     let _ = writeln!(text, "{at}  {} {}: {}", line.mark.glyph(), line.subject, line.text);
                 }

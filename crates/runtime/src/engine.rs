@@ -92,6 +92,8 @@ pub(crate) struct Engine {
     /// What resolvers that begin now are told.
     resolver_stop: Stop,
     callbacks: HashSet<CallbackId>,
+    /// Those that were wanted before this process took the run over, and whose end no process recorded: they may have run.
+    callbacks_left: HashSet<CallbackId>,
     /// Instances that wait for runs of other DAGs.
     watches: BTreeMap<InstanceId, Watch>,
     /// Instances that could not begin because other runs hold the slots.
@@ -123,6 +125,7 @@ impl Engine {
     pub(crate) fn new(shared: Arc<Shared>, state: RunState, journal: Journal, control: Control, limits: Limits) -> Self {
         let (mailbox, answers) = mpsc::channel(MAILBOX);
         let footing = Footing::new(shared.definition.dag.tasks().len());
+        let left = state.pending_callbacks().filter(|_| shared.was_interrupted).cloned().collect();
         Self {
             shared,
             state,
@@ -139,6 +142,7 @@ impl Engine {
             resolving: BTreeMap::new(),
             resolver_stop: Stop::Run,
             callbacks: HashSet::new(),
+            callbacks_left: left,
             watches: BTreeMap::new(),
             is_short: false,
             undecided: BTreeMap::new(),

@@ -57,6 +57,8 @@ pub(crate) struct Story {
     pub(crate) acts: Vec<Act>,
     /// Why the run ended before its time.
     pub(crate) cancelled: Option<(String, CancelCause)>,
+    /// Callbacks whose end is not recorded.
+    wanted: BTreeSet<CallbackId>,
     /// The version of its files that it goes on with.
     version: String,
 }
@@ -125,8 +127,12 @@ impl Story {
             Event::SegmentCommitted { instance, try_number, commit } => {
                 self.segments.push(Segment { instance: instance.clone(), try_number: *try_number, commit: commit.clone() })
             }
-            Event::CallbackScheduled { callback } => drop(self.callbacks.insert(callback.clone(), Called::Pending)),
+            Event::CallbackScheduled { callback } => {
+                narrate::callbacks_left(&recorded.event, &mut self.wanted);
+                self.callbacks.insert(callback.clone(), Called::Pending);
+            }
             Event::CallbackFinished { callback, failure } => {
+                narrate::callbacks_left(&recorded.event, &mut self.wanted);
                 let called = failure.clone().map_or(Called::Ran, Called::Failed);
                 self.callbacks.insert(callback.clone(), called);
             }
@@ -152,7 +158,10 @@ impl Story {
             | Event::InstancesCleared { .. }
             | Event::TaskUnexpanded { .. }
             | Event::InstanceMarked { .. } => {}
-            Event::RunResumed { epoch } => act(format!("the run was taken up again (epoch {epoch})")),
+            Event::RunResumed { epoch } => {
+                let left = narrate::callbacks_left(&recorded.event, &mut self.wanted);
+                act(format!("the run was taken up again (epoch {epoch}){left}"));
+            }
             Event::RunStarted { .. }
             | Event::TaskScheduled { .. }
             | Event::TaskExpanded { .. }

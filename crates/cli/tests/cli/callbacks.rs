@@ -103,4 +103,36 @@ fn following_ends_where_callbacks_have_no_process() {
     assert_eq!(project.backstop(&["run", "--resume", "latest"]).code, Some(1));
     let events = project.data(&["runs", "events", "latest", "--follow"]);
     assert_eq!(events.lines().filter(|line| line.contains("on_failure")).count(), 2, "{events}");
+    assert_says_again(&project);
+}
+
+#[track_caller]
+fn assert_says_again(project: &Project) {
+    let log = project.data(&["logs", "latest", "load.callback_failure_0"]);
+    assert!(log.contains("WARN  it runs again: it was wanted before this process took the run over"), "{log}");
+}
+
+/// As above, of a run that goes on: its events tell that it was taken up again, and what runs again for that.
+#[test]
+fn a_callback_that_runs_again_says_so() {
+    let slow = "INSERT INTO told WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < (SELECT n FROM speed)) SELECT max(x) FROM c";
+    let project = Project::with_tasks(&format!(
+        "  load:\n    sql: SELECT * FROM missing\n    on_failure:\n      - sql: {slow}\n  gate: {{sensor: {{sql: SELECT count(*) FROM gate, poke_interval: 1s}}}}\n"
+    ));
+    project.sql("CREATE TABLE told (n INTEGER); CREATE TABLE speed (n INTEGER); INSERT INTO speed VALUES (1000000000000); CREATE TABLE gate (n INTEGER)");
+    let running = project.start(&["run", "d"]);
+    let is_wanted = || {
+        let events = project.backstop(&["runs", "events", "latest"]);
+        events.code == Some(0) && events.stdout.contains("callback on_failure wanted")
+    };
+    assert!((0..LOOKS_MAX).any(|_| is_wanted()), "the callback is not wanted");
+    running.kill();
+    project.sql("UPDATE speed SET n = 10; INSERT INTO gate VALUES (1)");
+    assert_eq!(project.backstop(&["run", "--resume", "latest"]).code, Some(1));
+    assert_told_once(&project);
+    let again = "(epoch 2); on_failure of load runs again: its end was never recorded";
+    for told in [project.data(&["runs", "events", "latest"]), project.data(&["runs", "show", "latest"])] {
+        assert!(told.contains(again), "{told}");
+    }
+    assert_says_again(&project);
 }

@@ -11,6 +11,10 @@ use backstop_project::definition::{Callback, Callbacks};
 use std::sync::Arc;
 use tokio::sync::watch;
 
+/// What the log of a callback says before anything else, where an earlier process of the run may have begun it.
+const LEFT: &str = "it runs again: it was wanted before this process took the run over, and the end of its first run was never recorded; SQL that committed \
+                    then is found by its marker, and anything else may take effect twice";
+
 impl Engine {
     pub(super) fn run_callback(&mut self, callback: CallbackId) {
         if self.callbacks.len() >= self.limits.callbacks_at_once || !self.callbacks.insert(callback.clone()) {
@@ -67,7 +71,12 @@ impl Engine {
             mailbox: self.mailbox.clone(),
             instance: named,
         };
+        let is_left = self.callbacks_left.remove(&callback);
+        let now = self.shared.clock.now();
         tokio::spawn(async move {
+            if is_left {
+                attempt.log.line(now, "WARN", LEFT).await;
+            }
             attempt.run().await;
             drop(stop);
         });
