@@ -57,24 +57,58 @@ fn told(found: &[(Sources, Vec<Diagnostic>)], dags: usize) -> Result<(), Problem
     let paint = Painter::stdout();
     let mut text = String::new();
     let (mut errors, mut warnings) = (0, 0);
+    let mut more = 0;
     for (sources, diagnostics) in found {
-        for diagnostic in diagnostics {
-            text.push_str(&backstop_project::render(diagnostic, sources, paint.is_on()));
+        for (diagnostic, repeated) in said_once(diagnostics) {
+            text.push_str(&backstop_project::render(&diagnostic, sources, paint.is_on()));
             text.push('\n');
+            more += repeated;
             match diagnostic.severity {
                 Severity::Error => errors += 1,
                 Severity::Warning => warnings += 1,
             }
         }
     }
+    let follow =
+        if more > 0 { format!(" ({} more follow from backstop.yaml)", words::grouped(more as u64)) } else { String::new() };
     let valid = words::count(dags, "valid DAG");
     let outcome = match (errors, warnings) {
         (0, 0) => format!("{} {valid}, nothing wrong", paint.good("✓")),
         (0, some) => format!("{} {valid}, {}", paint.warn("!"), words::count(some, "warning")),
-        (some, 0) => format!("{} {}; {valid}", paint.bad("✗"), words::count(some, "error")),
-        (some, more) => format!("{} {}, {}; {valid}", paint.bad("✗"), words::count(some, "error"), words::count(more, "warning")),
+        (some, 0) => format!("{} {}{follow}; {valid}", paint.bad("✗"), words::count(some, "error")),
+        (some, warnings) => {
+            let (errors, warnings) = (words::count(some, "error"), words::count(warnings, "warning"));
+            format!("{} {errors}{follow}, {warnings}; {valid}", paint.bad("✗"))
+        }
     };
     output::data(&format!("{text}{outcome}\n"))
+}
+
+/// The diagnostics, each with how often it would be said again. While backstop.yaml has errors, what it shares with all DAGs is missing in each of
+/// them: that is said of the first.
+fn said_once(diagnostics: &[Diagnostic]) -> Vec<(Diagnostic, usize)> {
+    let is_broken = diagnostics.iter().any(|found| found.severity == Severity::Error && found.is_of_project_file());
+    let mut told: Vec<(Diagnostic, usize)> = Vec::new();
+    let mut first: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for diagnostic in diagnostics {
+        let follows = is_broken && diagnostic.names_what_is_shared();
+        match first.get(&(diagnostic.code, diagnostic.message.as_str())).filter(|_| follows) {
+            Some(place) => told[*place].1 += 1,
+            None => {
+                first.entry((diagnostic.code, &diagnostic.message)).or_insert(told.len());
+                told.push((diagnostic.clone(), 0));
+            }
+        }
+    }
+    for (diagnostic, repeated) in told.iter_mut().filter(|(_, repeated)| *repeated > 0) {
+        let places = if *repeated == 1 {
+            "1 other place".to_owned()
+        } else {
+            format!("{} other places", words::grouped(*repeated as u64))
+        };
+        diagnostic.hint = Some(format!("mend backstop.yaml first: this may follow from it, and is so in {places}"));
+    }
+    told
 }
 
 /// A project folder, and which of its DAG files; all where it is `None`.

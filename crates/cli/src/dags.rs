@@ -15,8 +15,12 @@ use backstop_store::{RunFilter, SqliteStore, Store};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+/// Runs that are not over and are read at once, to find DAGs whose files are gone.
+const RUNS_AT_ONCE: u32 = 1_000;
+/// The newest of these that are looked at.
+const RUNS_MAX: u32 = 100_000;
 /// Broken files that a list tells of.
 const UNWELL_TOLD_MAX: usize = 20;
 
@@ -68,10 +72,15 @@ pub(crate) fn dags(command: DagsCommand, place: &Place) -> Result<Exit, Problem>
 }
 
 async fn list(json: bool, entrance: &Entrance, kept: &Kept, place: &Place) -> Result<(), Problem> {
-    let dags = match Service::of_kept(kept, entrance).await? {
-        Some(service) => of_service(&service).await?,
+    let service = Service::of_kept(kept, entrance).await?;
+    let mut dags = match &service {
+        Some(service) => of_service(service).await?,
         None => from_files(kept, place).await?,
     };
+    if let Value::Array(rows) = &mut dags {
+        let lost = left_runs(kept, rows, service.as_ref()).await?;
+        rows.extend(lost);
+    }
     if json {
         return output::data(&format!("{dags:#}\n"));
     }
@@ -100,10 +109,62 @@ async fn list(json: bool, entrance: &Entrance, kept: &Kept, place: &Place) -> Re
 /// Whether a DAG is as its file says.
 fn state(dag: &Value) -> &'static str {
     match (dag["stale"] == true, dag["broken"].is_string()) {
+        _ if dag["not_loaded"].is_string() => "not loaded",
         (true, _) => "stale",
         (false, true) => "broken",
         (false, false) => "-",
     }
+}
+
+/// DAGs that are not among those that are known, and have runs that are not over: their files are gone, renamed or broken.
+async fn left_runs(kept: &Kept, known: &[Value], service: Option<&Service>) -> Result<Vec<Value>, Problem> {
+    if !kept.store.exists() {
+        return Ok(Vec::new());
+    }
+    let store = SqliteStore::open_read_only(&kept.store)?;
+    let mut left = unfinished(&store, None).await?;
+    left.retain(|dag, _| !known.iter().any(|row| row["dag"] == dag.as_str()));
+    let paused = if left.is_empty() { BTreeSet::new() } else { paused_in_store(&store).await? };
+    let mut rows = Vec::new();
+    for (dag, runs) in left {
+        let because = match (service, rows.len() < UNWELL_TOLD_MAX) {
+            (Some(service), true) => match service.get(&format!("/api/v1/dags/{}", part(dag.as_str()))).await {
+                Err(problem) => problem.message,
+                // It was loaded just now.
+                Ok(_) => continue,
+            },
+            _ => format!("there is no DAG `{dag}` in the files"),
+        };
+        let not_loaded = format!("{because}; {}", what_of_runs(&dag, runs));
+        rows.push(json!({
+            "dag": dag.as_str(), "paused": paused.contains(&dag), "schedule": null, "next_run_at": null, "file": null,
+            "unfinished_runs": runs, "not_loaded": not_loaded,
+        }));
+    }
+    Ok(rows)
+}
+
+/// `2 runs of it are not over, and go on with ...`.
+fn what_of_runs(dag: &DagId, runs: usize) -> String {
+    let (are, go) = if runs == 1 { ("is", "goes") } else { ("are", "go") };
+    let runs = words::count(runs, "run");
+    format!("{runs} of it {are} not over, and {go} on with the files of before: backstop runs list --dag {dag}")
+}
+
+/// How many runs are not over, by DAG; of all, or of one.
+async fn unfinished(store: &SqliteStore, dag: Option<&DagId>) -> Result<BTreeMap<DagId, usize>, Problem> {
+    let mut found: BTreeMap<DagId, usize> = BTreeMap::new();
+    let mut filter = RunFilter { dag: dag.cloned(), unfinished: true, limit: RUNS_AT_ONCE, ..RunFilter::default() };
+    for _ in 0..RUNS_MAX / RUNS_AT_ONCE {
+        let page = store.runs(&filter).await?;
+        filter.before = page.last().map(|row| row.header.run_id.clone());
+        let is_last = page.len() < RUNS_AT_ONCE as usize;
+        page.iter().for_each(|row| *found.entry(row.header.dag_id.clone()).or_default() += 1);
+        if is_last {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The DAGs that are loaded, and behind them the files that are broken and are of none of these.
@@ -127,8 +188,23 @@ async fn why(dag: &str, entrance: &Entrance, kept: &Kept) -> Result<(), Problem>
         return Err(Problem::usage("no service has the store: without one no run is made by itself")
             .hint("start one with `backstop up`, or run the DAG now with `backstop run`"));
     };
-    let found = service.get(&format!("/api/v1/dags/{}", part(dag))).await?;
-    output::data(&account(dag, &found))
+    match service.get(&format!("/api/v1/dags/{}", part(dag))).await {
+        Ok(found) => output::data(&account(dag, &found)),
+        Err(problem) => {
+            let (store, id) = (SqliteStore::open_read_only(&kept.store)?, DagId::new(dag));
+            // Of nothing that has runs it is no mistake to ask.
+            let Some(runs) = unfinished(&store, Some(&id)).await?.get(&id).copied() else { return Err(problem) };
+            output::data(&format!(
+                "{dag}: {}: no more runs of it are made\n{dag}: {}\n",
+                problem.message,
+                what_of_runs(&id, runs)
+            ))?;
+            if paused_in_store(&store).await?.contains(&id) {
+                output::data(&format!("{dag}: it is paused: nothing of them is begun before `backstop dags unpause {dag}`\n"))?;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// What keeps a DAG's next run from being made, a line each.

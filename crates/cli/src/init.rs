@@ -21,14 +21,38 @@ const FILES: &[(&str, &str)] = &[
 /// as `schema` is where a project of SQL scripts would look for tables.
 const SCHEMAS: &str = ".schema";
 
+/// In the template of backstop.yaml.
+const NAME: &str = "name: PROJECT\n";
+/// Characters of a project's name.
+const NAME_CHARACTERS_MAX: usize = 64;
+/// What YAML would not take for a text.
+const NO_TEXTS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+
+/// A project is called as its folder: a service may have several, and tells them apart by their names.
+fn project_name(folder: &Path) -> String {
+    let whole = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let name = whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let kept =
+        name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '.') { c } else { '-' }).take(NAME_CHARACTERS_MAX);
+    let kept: String = kept.collect();
+    match kept.trim_matches(['-', '.']) {
+        "" => "project".to_owned(),
+        name if name.starts_with(char::is_alphabetic) && !NO_TEXTS.contains(&&*name.to_lowercase()) => name.to_owned(),
+        name => format!("\"{name}\""),
+    }
+}
+
 /// Writes a project.
 pub(crate) fn init(arguments: &InitArgs) -> Result<Exit, Problem> {
     let folder = &arguments.folder;
     refuse_full(folder, arguments.force)?;
+    std::fs::create_dir_all(folder).map_err(|error| Problem::system(format!("make the folder {}", folder.display()), &error))?;
+    let name = project_name(folder);
     let mut kept = Vec::new();
     let schemas = [("backstop.schema.json", format::project_schema()), ("dag.schema.json", format::dag_schema())];
     let schemas = schemas.map(|(name, schema)| (format!("{SCHEMAS}/{name}"), format!("{schema:#}\n")));
-    let files = FILES.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).chain(schemas);
+    let files =
+        FILES.iter().map(|(path, text)| ((*path).to_owned(), text.replace(NAME, &format!("name: {name}\n")))).chain(schemas);
     for (path, text) in files {
         if !write_new(&folder.join(&path), &text)? {
             kept.push(path);

@@ -1,5 +1,5 @@
 //! `backstop variables` and `backstop pools`: what people set beside backstop.yaml, kept in the store. A service that runs takes it in within a
-//! second or two; a run that goes on keeps what it began with.
+//! second or two; a run that goes on keeps the variables that it has, while sizes of pools hold at once.
 
 use crate::args::{Place, PoolsCommand, VariablesCommand};
 use crate::explain::{Exit, Problem};
@@ -83,9 +83,16 @@ fn set(place: &Place, name: &str, setting: &Setting, signed: &Signature) -> Resu
         if was_there {
             let is_taken_away = matches!(setting, Setting::Variable(None) | Setting::Pool(None));
             let done = if is_taken_away { "is taken away" } else { "is set" };
-            output::note(&format!(
-                "`{name}` {done}; a service takes it in within a few seconds, runs that go on keep what they began with"
-            ));
+            // What docs/service.md says of them: sizes of pools are limits of the moment, variables are values that a run was given.
+            let holds = match setting {
+                Setting::Variable(_) => {
+                    "; runs that go on keep what they have until they are driven anew (retried, or after a restart)"
+                }
+                Setting::Pool(_) => {
+                    ", and it holds at once for all that waits, also of runs that go on; what runs keeps its slots"
+                }
+            };
+            output::note(&format!("`{name}` {done}; a service takes it in within a few seconds{holds}"));
             return Ok(());
         }
         let set = Kept::read(&store).await?;

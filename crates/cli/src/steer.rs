@@ -404,6 +404,17 @@ fn refused(error: steer::Error, row: &RunRow, flags: &str) -> Problem {
     let again = resume_command(row, flags);
     let problem = Problem::usage(error.to_string());
     match error {
+        steer::Error::Read(error @ backstop_runtime::Error::Changed { .. }) => {
+            let mut problem = Problem::from(error);
+            problem.hints = vec![
+                "leave --current-files out: the run goes on with the files that it has".to_owned(),
+                format!(
+                    "or do all of it once more in a new run, with the files as they are now: `backstop trigger {}`",
+                    row.header.dag_id
+                ),
+            ];
+            problem
+        }
         steer::Error::Read(error) => Problem::from(error),
         steer::Error::NoRun(_) => problem,
         steer::Error::Unsettled { .. } => {

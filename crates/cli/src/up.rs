@@ -7,6 +7,7 @@ use crate::args::{Place, UpArgs};
 use crate::explain::{Exit, Problem};
 use crate::paths::{self, Kept};
 use crate::service::TOKEN;
+use crate::sources::Sources;
 use crate::{output, sources, words};
 use backstop_project::Severity;
 use backstop_runtime::prune::Keep;
@@ -16,6 +17,7 @@ use backstop_server::{Access, Allowed};
 use backstop_store::{SqliteStore, Store};
 use folders::Folders;
 use log::Log;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,6 +36,7 @@ pub(crate) fn up(arguments: &UpArgs, place: &Place) -> Result<Exit, Problem> {
     if let Some((first, _)) = roots.iter().enumerate().find(|(at, root)| roots[..*at].contains(root)) {
         return Err(Problem::usage(format!("the project {} is named twice", roots[first].display())));
     }
+    refuse_namesakes(&roots)?;
     let kept = Kept::of(place, &roots[0]);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -45,6 +48,23 @@ pub(crate) fn up(arguments: &UpArgs, place: &Place) -> Result<Exit, Problem> {
     // What did not let go in time is found again by its markers.
     runtime.shutdown_background();
     outcome
+}
+
+/// Projects are told apart by their names: in metrics, and where a connection is tested.
+fn refuse_namesakes(roots: &[PathBuf]) -> Result<(), Problem> {
+    if roots.len() < 2 {
+        return Ok(());
+    }
+    let environment = sources::environment();
+    let mut named: BTreeMap<String, &PathBuf> = BTreeMap::new();
+    for root in roots {
+        let name = backstop_project::load_only(&Sources::of_folder(root), &environment, &[]).project.name;
+        if let Some(other) = named.insert(name.clone(), root) {
+            return Err(Problem::usage(format!("two projects are called `{name}`: {} and {}", other.display(), root.display()))
+                .hint(format!("write another `name:` into one of them: {}", root.join(paths::PROJECT_FILE).display())));
+        }
+    }
+    Ok(())
 }
 
 async fn serve(

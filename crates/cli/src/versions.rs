@@ -18,7 +18,8 @@ pub(crate) fn versions(arguments: &VersionsArgs, place: &Place) -> Result<Exit, 
     let dag = DagId::new(arguments.dag.as_str());
     let redactor = redactor(place)?;
     block_on(async {
-        let known = store.versions(&dag).await?;
+        let mut known = store.versions(&dag).await?;
+        backstop_runtime::began::fill_in(&store, &dag, &mut known).await?;
         if known.is_empty() {
             return Err(Problem::usage(format!("no version of DAG `{dag}` is kept"))
                 .hint("a version is kept when a run begins with it: `backstop runs list` shows which DAGs have run"));

@@ -49,6 +49,23 @@ pub struct Span {
 }
 
 impl Diagnostic {
+    /// Whether it is about backstop.yaml.
+    pub fn is_of_project_file(&self) -> bool {
+        self.place.as_ref().is_some_and(|at| &*at.file == crate::read::project::FILE)
+    }
+
+    /// Whether it says that a connection, pool, notifier or variable is missing or wrong, which backstop.yaml shares with all DAGs. While that file
+    /// is broken the same is said of each DAG that names it.
+    pub fn names_what_is_shared(&self) -> bool {
+        match self.code {
+            code::UNKNOWN_CONNECTION | code::UNKNOWN_POOL | code::UNKNOWN_NOTIFIER => true,
+            code::TEMPLATE_NAME => {
+                ["there is no variable `", "there is no connection `"].iter().any(|text| self.message.starts_with(text))
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn error(code: &'static str, message: impl Into<String>, place: Span) -> Self {
         Self { code, severity: Severity::Error, message: message.into(), place: Some(place), labels: Vec::new(), hint: None }
     }

@@ -9,6 +9,7 @@
 //! what is seen of running statements.
 
 mod attempt;
+pub mod began;
 pub mod clock;
 mod connection_test;
 mod control;

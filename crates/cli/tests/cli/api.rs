@@ -241,6 +241,7 @@ fn what_has_not_changed_is_not_told_twice_and_not_changed_unawares() {
 fn the_description_is_served_and_several_projects_are_too() {
     let first = Project::new(&[("dags/one.yaml", "dag: one\ntasks:\n  one: {empty: true}\n")]);
     let second = Project::new(&[("dags/two.yaml", "dag: two\ntasks:\n  two: {empty: true}\n")]);
+    second.write("backstop.yaml", "name: second\n");
     let (one, two) = (first.path().to_string_lossy().into_owned(), second.path().to_string_lossy().into_owned());
     let up = Up::with(&first, &["--project", &one, "--project", &two]);
     let dags = up.get("/api/v1/dags");

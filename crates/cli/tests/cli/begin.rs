@@ -95,6 +95,15 @@ fn what_init_writes_is_valid_and_runs() {
         let schema = std::fs::read_to_string(project.path().join("shop").join(schema)).unwrap();
         assert!(serde_json::from_str::<serde_json::Value>(&schema).unwrap()["properties"].is_object());
     }
+    let named = |folder: &str| {
+        let text = std::fs::read_to_string(project.path().join(folder).join("backstop.yaml")).unwrap();
+        text.lines().find(|line| line.starts_with("name: ")).unwrap().to_owned()
+    };
+    assert_eq!(named("shop"), "name: shop");
+    for (folder, name) in [("a b: c#", "name: a-b--c"), ("2024", "name: \"2024\""), ("no", "name: \"no\"")] {
+        assert_eq!(project.backstop(&["init", folder]).code, Some(0));
+        assert_eq!((named(folder).as_str(), project.backstop(&["check", folder]).code), (name, Some(0)));
+    }
     assert!(!project.path().join("shop/.backstop").exists(), "what is not kept in git holds nothing that team mates need");
     assert_eq!(project.backstop(&["check", "shop"]).code, Some(0));
     assert_eq!(project.backstop(&["run", "hello", "--project", "shop", "--param", "region=us"]).code, Some(0));

@@ -21,8 +21,10 @@ fn what_is_set_in_the_store_is_known_to_every_command() {
     let unknown = project.backstop(&["check"]);
     assert_eq!(unknown.code, Some(2), "the pool is nowhere yet: {}", unknown.stdout);
     assert_eq!(project.backstop(&["run", "d"]).code, Some(2));
-    project.data(&["variables", "set", "region", "asia"]);
-    project.data(&["pools", "set", "night", "1"]);
+    let set = project.backstop(&["variables", "set", "region", "asia"]);
+    assert!(set.stderr.contains("runs that go on keep what they have until they are driven anew"), "{}", set.stderr);
+    let set = project.backstop(&["pools", "set", "night", "1"]);
+    assert!(set.stderr.contains("it holds at once for all that waits, also of runs that go on"), "{}", set.stderr);
     project.data(&["check"]);
     project.data(&["check", "dags/d.yaml"]);
     assert!(project.data(&["render", "d", "load"]).contains("VALUES ('asia')"));

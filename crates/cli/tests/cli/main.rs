@@ -19,6 +19,7 @@ mod dry_run;
 mod ended;
 mod endure;
 mod follow;
+mod gone;
 mod inspect;
 mod interrupt;
 mod kept_settings;

@@ -157,9 +157,22 @@ fn without_a_service_the_same_is_recorded_and_resumed() {
     let refused = project.backstop(&["runs", "retry", "latest", "--current-files", "--reason", "mended"]);
     assert!(refused.code == Some(2) && refused.stderr.contains("or clear `load`"), "{}", refused.stderr);
     project.write("sql/load.sql", MENDED);
+    project.write("dags/load.yaml", "dag: load\nconnection: db\ntasks: {other: {sql: SELECT 1}}\n");
+    let refused = project.backstop(&["runs", "retry", "latest", "--current-files", "--reason", "mended"]);
+    assert!(refused.code == Some(2) && refused.stderr.contains("its task `load` is gone"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("hint: leave --current-files out") && !refused.stderr.contains("--new"),
+        "{}",
+        refused.stderr
+    );
+    project.write("dags/load.yaml", DAG);
+    let before = project.json(&["runs", "list", "--json"])[0]["version"].as_str().unwrap().to_owned();
     let done = project.backstop(&["runs", "retry", "latest", "--current-files", "--reason", "mended"]);
     assert_eq!(done.code, Some(0), "{}", done.stderr);
     assert!(done.stderr.contains("the run goes on with the current files"), "{}", done.stderr);
+    let versions = project.json(&["versions", "load", "--json"]);
+    let began = versions.as_array().unwrap().iter().find(|version| version["version"] == before.as_str()).unwrap();
+    assert_eq!(began["first_run"], json!(project.newest()), "the run began with it: {versions}");
     project.write("sql/load.sql", BROKEN);
     let resumed = project.backstop(&["run", "--resume", "latest"]);
     assert_eq!((resumed.code, counts(&project)), (Some(0), [1, 1, 1]), "{}", resumed.stderr);

@@ -292,6 +292,7 @@ fn a_run_goes_on_in_its_own_project_or_waits() {
         "dag: two\nconnection: db\ntasks:\n  wait: {sensor: {sql: SELECT COUNT(*) FROM gate, poke_interval: 1s}}\n  \
          last: {sql: \"INSERT INTO effect VALUES ('last')\", after: [wait]}\n",
     )]);
+    second.write("backstop.yaml", "name: second\nconnections:\n  db: {conn_type: sqlite, database: data.db}\n");
     second.sql("CREATE TABLE effect (what text); CREATE TABLE gate (a int)");
     first.sql("INSERT INTO gate VALUES (1)");
     let (one, two) = (first.path().to_string_lossy().into_owned(), second.path().to_string_lossy().into_owned());

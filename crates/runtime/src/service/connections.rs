@@ -77,7 +77,10 @@ impl Service {
         let of_projects = catalog.projects().iter();
         let open = of_projects
             .flat_map(|(project, sessions)| sessions.open().into_iter().map(|(id, open)| ((project.name.clone(), id), open)));
-        open.collect()
+        let mut all = BTreeMap::new();
+        // A reload may have given two projects one name.
+        open.for_each(|(key, open)| *all.entry(key).or_default() += open);
+        all
     }
 
     /// Opens a connection and asks it something. With several projects that have one of this id, `project` says whose; else the first.

@@ -196,6 +196,15 @@ impl Notices {
             );
             self.tell(Topic::FileBroken, Level::Error, &line);
         }
+        for (name, roots) in namesakes(after) {
+            if before.is_none_or(|before| !namesakes(before).contains_key(&name)) {
+                let line = format!(
+                    "several projects are called `{name}` ({roots}): metrics and tests of connections cannot tell them apart; give each its own `name:` \
+                     in backstop.yaml"
+                );
+                self.tell(Topic::FileBroken, Level::Error, &line);
+            }
+        }
         for file in was.keys().filter(|file| !is.contains_key(*file)) {
             self.tell(Topic::FileWhole, Level::Info, &format!("no longer broken: {file}"));
         }
@@ -292,12 +301,24 @@ fn also(count: usize) -> String {
     if count > 1 { format!(" and {} more", count - 1) } else { String::new() }
 }
 
+/// Names that several projects have, with their folders.
+fn namesakes(catalog: &Catalog) -> BTreeMap<String, String> {
+    let mut roots: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (project, _) in catalog.projects() {
+        roots.entry(project.name.clone()).or_default().push(project.root.display().to_string());
+    }
+    roots.into_iter().filter(|(_, roots)| roots.len() > 1).map(|(name, roots)| (name, roots.join(", "))).collect()
+}
+
 /// The files with errors: the first of each, with its place, and how many there are.
 fn broken(catalog: &Catalog) -> BTreeMap<String, (String, usize)> {
     let mut found: BTreeMap<String, (String, usize)> = BTreeMap::new();
     let are_several = catalog.projects().len() > 1;
     for trouble in catalog.troubles() {
-        let errors = trouble.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+        let errors = || trouble.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+        // What DAGs lack because of it is said once, by the file that is broken.
+        let is_shared = errors().any(Diagnostic::is_of_project_file);
+        let errors = errors().filter(|error| !is_shared || !error.names_what_is_shared());
         for Diagnostic { place, message, code, .. } in errors {
             let root = trouble.project.display();
             let file = match place {

@@ -88,9 +88,24 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
 /// What serves them.
 pub(crate) fn router(service: Arc<Service>) -> Router {
     let (router, _) = routes().split_for_parts();
-    let router = router.fallback(nothing).method_not_allowed_fallback(not_so).with_state(service);
+    let router =
+        router.route("/", axum::routing::get(entrance)).fallback(nothing).method_not_allowed_fallback(not_so).with_state(service);
     let places = axum::Extension(Arc::new(stream::Places::default()));
     router.layer(places).layer(axum::Extension(Arc::new(health::Pulse::default())))
+}
+
+/// For who comes with a browser, or tries the address out. It is no part of the API.
+async fn entrance() -> String {
+    format!(
+        "Backstop {}: a scheduler of SQL batches.\n\n\
+         /api/v1               the API: try /api/v1/dags and /api/v1/runs\n\
+         /api/v1/openapi.json  its description, for programs\n\
+         /health, /metrics     for whoever looks after it\n\n\
+         From a shell: backstop --help\n\
+         Documentation: {}/tree/main/docs, docs/service.md first\n",
+        env!("CARGO_PKG_VERSION"),
+        env!("CARGO_PKG_REPOSITORY"),
+    )
 }
 
 async fn nothing() -> Problem {

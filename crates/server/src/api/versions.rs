@@ -21,7 +21,9 @@ pub(super) async fn list(
     Path(dag): Path<String>,
     Query(wanted): Query<Paging>,
 ) -> Result<Json<Page<VersionShown>>, Problem> {
-    let found = service.store().versions(&DagId::new(dag.as_str())).await?;
+    let id = DagId::new(dag.as_str());
+    let mut found = service.store().versions(&id).await?;
+    backstop_runtime::began::fill_in(&**service.store(), &id, &mut found).await?;
     if found.is_empty() {
         // Nothing ran: a name that is mistyped looks the same, and is told apart.
         service.dag(&dag)?;

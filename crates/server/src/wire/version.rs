@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 pub struct VersionShown {
     /// SHA-256 of its sources, hex.
     version: String,
-    /// The first run that is pinned to it; null when none is left.
+    /// The first run that goes on with it; where all have gone on with another version, the first that began with it. Null when none is left.
     #[schema(required)]
     first_run: Option<String>,
     /// The last.
