@@ -120,3 +120,52 @@ impl Engine {
         Ok(next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backstop_core::{Event, RunId};
+    use backstop_store::{Append, MemoryStore};
+    use std::sync::Arc;
+
+    /// A run that was begun then, took so many seconds if it is over, and ended so.
+    async fn ran(store: &MemoryStore, number: u32, end: Option<(i64, Event)>) {
+        let run = RunId::new(format!("run-{number:04}"));
+        let began = Timestamp::from_second(i64::from(number) * 1_000).unwrap();
+        let header = RunHeader {
+            run_id: run.clone(),
+            dag_id: DagId::new("d"),
+            version: String::new(),
+            logical_date: None,
+            data_interval: None,
+            queued_at: began,
+            run_type: RunType::Manual,
+            params: "{}".into(),
+            only_tasks: Vec::new(),
+            dry_run: false,
+            cause: None,
+        };
+        let begun = vec![Event::RunCreated(Arc::new(header)), Event::RunStarted { at: began }];
+        let append = |events, expected_version, at| Append { run: run.clone(), events, expected_version, epoch: 1, at };
+        store.append(append(begun, 0, began)).await.await.unwrap().unwrap();
+        if let Some((seconds, end)) = end {
+            let ended = began.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+            store.append(append(vec![end], 2, ended)).await.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_the_past_stands_behind_a_backlog_and_failures() {
+        let store = MemoryStore::new();
+        for number in 0..3 {
+            ran(&store, number, Some((60 + i64::from(number), Event::RunSucceeded))).await;
+        }
+        for number in 3..3 + RUNS_MAX {
+            let end = (number % 2 == 0).then_some((5, Event::RunFailed));
+            ran(&store, number, end).await;
+        }
+        let known = past(&store, &DagId::new("d")).await.unwrap();
+        let seconds = Duration::from_secs;
+        assert_eq!(known, Some(PastDurations { measured: 3, p50: seconds(61), p95: seconds(62) }));
+    }
+}

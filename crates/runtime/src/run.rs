@@ -402,14 +402,19 @@ fn is_about(instance: &InstanceId, committed: &[Arc<SegmentCommit>], named: Opti
     let name_it = format!(
         "`\"segment\": {in_doubt}` or `--segment {in_doubt}`, with `run --resume` `--resolve {instance}=committed:{in_doubt}`"
     );
-    match (named, committed.last().map(|commit| &commit.evidence)) {
+    // Behind it others may have committed meanwhile, of which nobody had to say anything.
+    let said = committed.iter().rev().find_map(|commit| match &commit.evidence {
+        Evidence::Operator { who, took_effect: true, .. } => Some((who, commit.segment + 1)),
+        Evidence::Operator { took_effect: false, .. } => None,
+        Evidence::Acknowledged | Evidence::Marker | Evidence::Tombstone | Evidence::ReadOnly | Evidence::Allowed => None,
+    });
+    match (named, said) {
         (Some(named), _) if named as usize != in_doubt => Err(format!(
             "segment {in_doubt} of `{instance}` is in doubt, not segment {named}: look again; name it with {name_it}"
         )),
-        (None, Some(Evidence::Operator { who, took_effect: true, .. })) => Err(format!(
-            "{who} has said already that segment {} of `{instance}` took effect, and segment {in_doubt} is in doubt now: if that one is \
-             meant, name it with {name_it}",
-            in_doubt - 1
+        (None, Some((who, said))) => Err(format!(
+            "{who} has said already that segment {said} of `{instance}` took effect, and segment {in_doubt} is in doubt now: if that one \
+             is meant, name it with {name_it}",
         )),
         (Some(_) | None, _) => Ok(()),
     }
@@ -455,4 +460,35 @@ pub(crate) async fn decide(engine: &mut Engine, decision: &Decision) -> Result<(
         })
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backstop_core::event::Promise;
+
+    #[test]
+    fn a_word_said_before_is_not_taken_for_a_later_segment() {
+        let person = || Evidence::Operator { who: "ann".into(), why: "looked".into(), took_effect: true };
+        let instance = InstanceId::single(TaskId::new("load"));
+        let about = |committed: &[Evidence], named: Option<u32>| {
+            let commit = |(segment, evidence): (u32, &Evidence)| {
+                let (digest, promise, statements) = (String::new(), Promise::ExactlyOnce, Vec::new());
+                Arc::new(SegmentCommit { segment, digest, promise, evidence: evidence.clone(), statements, result: None })
+            };
+            let committed: Vec<_> = (0..).zip(committed).map(commit).collect();
+            is_about(&instance, &committed, named)
+        };
+        assert_eq!(about(&[], None), Ok(()));
+        assert_eq!(about(&[Evidence::Acknowledged, Evidence::Marker], None), Ok(()), "nobody has spoken of it");
+        for committed in [vec![person()], vec![person(), Evidence::Marker]] {
+            let in_doubt = committed.len() as u32 + 1;
+            let refused = about(&committed, None).unwrap_err();
+            let said =
+                format!("ann has said already that segment 1 of `load` took effect, and segment {in_doubt} is in doubt now");
+            assert!(refused.contains(&said) && refused.contains(&format!("--segment {in_doubt}")), "{refused}");
+            assert!(about(&committed, Some(1)).is_err());
+            assert_eq!(about(&committed, Some(in_doubt)), Ok(()));
+        }
+    }
 }

@@ -145,6 +145,34 @@ fn what_is_behind_the_segment_that_a_person_spoke_of_stays_in_doubt_while_the_da
     site.is_whole();
 }
 
+/// Of a script that cannot be rendered nobody knows what is behind a segment; of a mended one it would be about another segment.
+#[test]
+fn a_word_is_not_taken_for_a_script_that_is_not_the_one_that_was_sent() {
+    let Some(site) = Site::new() else { return };
+    let project = &site.project;
+    let dag = format!("dag: d\nconnection: db\ntasks:\n{}", LOAD.replace("VALUES (2)", "VALUES ({{ var.json.last.n }})"));
+    project.write("dags/d.yaml", &dag);
+    let yaml = fs::read_to_string(project.path().join("backstop.yaml")).unwrap();
+    let with = |last: &str| project.write("backstop.yaml", &format!("{yaml}variables: {{last: '{last}'}}\n"));
+    with("{\"n\": 2}");
+    site.loses_what_two_segments_told();
+    let refuses = |arguments: &[&str], because: &str| {
+        let refused = project.backstop(arguments);
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains(because), "{}", refused.stderr);
+        let told = project.data(&["runs", "events", "latest", "--json"]);
+        assert!(!told.contains("operator_acted") && !told.contains("unknown_resolved") && !told.contains("run_pinned"), "{told}");
+    };
+    with("{}");
+    refuses(&TOLD, "cannot be told, so that nothing is recorded: ");
+    with("{\"n\": 2}");
+    project.write("dags/d.yaml", &dag.replace("VALUES (1)", "VALUES (0 + 1)"));
+    refuses(&[&TOLD[..], &["--current-files"]].concat(), "say it without --current-files first");
+    let resumed = project.backstop(&TOLD);
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+    site.is_whole();
+}
+
 #[test]
 fn a_statement_that_a_killed_service_left_keeps_its_slot_of_the_pool_until_its_database_was_asked() {
     let Some(site) = Site::new() else { return };
