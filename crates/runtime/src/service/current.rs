@@ -165,10 +165,10 @@ impl Service {
 
     /// Takes a run of which nothing goes on, from its engine if it has one.
     async fn take_idle(&self, entry: &DagEntry, run: &RunId) -> Result<(RunLock, Idle), Error> {
-        let until = tokio::time::Instant::now() + LET_GO_IN;
-        let mut let_go = None;
         // Its deadlines may be told of just now.
         self.until_told(run).await;
+        let until = tokio::time::Instant::now() + LET_GO_IN;
+        let mut let_go = None;
         loop {
             match self.store.lock_run(run) {
                 Ok(lock) => {
@@ -183,6 +183,8 @@ impl Service {
                 }
                 Err(error) if error.kind == ErrorKind::Busy => match (let_go, self.control(run)) {
                     (None, Some(_)) => let_go = Some(self.let_go(run).await?),
+                    // Since then.
+                    (None, None) if self.desk().is_telling(run) => self.until_told(run).await,
                     (None, None) => {
                         return Err(Error::Conflict(format!("{}: steer the run there, or ask again", error.message)));
                     }
@@ -212,3 +214,6 @@ impl Service {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

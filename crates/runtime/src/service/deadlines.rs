@@ -38,16 +38,16 @@ const VERSIONS_MAX: usize = 1000;
 /// What is known of runs that wait.
 #[derive(Default)]
 struct Watched {
-    /// Where each run waits, and when it is to be looked at next.
-    runs: BTreeMap<RunId, (Place, Timestamp)>,
+    /// Where each run waits, with which files, and when it is to be looked at next.
+    runs: BTreeMap<RunId, (Place, Arc<RunHeader>, Timestamp)>,
     /// By version of a DAG.
     deadlines: BTreeMap<String, Arc<[Deadline]>>,
     /// By DAG: how long its runs took, and when that was read.
     past: BTreeMap<DagId, (Timestamp, Option<PastDurations>)>,
 }
 
-/// A run that was told of: when to look again; `None` when nothing more is to be told while it waits.
-type Looked = (RunId, Option<Timestamp>);
+/// A run that was told of, with the files that it had: when to look again; `None` when nothing more is to be told while it waits.
+type Looked = (Arc<RunHeader>, Option<Timestamp>);
 
 impl Service {
     /// Watches until the service stops, and what is being told of has been.
@@ -57,7 +57,7 @@ impl Service {
         let mut stopping = self.stopping.subscribe();
         loop {
             self.look_at_deadlines(&mut watched, &mut telling).await;
-            let next = watched.runs.values().map(|(_, at)| at).min().filter(|_| telling.len() < TELLING_MAX);
+            let next = watched.runs.values().map(|(.., at)| at).min().filter(|_| telling.len() < TELLING_MAX);
             let wait = next.map_or(LOOK_EVERY, |at| crate::clock::until(self.clock.now(), *at).clamp(REST_MIN, LOOK_EVERY));
             tokio::select! {
                 biased;
@@ -74,23 +74,27 @@ impl Service {
         let waiting = self.desk().waiting();
         watched.runs.retain(|run, _| waiting.contains_key(run));
         for (run, (header, place)) in waiting.into_iter().filter(|(_, (header, _))| !header.dry_run) {
-            // What was known of it where it waited before does not hold here.
-            let is_due = watched.runs.get(&run).is_none_or(|(known, at)| *known != place || *at <= now);
+            // What was known of it where it waited before, or with other files, does not hold here.
+            let is_as_known = |known: &Place, of: &Arc<RunHeader>| *known == place && of.version == header.version;
+            let is_due = watched.runs.get(&run).is_none_or(|(known, of, at)| !is_as_known(known, of) || *at <= now);
             if !is_due || telling.len() >= TELLING_MAX || self.desk().is_telling(&run) {
                 continue;
             }
             let next = match self.look_at(watched, &header).await {
                 Ok(Look::At(at)) => at,
                 Ok(Look::Tell(past)) => {
-                    let service = self.clone();
-                    telling.spawn(async move { (header.run_id.clone(), service.tell_of(&header, past).await) });
+                    let (service, header) = (self.clone(), header.clone());
+                    telling.spawn(async move {
+                        let next = service.tell_of(&header, past).await;
+                        (header, next)
+                    });
                     // Until that is over.
                     Timestamp::MAX
                 }
                 // The store, or sources that do not load: what hinders the run is told elsewhere.
                 Err(_) => now.saturating_add(AGAIN_AFTER).unwrap_or(Timestamp::MAX),
             };
-            watched.runs.insert(run, (place, next));
+            watched.runs.insert(run, (place, header, next));
         }
     }
 
@@ -213,12 +217,13 @@ impl Watched {
     /// A run was told of. One whose telling broke off is looked at again.
     fn took(&mut self, looked: Option<Looked>, now: Timestamp) {
         match looked {
-            Some((run, next)) => {
-                if let Some((_, at)) = self.runs.get_mut(&run) {
+            Some((header, next)) => {
+                let known = self.runs.get_mut(&header.run_id).filter(|(_, of, _)| of.version == header.version);
+                if let Some((.., at)) = known {
                     *at = next.unwrap_or(Timestamp::MAX);
                 }
             }
-            None => self.runs.values_mut().filter(|(_, at)| *at == Timestamp::MAX).for_each(|(_, at)| *at = now),
+            None => self.runs.values_mut().filter(|(.., at)| *at == Timestamp::MAX).for_each(|(.., at)| *at = now),
         }
     }
 }

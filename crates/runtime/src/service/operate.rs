@@ -86,10 +86,29 @@ impl Service {
     }
 
     /// As [`Self::operate`], with the files as they were seen last.
-    pub(super) async fn operate_on(&self, run: &RunId, operation: Operation, by: &Who, dry_run: bool) -> Result<Operated, Error> {
+    pub(super) async fn operate_on(
+        self: &Arc<Self>,
+        run: &RunId,
+        operation: Operation,
+        by: &Who,
+        dry_run: bool,
+    ) -> Result<Operated, Error> {
         if by.why.is_empty() {
             return Err(Error::Invalid("`why` is empty: say why, it is kept in the run's log".into()));
         }
+        if dry_run {
+            return self.operate_now(run, operation, by, true).await;
+        }
+        // Who asks may go away meanwhile. A run that was let go of for it, or reopened, is to go on all the same.
+        let (service, run, by) = (self.clone(), run.clone(), by.clone());
+        let done = tokio::spawn(async move { service.operate_now(&run, operation, &by, false).await }).await;
+        done.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Stopping),
+        })
+    }
+
+    async fn operate_now(&self, run: &RunId, operation: Operation, by: &Who, dry_run: bool) -> Result<Operated, Error> {
         let wanted = operation.files();
         if wanted == Some(Files::Current) {
             return self.operate_with_current(run, &operation, by, dry_run).await;

@@ -137,7 +137,13 @@ impl Service {
         if dry_run { Ok(planned) } else { self.on_each(rows, operation, by, false).await }
     }
 
-    async fn on_each(&self, rows: &[RunRow], operation: &Operation, by: &Who, dry_run: bool) -> Result<Vec<DoneToRun>, Error> {
+    async fn on_each(
+        self: &Arc<Self>,
+        rows: &[RunRow],
+        operation: &Operation,
+        by: &Who,
+        dry_run: bool,
+    ) -> Result<Vec<DoneToRun>, Error> {
         let mut done = Vec::new();
         for row in rows {
             let run = row.header.run_id.clone();

@@ -352,6 +352,9 @@ impl Service {
         desk.stuck.remove(&header.run_id);
         if !desk.knows(&header.run_id) {
             desk.push(Queued { header, created: None, failures: 0 });
+        } else if let Some(waiting) = desk.find_waiting(&header.run_id) {
+            // It may have been given other files, and has events that are not known here.
+            (waiting.header, waiting.created) = (header, None);
         }
         drop(desk);
         self.pump.notify_one();

@@ -63,7 +63,7 @@ impl Desk {
         }
     }
 
-    fn find_waiting(&mut self, run: &RunId) -> Option<&mut Queued> {
+    pub(super) fn find_waiting(&mut self, run: &RunId) -> Option<&mut Queued> {
         if let Some(hindered) = self.hindered.get_mut(run) {
             return Some(&mut hindered.queued);
         }
