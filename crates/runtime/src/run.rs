@@ -10,6 +10,7 @@ use crate::logs::{LogWriter, Logs};
 use crate::others::Others;
 use crate::prepared::Prepared;
 use crate::repin;
+use crate::service::home;
 use crate::sessions::Sessions;
 use crate::slots::Slots;
 use crate::watch::Watcher;
@@ -17,7 +18,7 @@ use backstop_core::event::{Cause, Event, Evidence, RunHeader, RunType, SegmentCo
 use backstop_core::state::FIRST_EPOCH;
 use backstop_core::timetable::PastDurations;
 use backstop_core::{Command, InstanceId, RunId, RunState, TaskId};
-use backstop_project::definition::Definition;
+use backstop_project::definition::{Definition, Project};
 use backstop_store::{AppendError, Store, Version};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -169,7 +170,7 @@ pub struct Decision {
 /// # Errors
 /// When the store fails. A task that fails is no error here: see the report.
 pub async fn start(launch: Launch, request: Request, control: Control) -> Result<Report, Error> {
-    keep_version(&*launch.store, &launch.prepared.definition).await?;
+    keep_version(&*launch.store, &launch.prepared.project, &launch.prepared.definition).await?;
     let created = create(&launch, request).await?;
     begin(launch, created, control).await
 }
@@ -264,7 +265,7 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
         ));
     }
     let epoch = launch.store.take_over(run).await?;
-    keep_version(&*launch.store, &launch.prepared.definition).await?;
+    keep_version(&*launch.store, &launch.prepared.project, &launch.prepared.definition).await?;
     let run_start = row.started_at.unwrap_or(row.header.queued_at);
     let mut shared = share(&launch, row.header.clone(), run_start, true);
     shared.results = Results::of(&state);
@@ -347,14 +348,18 @@ async fn finish(mut engine: Engine) -> Result<Report, Error> {
     Ok(Report { undecided: engine.undecided().clone(), state: engine.state })
 }
 
-/// Keeps the sources that runs of a definition are pinned to; does nothing when they are kept.
+/// Keeps the sources that runs of a definition are pinned to, and which project they stand in: a service that has several knows by this whose
+/// connections such a run goes on with. Changes nothing where both are kept.
 ///
 /// # Errors
 /// When the store cannot write.
-pub async fn keep_version(store: &dyn Store, definition: &Definition) -> Result<(), Error> {
+pub async fn keep_version(store: &dyn Store, project: &Project, definition: &Definition) -> Result<(), Error> {
     let version =
         Version { digest: definition.version.clone(), dag_id: definition.dag.id().clone(), bundle: definition.bundle.to_bytes() };
-    Ok(store.keep_version(version).await?)
+    let home = home::entry(&version.digest, project);
+    // Both before any run can be found that began with it, and in one commit where the store makes one of what is asked of it at once.
+    tokio::try_join!(store.put(vec![home], None), store.keep_version(version))?;
+    Ok(())
 }
 
 fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_interrupted: bool) -> Shared {

@@ -124,7 +124,7 @@ impl Taken {
         }
         if !is_dry {
             // Before any log names it.
-            keep_version(held.store, &self.definition).await?;
+            keep_version(held.store, &self.project, &self.definition).await?;
         }
         let pin = repin::command(&self.definition, &before);
         held.carry_out(pin.into_iter().chain([command]).collect(), is_dry).await

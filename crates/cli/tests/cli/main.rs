@@ -20,6 +20,7 @@ mod ended;
 mod endure;
 mod follow;
 mod gone;
+mod homes;
 mod inspect;
 mod interrupt;
 mod kept_settings;

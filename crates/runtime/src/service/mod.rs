@@ -14,7 +14,7 @@ mod current;
 mod deadlines;
 mod desk;
 mod holder;
-mod home;
+pub(crate) mod home;
 mod housekeeping;
 pub mod live;
 mod notice;

@@ -1,7 +1,7 @@
 //! What people and programs ask of a service.
 
 use super::backfill::newest_about;
-use super::{DagEntry, Error, Service, Standing, home};
+use super::{DagEntry, Error, Service, Standing};
 use crate::control::{Answer, Ask};
 use crate::run::{self, Launch, Limits, Request, new_run_id};
 use backstop_core::event::{RunHeader, RunType};
@@ -216,9 +216,7 @@ impl Service {
         if kept().contains(&entry.definition.version) {
             return Ok(());
         }
-        // Before any run can be found that began with it.
-        self.store.put(vec![home::entry(&entry.definition.version, &entry.project)], None).await?;
-        run::keep_version(&*self.store, &entry.definition).await?;
+        run::keep_version(&*self.store, &entry.project, &entry.definition).await?;
         kept().insert(entry.definition.version.clone());
         Ok(())
     }

@@ -129,7 +129,9 @@ impl<'w> Batch<'w> {
         for Entry { kind, key, body } in entries {
             match body {
                 Some(body) => {
-                    let sql = "INSERT INTO entries (kind, key, body) VALUES (?1, ?2, ?3) ON CONFLICT (kind, key) DO UPDATE SET body = ?3";
+                    // What is so already is not written: nobody has to wait for the disk then.
+                    let sql = "INSERT INTO entries (kind, key, body) VALUES (?1, ?2, ?3) \
+                               ON CONFLICT (kind, key) DO UPDATE SET body = ?3 WHERE body <> ?3";
                     self.prepare(sql)?.execute(params![kind, key, body]).map_err(|cause| self.broken(cause))?;
                 }
                 None => {
