@@ -19,7 +19,7 @@ fn wait_until_kept(project: &Project, count: i64, good_says: &str) {
     let ask = |sql: &str| store.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap_or(-1);
     wait("the versions to be kept", || {
         ask("SELECT count(*) FROM entries WHERE kind = 'good'") == count
-            && ask(&format!("SELECT count(*) FROM entries WHERE kind = 'good_files' AND body LIKE '%{good_says}%'")) > 0
+            && ask(&format!("SELECT count(*) FROM entries WHERE kind = 'good_content' AND body LIKE '%{good_says}%'")) > 0
     });
 }
 

@@ -2,24 +2,31 @@
 //!
 //! What was loaded last is kept in the store, whether a run began with it or not, and used where the DAG's file is still there and broken. Only
 //! the files of DAGs are kept: backstop.yaml has connections and secrets, so that behind a broken one no DAG can be loaded. Then the catalog
-//! knows which they are, and why.
+//! knows which they are, and why. `written` says what is written when.
 
+mod written;
+
+use super::notice::{Level, Topic};
 use super::{Catalog, DagEntry, Service};
 use crate::prepared::Prepared;
 use backstop_core::DagId;
 use backstop_project::Bundle;
-use backstop_store::{Entry, Store};
+use backstop_store::Store;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+use written::{Loaded, Write, Writing};
 
-/// The kind of entry that says which version of a DAG was loaded last.
+/// The kind of entry that says which version of a DAG was loaded last, and of which files it is made.
 const KIND: &str = "good";
-/// The kind of entry that has its files, under the same key: they are read only where they are needed.
-const FILES: &str = "good_files";
-/// DAGs that are kept in one write.
-const KEPT_AT_ONCE: usize = 32;
+/// The kind of entry that has the content of a file, by its digest: what many DAGs have is there once, and read only where it is needed.
+const CONTENT: &str = "good_content";
+/// Where an earlier version kept all files of a DAG, under the DAG's key.
+const FILES_BEFORE: &str = "good_files";
+
+/// Bytes of contents that are read through where one is: to hand them over would take longer.
+const READ_AT_ONCE: usize = 64 * 1024;
 
 /// Which version of a DAG was loaded last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,30 +37,44 @@ struct Good {
     /// Where the DAG stands in it.
     file: String,
     version: String,
+    /// The content of each of its files, by path. Empty where an earlier version kept it.
+    #[serde(default)]
+    files: BTreeMap<String, Content>,
+}
+
+/// Which content a file has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Content {
+    /// SHA-256, hex.
+    digest: String,
+    bytes: u64,
 }
 
 impl Good {
-    fn of(entry: &DagEntry) -> Self {
-        let definition = &entry.definition;
-        Self {
-            dag: definition.dag.id().to_string(),
-            root: entry.project.root.clone(),
-            file: definition.file.to_string(),
-            version: definition.version.clone(),
-        }
-    }
-
     fn key(&self) -> String {
-        format!("{}\n{}", self.root.display(), self.dag)
+        key(&self.root, &self.dag)
     }
 }
 
-/// A file as it is kept.
-#[derive(Serialize, Deserialize)]
+fn key(root: &Path, dag: &str) -> String {
+    format!("{}\n{dag}", root.display())
+}
+
+/// A content as it is kept.
+#[derive(Deserialize)]
 #[serde(untagged)]
-enum Content {
+enum Body {
     Text(String),
     Bytes(Vec<u8>),
+}
+
+impl Body {
+    fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Text(text) => text.into_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
 }
 
 /// The last good version of a DAG that could not be loaded when the service started.
@@ -72,37 +93,74 @@ pub struct NotLoaded {
     pub because: String,
 }
 
-/// What of each DAG is kept, by its key.
+/// What is kept.
 #[derive(Default)]
-pub(super) struct Kept(BTreeMap<String, Good>);
+pub(super) struct Kept {
+    /// Of each DAG, by its key.
+    goods: BTreeMap<String, Good>,
+    /// DAGs whose files found no room, by their keys, with their versions: they are not tried again and again.
+    left_out: BTreeMap<String, String>,
+}
 
 impl Kept {
     /// What the store knows.
     pub(super) async fn read(store: &dyn Store) -> Result<Self, backstop_store::Error> {
         let entries = store.entries(KIND).await?;
-        Ok(Self(entries.into_iter().filter_map(|(key, body)| Some((key, serde_json::from_str(&body).ok()?))).collect()))
+        let goods = entries.into_iter().filter_map(|(key, body)| Some((key, serde_json::from_str(&body).ok()?))).collect();
+        Ok(Self { goods, left_out: BTreeMap::new() })
     }
 
     /// The last good versions of DAGs that should be in a catalog and are not.
     pub(super) async fn missing(&self, store: &dyn Store, catalog: &Catalog) -> Result<Vec<Remembered>, backstop_store::Error> {
-        let missing: BTreeMap<&String, &Good> = self.0.iter().filter(|(_, good)| is_missing(catalog, good)).collect();
+        let missing: Vec<(&String, &Good)> = self.goods.iter().filter(|(_, good)| is_missing(catalog, good)).collect();
         if missing.is_empty() {
             return Ok(Vec::new());
         }
-        let files = store.entries(FILES).await?;
-        let found = files.into_iter().filter_map(|(key, body)| {
-            let good = (*missing.get(&key)?).clone();
-            let files: BTreeMap<String, Content> = serde_json::from_str(&body).ok()?;
-            let bytes = |content| match content {
-                Content::Text(text) => text.into_bytes(),
-                Content::Bytes(bytes) => bytes,
+        let wanted: BTreeSet<&str> =
+            missing.iter().flat_map(|(_, good)| good.files.values().map(|content| &*content.digest)).collect();
+        let read = |body: String| Some(serde_json::from_str::<Body>(&body).ok()?.into_bytes());
+        let contents = store.entries(CONTENT).await?.into_iter().filter(|(digest, _)| wanted.contains(&**digest));
+        let contents: BTreeMap<String, Vec<u8>> = contents.filter_map(|(digest, body)| Some((digest, read(body)?))).collect();
+        let mut before: BTreeMap<String, String> = match missing.iter().any(|(_, good)| good.files.is_empty()) {
+            true => store.entries(FILES_BEFORE).await?.into_iter().collect(),
+            false => BTreeMap::new(),
+        };
+        let found = missing.into_iter().filter_map(|(key, good)| {
+            let files = match good.files.is_empty() {
+                true => {
+                    let files: BTreeMap<String, Body> = serde_json::from_str(&before.remove(key)?).ok()?;
+                    files.into_iter().map(|(path, body)| (path, body.into_bytes())).collect()
+                }
+                false => {
+                    let content =
+                        |(path, content): (&String, &Content)| Some((path.clone(), contents.get(&content.digest)?.clone()));
+                    good.files.iter().map(content).collect::<Option<_>>()?
+                }
             };
-            let files = files.into_iter().map(|(path, content)| (path, bytes(content))).collect();
             let bundle = Bundle { root: good.root.clone(), files };
             // Else it is not what was loaded, however that came.
-            (bundle.version() == good.version).then_some(Remembered { good, bundle })
+            (bundle.version() == good.version).then_some(Remembered { good: good.clone(), bundle })
         });
         Ok(found.collect())
+    }
+
+    /// Whether a DAG is kept as it is loaded, or found no room so.
+    fn knows(&self, entry: &DagEntry) -> bool {
+        let definition = &entry.definition;
+        let key = key(&entry.project.root, definition.dag.id().as_str());
+        let is_as_loaded =
+            |good: &Good| good.version == definition.version && *good.file == *definition.file && !good.files.is_empty();
+        self.goods.get(&key).is_some_and(is_as_loaded) || self.left_out.get(&key) == Some(&definition.version)
+    }
+
+    fn take_in(&mut self, write: Write) {
+        if !write.gone.is_empty() {
+            // There is more room now.
+            self.left_out.clear();
+        }
+        write.gone.iter().for_each(|key| drop(self.goods.remove(key)));
+        self.goods.extend(write.goods.into_iter().map(|good| (good.key(), good)));
+        self.left_out.extend(write.left_out.into_iter().map(|left_out| (left_out.key, left_out.version)));
     }
 }
 
@@ -155,58 +213,54 @@ impl Service {
     /// Of what was remembered at the start what is still the last good version: not of DAGs that were mended, or taken away, since.
     pub(super) fn still_remembered(&self) -> Vec<Remembered> {
         let kept = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_last = |remembered: &&Remembered| kept.0.get(&remembered.good.key()) == Some(&remembered.good);
+        let is_last = |remembered: &&Remembered| kept.goods.get(&remembered.good.key()) == Some(&remembered.good);
         self.remembered.iter().filter(is_last).cloned().collect()
     }
 
     /// Keeps which version of each DAG is loaded. What cannot be written now is written at the next look at the files.
     pub(super) async fn remember(&self) {
-        let catalog = self.catalog();
-        let (new, gone) = {
-            let kept = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_new = |entry: &&DagEntry| {
-                let good = Good::of(entry);
-                !entry.is_stale && kept.0.get(&good.key()) != Some(&good)
+        let Some(mut writing) = self.to_be_written() else { return };
+        loop {
+            let write = match writing.bytes_left() {
+                ..=READ_AT_ONCE => writing.next(),
+                // Reading many takes its time, which is not that of those who drive runs.
+                _ => {
+                    let next = tokio::task::spawn_blocking(move || {
+                        let write = writing.next();
+                        (writing, write)
+                    });
+                    let Ok((rest, write)) = next.await else { return };
+                    writing = rest;
+                    write
+                }
             };
-            let new: Vec<DagEntry> = catalog.dags().values().filter(is_new).cloned().collect();
-            let roots: BTreeSet<&Path> = catalog.projects().iter().map(|(project, _)| &*project.root).collect();
-            let is_gone = |good: &Good| {
-                roots.contains(&*good.root)
-                    && catalog.dag(&good.dag).is_none_or(|entry| entry.project.root != good.root)
-                    && !catalog.is_in_file(&good.dag, &good.root)
-                    && (!good.root.join(&good.file).exists() || is_renamed(&catalog, good))
-            };
-            let gone: Vec<String> = kept.0.iter().filter(|(_, good)| is_gone(good)).map(|(key, _)| key.clone()).collect();
-            (new, gone)
-        };
-        for entries in new.chunks(KEPT_AT_ONCE) {
-            let goods: Vec<Good> = entries.iter().map(Good::of).collect();
-            let kept = goods.iter().zip(entries).flat_map(|(good, entry)| kept(good, &entry.definition.bundle)).collect();
-            if self.store.put(kept, None).await.is_err() {
+            let Some(mut write) = write else { return };
+            if !write.entries.is_empty() && self.store.put(std::mem::take(&mut write.entries), None).await.is_err() {
                 return;
             }
-            let mut kept = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.0.extend(goods.into_iter().map(|good| (good.key(), good)));
-        }
-        for keys in gone.chunks(KEPT_AT_ONCE) {
-            let of_kind = |kind: &str, key: &String| Entry { kind: kind.into(), key: key.clone(), body: None };
-            let removed = keys.iter().flat_map(|key| [of_kind(KIND, key), of_kind(FILES, key)]).collect();
-            if self.store.put(removed, None).await.is_err() {
-                return;
+            for left_out in &write.left_out {
+                self.notices.tell(Topic::House, Level::Warn, &left_out.to_string());
             }
-            let mut kept = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-            keys.iter().for_each(|key| drop(kept.0.remove(key)));
+            self.good.lock().unwrap_or_else(PoisonError::into_inner).take_in(write);
         }
     }
-}
 
-/// What is kept of a version: both or neither.
-fn kept(good: &Good, bundle: &Bundle) -> [Entry; 2] {
-    let content = |bytes: &Vec<u8>| match std::str::from_utf8(bytes) {
-        Ok(text) => Content::Text(text.to_owned()),
-        Err(_) => Content::Bytes(bytes.clone()),
-    };
-    let files: BTreeMap<&String, Content> = bundle.files.iter().map(|(path, bytes)| (path, content(bytes))).collect();
-    let of_kind = |kind: &str, body| Entry { kind: kind.into(), key: good.key(), body };
-    [of_kind(KIND, serde_json::to_string(good).ok()), of_kind(FILES, serde_json::to_string(&files).ok())]
+    /// What is loaded and not kept so, and what is kept and gone; `None` where there is neither.
+    fn to_be_written(&self) -> Option<Writing> {
+        let catalog = self.catalog();
+        let kept = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = catalog.dags().values().filter(|entry| !entry.is_stale && !kept.knows(entry));
+        let new: Vec<Loaded> =
+            new.map(|entry| Loaded { root: entry.project.root.clone(), definition: Arc::clone(&entry.definition) }).collect();
+        let roots: BTreeSet<&Path> = catalog.projects().iter().map(|(project, _)| &*project.root).collect();
+        let is_gone = |good: &Good| {
+            roots.contains(&*good.root)
+                && catalog.dag(&good.dag).is_none_or(|entry| entry.project.root != good.root)
+                && !catalog.is_in_file(&good.dag, &good.root)
+                && (!good.root.join(&good.file).exists() || is_renamed(&catalog, good))
+        };
+        let gone: Vec<String> = kept.goods.iter().filter(|(_, good)| is_gone(good)).map(|(key, _)| key.clone()).collect();
+        let has_any = !new.is_empty() || !gone.is_empty();
+        has_any.then(|| Writing::new(&kept.goods, new, gone))
+    }
 }
