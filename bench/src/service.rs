@@ -127,7 +127,7 @@ pub(crate) fn burst(bench: &Bench<'_>) -> Result<Vec<Row>> {
         bursts.push(one_burst(bench, &up)?);
         theirs.push(their_rate(bench, &file)?);
     }
-    bursts.sort_by(|one, other| one.took.cmp(&other.took));
+    bursts.sort_by_key(|burst| burst.took);
     theirs.sort_by(f64::total_cmp);
     let Burst { took, asked, cpu } = &bursts[BURSTS / 2];
     let (ours, median) = (RUNS as f64 / took.as_secs_f64(), theirs[theirs.len() / 2]);
