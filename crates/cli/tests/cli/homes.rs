@@ -5,6 +5,11 @@ use crate::up::{Up, wait};
 
 const TWO: &str = "dag: two\nconnection: db\ntasks:\n  last: {sql: sql/last.sql}\n";
 
+/// A service takes no two projects of one name.
+fn named(name: &str) -> String {
+    format!("name: {name}\nconnections:\n  db: {{conn_type: sqlite, database: data.db}}\n")
+}
+
 /// Two projects with a connection and a table of the same names, one store, and a run of the second that no process has: it failed, and is
 /// retried with mended files, which are gone since.
 struct Left {
@@ -18,6 +23,7 @@ impl Left {
     fn new() -> Self {
         let first = Project::new(&[("dags/one.yaml", "dag: one\nconnection: db\ntasks:\n  one: {sql: SELECT 1}\n")]);
         let second = Project::new(&[("dags/two.yaml", TWO), ("sql/last.sql", "INSERT INTO mistyped VALUES ('last')")]);
+        second.write("backstop.yaml", &named("second"));
         for project in [&first, &second] {
             project.sql("CREATE TABLE effect (what text)");
         }
@@ -62,6 +68,7 @@ fn a_run_that_commands_began_and_retried_goes_on_in_its_own_project() {
 fn a_run_of_which_no_project_is_kept_waits_and_says_why_or_goes_on_where_its_files_were() {
     let left = Left::new();
     let third = Project::new(&[("dags/three.yaml", "dag: three\nconnection: db\ntasks:\n  one: {sql: SELECT 1}\n")]);
+    third.write("backstop.yaml", &named("third"));
     rusqlite::Connection::open(&left.store).unwrap().execute("DELETE FROM entries WHERE kind = 'home'", []).unwrap();
     let up = left.up(&[&left.first, &third]);
     let folder = left.second.path().to_string_lossy().into_owned();
