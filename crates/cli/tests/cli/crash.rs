@@ -160,8 +160,9 @@ fn index_counts(round: u64) -> String {
     )
 }
 
-/// What a person does who is asked: reads which segment is in doubt, lets the server end what it is doing, and looks for its effect.
-fn look(database: &Database, project: &Project, round: u64, told: &str) -> &'static str {
+/// What a person does who is asked: reads which segment is in doubt, lets the server end what it is doing, looks for its effect, and
+/// names the segment in the answer.
+fn look(database: &Database, project: &Project, round: u64, told: &str) -> String {
     let clear = " was begun and is not known to have ended, and it has no transaction: ";
     let (before, after) = told.split_once(clear).unwrap_or_else(|| panic!("it does not say what is in doubt:\n{told}"));
     assert!(after.contains("commits ALTER TABLE by itself") && told.contains("--resolve load="), "{told}");
@@ -171,8 +172,8 @@ fn look(database: &Database, project: &Project, round: u64, told: &str) -> &'sta
     assert!((0..LOOKS_MAX).any(|_| database.ask(project, altering) == 0), "the server does not end its ALTER TABLE");
     let step = (segment - 1) / 2;
     match database.ask(project, &format!("SELECT COUNT(*) FROM ({}) a WHERE k = 'c{step}'", index_counts(round))) {
-        0 => "not-committed",
-        1 => "committed",
+        0 => format!("not-committed:{segment}"),
+        1 => format!("committed:{segment}"),
         many => panic!("step {step} of round {round} was applied {many} times"),
     }
 }

@@ -86,9 +86,9 @@ fn what_follows_from_a_broken_project_file_is_said_once() {
     assert!(broken.stdout.contains("(2 more follow from backstop.yaml)") && broken.stdout.contains("sqll"), "{}", broken.stdout);
     let all = project.backstop(&["check", "--json"]).stdout;
     assert_eq!(all.matches("connection `shop` is wrong itself").count(), 3, "machines are told all: {all}");
-    let up = Up::of(&project);
+    let mut up = Up::of(&project);
+    up.running.wait_for_all(&["broken: backstop.yaml:3:", "broken: dags/d.yaml:"]);
     let (_, said) = up.running.terminate();
-    assert!(said.contains("broken: backstop.yaml:3:") && said.contains("broken: dags/d.yaml:"), "{said}");
     assert!(!said.contains("broken: dags/a.yaml"), "{said}");
 }
 

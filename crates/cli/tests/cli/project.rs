@@ -134,6 +134,14 @@ impl Running {
         }
     }
 
+    /// Waits until it has said all of this, in whatever order.
+    pub(crate) fn wait_for_all(&mut self, texts: &[&str]) {
+        while let Some(text) = texts.iter().find(|&text| !self.heard.contains(text)) {
+            let read = self.stderr.read_line(&mut self.heard).unwrap();
+            assert!(read > 0, "it ended without saying `{text}`:\n{}", self.heard);
+        }
+    }
+
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         let id = i32::try_from(self.child.id()).unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), signal).unwrap();
