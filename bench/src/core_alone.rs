@@ -56,6 +56,7 @@ fn one(name: &str, chain: bool) -> Option<Row> {
     let header = RunHeader {
         run_id: "bench".into(),
         dag_id: "bench".into(),
+        project: None,
         version: String::new(),
         logical_date: None,
         data_interval: None,

@@ -61,6 +61,7 @@ fn created(run: &RunId, number: u64) -> Event {
     Event::RunCreated(Arc::new(RunHeader {
         run_id: run.clone(),
         dag_id: dag_id(number),
+        project: None,
         version: format!("version-{}", number * 10 / 10_000),
         logical_date: Some(second(number)),
         data_interval: None,

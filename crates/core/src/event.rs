@@ -289,6 +289,8 @@ pub struct RunHeader {
     pub run_id: RunId,
     /// The DAG, by name: the structure itself is pinned by `version`.
     pub dag_id: crate::DagId,
+    /// The project it stands in, and with whose connections it goes on; absent for runs made before this was kept.
+    pub project: Option<RunProject>,
     /// The digest of the DAG's sources, by which the store keeps them. Of a run that goes on with others, in every fold the last ones.
     pub version: String,
     /// The date the run is about; absent for a manual run without one.
@@ -307,6 +309,15 @@ pub struct RunHeader {
     pub dry_run: bool,
     /// What made it, where that was another run.
     pub cause: Option<Cause>,
+}
+
+/// The project that a run stands in. Another one of the same name, or with the same files, has other databases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunProject {
+    /// Its name when the run was made.
+    pub name: Arc<str>,
+    /// Its folder then.
+    pub root: Arc<str>,
 }
 
 /// What made a run, where that was neither a person nor the time.

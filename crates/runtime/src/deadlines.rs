@@ -135,6 +135,7 @@ mod tests {
         let header = RunHeader {
             run_id: run.clone(),
             dag_id: DagId::new("d"),
+            project: None,
             version: String::new(),
             logical_date: None,
             data_interval: None,

@@ -190,6 +190,7 @@ pub async fn create(launch: &Launch, request: Request) -> Result<Created, Error>
     let header = Arc::new(RunHeader {
         run_id: request.run_id,
         dag_id: launch.prepared.definition.dag.id().clone(),
+        project: Some(home::of(&launch.prepared.project)),
         version: launch.prepared.definition.version.clone(),
         logical_date: request.logical_date,
         data_interval: request.data_interval,
@@ -251,6 +252,7 @@ fn engine(launch: &Launch, shared: Arc<Shared>, state: RunState, journal: Journa
 /// When the store fails, the run is over, or the DAG no longer fits it.
 pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control: Control) -> Result<Report, Error> {
     let row = launch.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))?;
+    home::check(&row.header, &launch.prepared.project).map_err(Error::Request)?;
     let events = read_all(&*launch.store, run).await?;
     repin::check_shape(&launch.prepared.definition, run, &events)?;
     let state = RunState::replay(launch.prepared.definition.dag.clone(), events.iter());

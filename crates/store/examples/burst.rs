@@ -48,6 +48,7 @@ fn created(run: &RunId) -> Event {
     Event::RunCreated(Arc::new(RunHeader {
         run_id: run.clone(),
         dag_id: "burst".into(),
+        project: None,
         version: "v".into(),
         logical_date: None,
         data_interval: None,

@@ -44,6 +44,7 @@ fn event(run: &RunId, seq: u64) -> Event {
     Event::RunCreated(Arc::new(RunHeader {
         run_id: run.clone(),
         dag_id: "d".into(),
+        project: None,
         version: "v".into(),
         logical_date: None,
         data_interval: None,

@@ -325,6 +325,7 @@ mod tests {
             let header = RunHeader {
                 run_id: RunId::new("r1"),
                 dag_id: "nightly".into(),
+                project: None,
                 version: String::new(),
                 logical_date: None,
                 data_interval: None,

@@ -315,6 +315,34 @@ fn a_run_goes_on_in_its_own_project_or_waits() {
     assert_eq!((count(&first, "last"), count(&second, "last")), (0, 1));
 }
 
+/// Two clones have one name, and the same files: only the folders tell them apart.
+#[test]
+fn a_run_of_one_clone_does_not_go_on_in_the_other() {
+    let (first, second) = (gated(), gated());
+    second.sql("INSERT INTO gate VALUES (1)");
+    let store = first.path().join(".backstop/store.db").to_string_lossy().into_owned();
+    let up = Up::of(&first);
+    let run = up.trigger("gated", json!({}));
+    wait("the sensor to have looked", || up.task(&run, "gate") != "none");
+    up.running.kill();
+    let up = Up::with(&second, &["--store", &store]);
+    let own = up.trigger("gated", json!({}));
+    up.wait_for_state(&own, "success");
+    let why = || up.get(&format!("/api/v1/runs/{run}/why"))["why"].as_str().unwrap_or_default().to_owned();
+    wait("it to say why", || why().contains("is not loaded"));
+    assert!(why().contains("or move that folder away if"), "{}", why());
+    let (code, _) = up.running.terminate();
+    assert_eq!(code, Some(0));
+    let offline = second.backstop(&["run", "--resume", &run, "--store", &store]);
+    assert_eq!(offline.code, Some(2));
+    assert!(offline.stderr.contains(&format!("go on with --project {}", first.path().display())), "{}", offline.stderr);
+    assert_eq!(count(&second, "last"), 1, "its own");
+    first.sql("INSERT INTO gate VALUES (1)");
+    let up = Up::of(&first);
+    up.wait_for_state(&run, "success");
+    assert_eq!((count(&first, "last"), count(&second, "last")), (1, 1));
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_with_what_to_do() {
     let project = gated();

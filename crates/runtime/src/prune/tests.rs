@@ -13,6 +13,7 @@ async fn ran(store: &dyn Store, run: &str, queued_at: &str, ended_at: Option<&st
     let header = RunHeader {
         run_id: RunId::new(run),
         dag_id: DagId::new("d"),
+        project: None,
         version: String::new(),
         logical_date: None,
         data_interval: None,

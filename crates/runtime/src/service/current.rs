@@ -62,7 +62,7 @@ impl Service {
             let broken = self.catalog().broken(header.dag_id.as_str()).unwrap_or_else(|| "its files are broken".into());
             return Err(Error::Conflict(format!("the files of DAG `{}` cannot be taken: {broken}", header.dag_id)));
         }
-        let (project, _) = self.project_of(&self.catalog(), &header.version).await.map_err(Error::Conflict)?;
+        let (project, _) = self.project_of(&self.catalog(), header).await.map_err(Error::Conflict)?;
         if project.root != entry.project.root {
             let (dag, root) = (&header.dag_id, project.root.display());
             return Err(Error::Conflict(format!("the run is of project {root}, which has no DAG `{dag}` any more")));

@@ -339,6 +339,7 @@ mod tests {
             RunRow::made(Arc::new(RunHeader {
                 run_id: RunId::new("r"),
                 dag_id: DagId::new("d"),
+                project: None,
                 version: String::new(),
                 logical_date: None,
                 data_interval: None,

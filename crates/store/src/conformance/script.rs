@@ -51,6 +51,7 @@ pub fn created(run: &RunId, dag: &str) -> Event {
     Event::RunCreated(Arc::new(RunHeader {
         run_id: run.clone(),
         dag_id: DagId::new(dag),
+        project: None,
         version: "d1".into(),
         logical_date: None,
         data_interval: None,
@@ -141,6 +142,7 @@ fn full_header() -> RunHeader {
     RunHeader {
         run_id: "0199-full".into(),
         dag_id: "nightly_sales".into(),
+        project: None,
         version: "9f86d081884c7d65".into(),
         logical_date: Some("2025-10-26T02:00:00Z".parse().unwrap()),
         data_interval: Some(("2025-10-25T02:00:00Z".parse().unwrap(), "2025-10-26T02:00:00.000001Z".parse().unwrap())),
@@ -180,6 +182,11 @@ pub fn samples() -> Vec<(String, Event)> {
 
 type Sample = (&'static str, Event);
 
+fn in_project() -> RunHeader {
+    let project = RunProject { name: "shop".into(), root: "/srv/l'équipe/shop".into() };
+    RunHeader { run_id: "0199-project".into(), project: Some(project), ..full_header() }
+}
+
 fn run_samples() -> Vec<Sample> {
     let typed = |id, run_type| {
         Event::RunCreated(Arc::new(RunHeader { run_id: RunId::new(id), dag_id: "d".into(), run_type, ..full_header() }))
@@ -189,6 +196,7 @@ fn run_samples() -> Vec<Sample> {
         ("run_created.minimal", created(&"0199-minimal".into(), "d")),
         ("run_created.backfill", typed("0199-backfill", RunType::Backfill)),
         ("run_created.asset_triggered", typed("0199-assets", RunType::AssetTriggered)),
+        ("run_created.in_project", Event::RunCreated(Arc::new(in_project()))),
         ("run_started", run_started()),
         ("run_resumed", Event::RunResumed { epoch: 3 }),
         (

@@ -3,7 +3,8 @@
 //! Rules of the format, so that a log can be read for years:
 //! - `v` is the version of the format that the event needs. A reader refuses a larger one than it knows, with [`Error::TooNew`]: a
 //!   fact that is not understood must not be left out of a fold.
-//! - A published version never changes; `golden/v1/` holds one file or more for every kind of event, and a test reads and writes them.
+//! - A published version never changes, but for facts that a reader may leave out without harm, which are absent where they are not
+//!   known; `golden/v1/` holds one file or more for every kind of event, and a test reads and writes them.
 //!   A new kind of event, or a field that changes the meaning of others, makes a new version; older ones stay readable, and an event
 //!   that an older version knows is still written in that: whatever reads it can.
 //! - A field that has its usual value (no map index, no hint, zero rows) is absent.

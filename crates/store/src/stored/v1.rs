@@ -167,6 +167,9 @@ pub(super) struct Header<'a> {
     run_id: Text<'a>,
     #[serde(borrow)]
     dag_id: Text<'a>,
+    /// Added later: whoever does not know it looks for the project as before there was this.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    project: Option<Project<'a>>,
     #[serde(borrow)]
     version: Text<'a>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,6 +185,14 @@ pub(super) struct Header<'a> {
     only_tasks: Vec<Text<'a>>,
     #[serde(default, skip_serializing_if = "is_false")]
     dry_run: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Project<'a> {
+    #[serde(borrow)]
+    name: Text<'a>,
+    #[serde(borrow)]
+    root: Text<'a>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use super::{Hindered, Queued, Stuck, left};
 use crate::clock::{Clock, Reading};
 use crate::prepared::Prepared;
 use crate::run::{self, Control, Launch, Limits, Report};
+use crate::service::home;
 use crate::service::live::LiveWatcher;
 use crate::service::notice::{Level, Topic};
 use crate::service::{Error, Service};
@@ -201,10 +202,12 @@ impl Service {
     pub(in crate::service) async fn pinned(&self, header: &RunHeader) -> Result<(Arc<Prepared>, Arc<Sessions>), String> {
         let catalog = self.catalog();
         let entry = catalog.dag(header.dag_id.as_str());
-        if let Some(entry) = entry.filter(|entry| entry.definition.version == header.version) {
+        if let Some(entry) =
+            entry.filter(|entry| entry.definition.version == header.version && home::is_known_in(header, &entry.project))
+        {
             return Ok((entry.prepared.clone(), entry.sessions.clone()));
         }
-        let (project, sessions) = self.project_of(&catalog, &header.version).await?;
+        let (project, sessions) = self.project_of(&catalog, header).await?;
         let kept = self.store.version(&header.version).await.map_err(|error| explain(&error))?;
         let kept = kept.ok_or_else(|| format!("the sources it began with (version {}) are not kept any more", header.version))?;
         let bundle = Bundle::from_bytes(&kept.bundle).map_err(|error| explain(&error))?;

@@ -96,6 +96,7 @@ impl From<Header<'_>> for core::RunHeader {
         Self {
             run_id: RunId::new(&*header.run_id),
             dag_id: DagId::new(&*header.dag_id),
+            project: header.project.map(|Project { name, root }| core::RunProject { name: shared(name), root: shared(root) }),
             version: header.version.into_owned(),
             logical_date: header.logical_date,
             data_interval: header.data_interval,

@@ -186,6 +186,7 @@ impl<'a> From<&'a core::RunHeader> for Header<'a> {
         let core::RunHeader {
             run_id,
             dag_id,
+            project,
             version,
             logical_date,
             data_interval,
@@ -200,6 +201,9 @@ impl<'a> From<&'a core::RunHeader> for Header<'a> {
         Self {
             run_id: Cow::Borrowed(run_id.as_str()),
             dag_id: Cow::Borrowed(dag_id.as_str()),
+            project: project
+                .as_ref()
+                .map(|core::RunProject { name, root }| Project { name: Cow::Borrowed(name), root: Cow::Borrowed(root) }),
             version: Cow::Borrowed(version),
             logical_date: *logical_date,
             data_interval: *data_interval,
