@@ -22,6 +22,8 @@ const BURSTS: usize = 5;
 const THEIR_TRANSACTIONS: usize = 50_000;
 /// Connections that ask for runs.
 const ASKERS: usize = 256;
+/// Runs that a request asks for, where it asks for many.
+const A_REQUEST: usize = 250;
 /// pgbench's clients, and our tasks at once.
 const CLIENTS: usize = 32;
 
@@ -122,19 +124,28 @@ pub(crate) fn burst(bench: &Bench<'_>) -> Result<Vec<Row>> {
     up.client()?.post("/api/v1/dags/burst/runs", &json!({}))?;
     up.wait_until_done()?;
     // In turns: what else the machine does meets both.
-    let (mut bursts, mut theirs) = (Vec::new(), vec![their_rate(bench, &file)?]);
+    let mut theirs = vec![their_rate(bench, &file)?];
+    let ways = [A_REQUEST, 1];
+    let mut bursts = ways.map(|_| Vec::new());
     for _ in 0..BURSTS {
-        bursts.push(one_burst(bench, &up)?);
-        theirs.push(their_rate(bench, &file)?);
+        for (each, bursts) in ways.into_iter().zip(&mut bursts) {
+            bursts.push(one_burst(bench, &up, each)?);
+            theirs.push(their_rate(bench, &file)?);
+        }
     }
-    bursts.sort_by_key(|burst| burst.took);
     theirs.sort_by(f64::total_cmp);
+    let mut rows: Vec<Row> = ways.into_iter().zip(bursts).map(|(each, bursts)| of_bursts(each, bursts, &theirs)).collect();
+    rows.extend(wrk(&up)?);
+    Ok(rows)
+}
+
+fn of_bursts(each: usize, mut bursts: Vec<Burst>, theirs: &[f64]) -> Row {
+    bursts.sort_by_key(|burst| burst.took);
     let Burst { took, asked, cpu } = &bursts[BURSTS / 2];
     let (ours, median) = (RUNS as f64 / took.as_secs_f64(), theirs[theirs.len() / 2]);
-    let mut rows = vec![Row {
+    Row {
         what: format!(
-            "{RUNS} runs of one INSERT, each asked for by a request of its own over {ASKERS} connections, until all are done, median of \
-             {BURSTS}"
+            "{RUNS} runs of one INSERT, {each} asked for by a request, over {ASKERS} connections, until all are done, median of {BURSTS}"
         ),
         figure: format!("{ours:.0} runs/s (all asked for after {}; {} of CPU a run)", ms(*asked), ms(cpu.div_f64(RUNS as f64))),
         against: format!(
@@ -144,9 +155,7 @@ pub(crate) fn burst(bench: &Bench<'_>) -> Result<Vec<Row>> {
         ),
         ratio: format!("{:.1} % of its rate", 100.0 * ours / median),
         bar: "> 2,000/s, > 20 %",
-    }];
-    rows.extend(wrk(&up)?);
-    Ok(rows)
+    }
 }
 
 struct Burst {
@@ -158,7 +167,8 @@ struct Burst {
     cpu: Duration,
 }
 
-fn one_burst(bench: &Bench<'_>, up: &Up) -> Result<Burst> {
+/// With so many runs asked for by each request.
+fn one_burst(bench: &Bench<'_>, up: &Up, each: usize) -> Result<Burst> {
     bench.server.sql(&bench.database, "TRUNCATE effect")?;
     let next = AtomicUsize::new(0);
     let before = up.cpu()?;
@@ -168,8 +178,11 @@ fn one_burst(bench: &Bench<'_>, up: &Up) -> Result<Burst> {
             .map(|_| {
                 scope.spawn(|| -> Result<()> {
                     let mut client = up.client()?;
-                    while next.fetch_add(1, Ordering::Relaxed) < RUNS {
-                        client.post("/api/v1/dags/burst/runs", &json!({}))?;
+                    while next.fetch_add(each, Ordering::Relaxed) < RUNS {
+                        match each {
+                            1 => client.post("/api/v1/dags/burst/runs", &json!({}))?,
+                            _ => client.post("/api/v1/dags/burst/runs/batch", &json!({ "runs": vec![json!({}); each] }))?,
+                        };
                     }
                     Ok(())
                 })

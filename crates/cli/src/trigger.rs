@@ -1,4 +1,6 @@
-//! `backstop trigger`: asks the service for a run, and waits for its end where that is wanted.
+//! `backstop trigger`: asks the service for a run, or for one for each line of a file, and waits for its end where that is wanted.
+
+mod each;
 
 use crate::args::Place;
 use crate::explain::{Exit, Problem};
@@ -12,6 +14,7 @@ use backstop_core::state::RunPhase;
 use backstop_store::SqliteStore;
 use clap::Args;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Between two looks at a run that is waited for.
@@ -24,6 +27,9 @@ pub(crate) struct TriggerArgs {
     /// A parameter of the DAG; may be repeated
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = crate::args::pair)]
     pub(crate) params: Vec<(String, String)>,
+    /// A run for each line of a file (`-`: standard input), which is a JSON object of its parameters; they go before --param
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["run_id", "wait"])]
+    pub(crate) each: Option<PathBuf>,
     /// What the run is about: 2025-05-01, or a time such as 2025-05-01T02:00:00Z [default: now]
     #[arg(long, value_name = "DATE")]
     pub(crate) logical_date: Option<String>,
@@ -61,6 +67,9 @@ pub(crate) fn trigger(arguments: &TriggerArgs, place: &Place) -> Result<Exit, Pr
                 .hint(format!("run it in this process: backstop run {dag}{}", kept.flags))
                 .hint(format!("or start a service first: backstop up{}", kept.flags)));
         };
+        if let Some(file) = &arguments.each {
+            return each::trigger(arguments, file, &service, &kept.flags).await;
+        }
         let asked =
             service.post(&format!("/api/v1/dags/{}/runs", part(&arguments.dag)), &body(arguments, &service).await?).await?;
         let dag = service.get(&format!("/api/v1/dags/{}", part(&arguments.dag))).await;

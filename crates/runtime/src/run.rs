@@ -181,11 +181,7 @@ pub async fn start(launch: Launch, request: Request, control: Control) -> Result
 /// # Errors
 /// `Append` with a conflict when there is a run of this id; when the store fails; when a task is named that is not there.
 pub async fn create(launch: &Launch, request: Request) -> Result<Created, Error> {
-    for task in &request.only_tasks {
-        if launch.prepared.definition.dag.index(task.as_str()).is_none() {
-            return Err(Error::Request(format!("there is no task `{task}` in DAG `{}`", launch.prepared.definition.dag.id())));
-        }
-    }
+    check_tasks(&launch.prepared.definition, &request.only_tasks)?;
     let now = launch.clock.now();
     let header = Arc::new(RunHeader {
         run_id: request.run_id,
@@ -211,6 +207,14 @@ pub async fn create(launch: &Launch, request: Request) -> Result<Created, Error>
     launch.watcher.decided(&created.state(launch), &recorded);
     journal.settle().await?;
     Ok(created)
+}
+
+/// Refuses tasks that a DAG does not have.
+pub(crate) fn check_tasks(definition: &Definition, tasks: &[TaskId]) -> Result<(), Error> {
+    match tasks.iter().find(|task| definition.dag.index(task.as_str()).is_none()) {
+        Some(task) => Err(Error::Request(format!("there is no task `{task}` in DAG `{}`", definition.dag.id()))),
+        None => Ok(()),
+    }
 }
 
 impl Created {

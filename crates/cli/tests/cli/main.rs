@@ -6,6 +6,7 @@ mod api;
 mod assets;
 mod backfill;
 mod bad_input;
+mod batch;
 mod begin;
 mod broken;
 mod callbacks;

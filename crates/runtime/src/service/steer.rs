@@ -8,6 +8,7 @@ use backstop_core::event::{RunHeader, RunType};
 use backstop_core::{Command, DagId, InstanceId, RunId, RunState, TaskId};
 use backstop_project::{Bundle, params};
 use backstop_store::{Act, AppendError, Entry, Store};
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,28 +113,56 @@ impl Service {
     /// # Errors
     /// No such DAG or task, parameters that do not fit, a run id that is taken by another request, a logical date that has a run; the store.
     pub async fn trigger(&self, trigger: Trigger, who: &Who) -> Result<Triggered, Error> {
-        if self.is_stopping() {
-            return Err(Error::Stopping);
-        }
         let entry = self.dag(&trigger.dag)?;
-        let dag = entry.definition.dag.id().clone();
-        let params =
-            params::resolve(&entry.definition.params, &trigger.params).map_err(|errors| Error::Params { dag, errors })?;
-        let now = self.clock.now();
-        let logical_date = trigger.logical_date.unwrap_or(now);
-        let timetable = entry.definition.timetable.as_ref();
+        let request = self.request(&entry, &trigger, who)?;
+        self.start(&entry, trigger, request).await
+    }
+
+    /// Makes runs of one DAG, by what is asked of each; as [`Service::trigger`], and together they wait for the disk.
+    ///
+    /// # Errors
+    /// When one of them makes no sense, with its place: then none is made. What came of each is told by itself, in the order in which they
+    /// were asked for.
+    pub async fn trigger_all(
+        &self,
+        dag: &str,
+        triggers: Vec<(Trigger, Who)>,
+    ) -> Result<Vec<Result<Triggered, Error>>, (usize, Error)> {
+        let entry = self.dag(dag).map_err(|error| (0, error))?;
+        let mut requests = Vec::with_capacity(triggers.len());
+        for (at, (trigger, who)) in triggers.into_iter().enumerate() {
+            let request = self.request(&entry, &trigger, &who).map_err(|error| (at, error))?;
+            requests.push((trigger, request));
+        }
+        Ok(join_all(requests.into_iter().map(|(trigger, request)| self.start(&entry, trigger, request))).await)
+    }
+
+    /// What is asked for, with all that was left out, if it makes sense.
+    fn request(&self, entry: &DagEntry, trigger: &Trigger, who: &Who) -> Result<Request, Error> {
+        let definition = &entry.definition;
+        let dag = definition.dag.id().clone();
+        let params = params::resolve(&definition.params, &trigger.params).map_err(|errors| Error::Params { dag, errors })?;
+        run::check_tasks(definition, &trigger.only_tasks)?;
+        let logical_date = trigger.logical_date.unwrap_or(self.clock.now());
+        let timetable = definition.timetable.as_ref();
         let data_interval = trigger.data_interval.or_else(|| timetable.map(|timetable| timetable.manual_interval(logical_date)));
-        let request = Request {
+        Ok(Request {
             run_id: trigger.run_id.clone().unwrap_or_else(|| new_run_id(&*self.clock)),
             logical_date: Some(logical_date),
             data_interval,
             params,
-            only_tasks: trigger.only_tasks,
+            only_tasks: trigger.only_tasks.clone(),
             dry_run: trigger.dry_run,
             run_type: RunType::Manual,
             cause: None,
             asked_by: Some((who.who.clone(), who.why.clone())),
-        };
+        })
+    }
+
+    async fn start(&self, entry: &DagEntry, trigger: Trigger, request: Request) -> Result<Triggered, Error> {
+        if self.is_stopping() {
+            return Err(Error::Stopping);
+        }
         let date = trigger.logical_date.filter(|_| !trigger.again && !trigger.dry_run);
         // Two who ask for one date at once are asked one after the other. Who names none waits for nobody: what is written to the store
         // for a thousand such requests is written in one go.
@@ -159,7 +188,7 @@ impl Service {
                 format!("run {run} of DAG `{}` is about {date} already: retry or clear that one", entry.definition.dag.id());
             return Err(Error::Conflict(format!("{message}, or ask with `again` for another")));
         }
-        let made = self.make(&entry, request.clone()).await?;
+        let made = self.make(entry, request.clone()).await?;
         match made.is_new {
             true => Ok(made),
             // Asked for twice at the same moment.

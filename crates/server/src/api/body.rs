@@ -12,6 +12,7 @@ use serde_json::error::Category;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::ArrayItems;
 use utoipa::openapi::{RefOr, Schema};
 
 /// For the whole body of a request to come.
@@ -32,7 +33,7 @@ impl<T: DeserializeOwned + ToSchema, S: Send + Sync> FromRequest<S> for Body<T> 
         if is_empty {
             let read = serde_json::from_str("{}");
             return read.map(Self).map_err(|error| {
-                let told = words(&error.to_string(), "", &keys::<T>());
+                let told = words(&error.to_string(), "", &keys::<T>(""));
                 Problem::bad_request(format!("a body of JSON is needed: {}", told.detail)).hints(told.hint)
             });
         }
@@ -71,7 +72,7 @@ fn refusal<T: ToSchema>(path: &str, error: &serde_json::Error) -> Problem {
     let text = text.strip_suffix(&format!(" at {place}")).unwrap_or(&text);
     match error.classify() {
         Category::Data => {
-            let told = words(text, path, &keys::<T>());
+            let told = words(text, path, &keys::<T>(path));
             bad_body(StatusCode::UNPROCESSABLE_ENTITY, told.detail).hints(told.hint)
         }
         Category::Io | Category::Syntax | Category::Eof => {
@@ -114,27 +115,51 @@ impl From<PathRejection> for Problem {
     }
 }
 
-/// The names of a body's fields, also of those that several bodies share.
-fn keys<T: ToSchema>() -> BTreeSet<String> {
+/// The names of the fields of a body, or of the list in it that a path such as `runs[1].params` leads into; also of those fields that
+/// several bodies share.
+fn keys<T: ToSchema>(path: &str) -> BTreeSet<String> {
     let mut parts = Vec::new();
     T::schemas(&mut parts);
+    let whole = T::schema();
+    let of_list = path.split_once('[').and_then(|(list, _)| items(&whole, list, &parts));
     let mut found = BTreeSet::new();
-    add_keys(&T::schema(), &parts, &mut found);
+    add_keys(of_list.unwrap_or(&whole), &parts, &mut found);
     found
 }
 
-fn add_keys(schema: &RefOr<Schema>, parts: &[(String, RefOr<Schema>)], found: &mut BTreeSet<String>) {
+type Part = (String, RefOr<Schema>);
+
+fn add_keys(schema: &RefOr<Schema>, parts: &[Part], found: &mut BTreeSet<String>) {
+    match resolved(schema, parts) {
+        Some(Schema::Object(object)) => found.extend(object.properties.keys().cloned()),
+        Some(Schema::AllOf(all)) => all.items.iter().for_each(|item| add_keys(item, parts, found)),
+        // No body is one of these.
+        Some(_) | None => {}
+    }
+}
+
+/// What a list in a body is of.
+fn items<'s>(schema: &'s RefOr<Schema>, list: &str, parts: &'s [Part]) -> Option<&'s RefOr<Schema>> {
+    match resolved(schema, parts)? {
+        Schema::Object(object) => match object.properties.get(list).map(|found| resolved(found, parts))? {
+            Some(Schema::Array(array)) => match &array.items {
+                ArrayItems::RefOrSchema(of) => Some(of),
+                ArrayItems::False => None,
+            },
+            Some(_) | None => None,
+        },
+        Schema::AllOf(all) => all.items.iter().find_map(|item| items(item, list, parts)),
+        _ => None,
+    }
+}
+
+fn resolved<'s>(schema: &'s RefOr<Schema>, parts: &'s [Part]) -> Option<&'s Schema> {
     match schema {
         RefOr::Ref(to) => {
             let name = to.ref_location.rsplit('/').next().unwrap_or_default();
-            if let Some((_, part)) = parts.iter().find(|(part, _)| part == name) {
-                add_keys(part, parts, found);
-            }
+            parts.iter().find(|(part, _)| part == name).and_then(|(_, part)| resolved(part, parts))
         }
-        RefOr::T(Schema::Object(object)) => found.extend(object.properties.keys().cloned()),
-        RefOr::T(Schema::AllOf(all)) => all.items.iter().for_each(|item| add_keys(item, parts, found)),
-        // No body is one of these.
-        RefOr::T(_) => {}
+        RefOr::T(schema) => Some(schema),
     }
 }
 

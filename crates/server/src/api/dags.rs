@@ -1,19 +1,15 @@
-//! DAGs: what there is, what is wrong, pausing, triggering.
+//! DAGs: what there is, what is wrong, pausing.
 
 use super::{Body, By, Page, Paging, Path, Query};
 use crate::wire::dag::{Dag, DagDetail, Finding};
 use crate::wire::settings::{DagSource, SourceFile};
-use crate::{Problem, etag, wire};
+use crate::{Problem, etag};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use backstop_core::{RunId, TaskId};
-use backstop_runtime::service::{Service, Trigger, Triggered};
-use backstop_store::RunRow;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use backstop_runtime::service::Service;
+use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 
@@ -115,88 +111,6 @@ pub(super) async fn change(
     }
     let Ok(entry) = service.dag(&dag) else { return Ok(StatusCode::NO_CONTENT.into_response()) };
     Ok(([(header::ETAG, tag(&service, &dag)?)], Json(Dag::new(&service, &entry, change.paused))).into_response())
-}
-
-/// A run that is asked for.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct NewRun {
-    /// By name; defaults are filled in.
-    #[schema(value_type = BTreeMap<String, Value>)]
-    params: Map<String, Value>,
-    /// What the run is about; now by default.
-    logical_date: Option<Timestamp>,
-    /// The data it is about; given together with its end.
-    data_interval_start: Option<Timestamp>,
-    /// Not before the start.
-    data_interval_end: Option<Timestamp>,
-    /// Only these tasks; none is all.
-    tasks: Vec<String>,
-    /// Transactional SQL is run and rolled back.
-    dry_run: bool,
-    /// Asked for twice with one id, a run is made once.
-    #[schema(min_length = 8, max_length = 64, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{7,63}$")]
-    run_id: Option<String>,
-    /// Also when there is a run of this DAG about the same logical date.
-    again: bool,
-    #[serde(flatten)]
-    by: By,
-}
-
-/// A run that was asked for.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = AskedRun)]
-struct Asked<'a> {
-    #[serde(flatten)]
-    run: wire::Run<'a>,
-    /// What keeps it from beginning until somebody does something, in a sentence: its DAG is paused.
-    #[schema(required)]
-    waits_because: Option<String>,
-}
-
-/// Makes a run of a DAG. Durable when it is answered.
-#[utoipa::path(post, path = "/dags/{dag}/runs", operation_id = "start_run", tag = "runs", params(("dag" = String, Path, description = "The DAG's name")),
-    request_body = NewRun, responses(
-        (status = 201, description = "The run is made", body = Asked<'static>, headers(("Location" = String, description = "The run"))),
-        (status = 200, description = "The same request made it before", body = Asked<'static>, headers(("Location" = String, description = "The run"))),
-        (status = 409, body = Problem, content_type = "application/problem+json"),
-    ))]
-pub(super) async fn trigger(
-    State(service): State<Arc<Service>>,
-    Path(dag): Path<String>,
-    Body(wanted): Body<NewRun>,
-) -> Result<Response, Problem> {
-    let data_interval = match (wanted.data_interval_start, wanted.data_interval_end) {
-        (None, None) => None,
-        (Some(start), Some(end)) if start <= end => Some((start, end)),
-        _ => return Err(Problem::bad_request("a data interval has a start and an end that is not before it")),
-    };
-    let trigger = Trigger {
-        dag,
-        params: wanted.params,
-        logical_date: wanted.logical_date,
-        data_interval,
-        only_tasks: wanted.tasks.into_iter().map(TaskId::new).collect(),
-        dry_run: wanted.dry_run,
-        run_id: wanted.run_id.map(|id| super::name("run_id", id)).transpose()?.map(RunId::new),
-        again: wanted.again,
-    };
-    let Triggered { header, is_new } = service.trigger(trigger, &wanted.by.into()).await?;
-    let location = format!("/api/v1/runs/{}", header.run_id);
-    let row = match is_new {
-        // What it is now is known without asking the store: as it was made.
-        true => RunRow::made(header),
-        false => {
-            let row = service.store().run(&header.run_id).await?;
-            row.ok_or_else(|| Problem::not_found(format!("there is no run `{}`", header.run_id)))?
-        }
-    };
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let dag = &row.header.dag_id;
-    let is_held = row.started_at.is_none() && row.ended_at.is_none() && service.is_paused(dag);
-    let waits_because = is_held.then(|| format!("DAG `{dag}` is paused, and nothing of it begins before it is unpaused"));
-    let run = wire::Run::new(&row, service.is_abandoned(&row).await?);
-    Ok((status, [(header::LOCATION, location)], Json(Asked { run, waits_because })).into_response())
 }
 
 /// What is wrong with the projects.

@@ -18,6 +18,7 @@ mod rendered;
 mod runs;
 mod settings;
 mod stream;
+mod trigger;
 mod versions;
 mod words;
 
@@ -38,7 +39,8 @@ pub(crate) fn routes() -> OpenApiRouter<Arc<Service>> {
     let api = OpenApiRouter::new()
         .routes(routes!(dags::list))
         .routes(routes!(dags::show, dags::change))
-        .routes(routes!(dags::trigger))
+        .routes(routes!(trigger::trigger))
+        .routes(routes!(trigger::trigger_all))
         .routes(routes!(operate::clear_runs))
         .routes(routes!(operate::retry_runs))
         .routes(routes!(operate::mark_runs))
