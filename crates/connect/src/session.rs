@@ -250,6 +250,15 @@ pub trait Session: Send {
         Ok(0)
     }
 
+    /// How many other sessions of this user run a statement under a name, or have a transaction open where that is seen, too; `except` as
+    /// for [`Self::end_leftovers`]. `None` where nothing of that can be seen.
+    ///
+    /// # Errors
+    /// When the server refuses, or the link is lost.
+    async fn leftovers(&mut self, _name: &str, _except: &[String]) -> Result<Option<usize>, Error> {
+        Ok(None)
+    }
+
     /// False once the link is broken or its state is doubtful: close it.
     fn is_usable(&self) -> bool;
 

@@ -4,6 +4,7 @@
 //! the state is settled and nothing awaits while it is mutated.
 
 mod callbacks;
+mod doubts;
 mod ending;
 mod inputs;
 
@@ -99,8 +100,10 @@ pub(crate) struct Engine {
     /// Instances that could not begin because other runs hold the slots.
     is_short: bool,
     undecided: BTreeMap<InstanceId, String>,
-    /// Attempts in doubt may keep slots of pools.
+    /// Attempts in doubt may keep slots of pools, and sessions.
     has_kept_slots: bool,
+    /// Those that an earlier process left in doubt were told to keep theirs.
+    has_kept_of_before: bool,
     /// A doubt is left because nobody could be asked.
     is_unanswered: bool,
     wake_at: Option<Timestamp>,
@@ -146,8 +149,8 @@ impl Engine {
             watches: BTreeMap::new(),
             is_short: false,
             undecided: BTreeMap::new(),
-            // By the process before this one.
             has_kept_slots: true,
+            has_kept_of_before: false,
             is_unanswered: false,
             wake_at: None,
             deadline_at: Some(Timestamp::MIN),
@@ -294,8 +297,10 @@ impl Engine {
                 running.stop.closed().await;
             }
         };
-        // What has not ended by then works on, and is fenced off when the run goes on.
+        // What has not ended by then works on, and is fenced off when the run goes on: until then it keeps its slots.
         let _ = tokio::time::timeout(ABANDONED_END_IN, ended).await;
+        let left = running.into_values().filter(|running| !running.stop.is_closed());
+        left.filter_map(|running| running.permit).for_each(Permit::falls_into_doubt);
     }
 
     /// True when only instances are left that a person must decide.
@@ -383,25 +388,6 @@ impl Engine {
         let dag = &self.shared.definition.dag;
         let settings = &dag.task(place).settings;
         seat.take(instance, self.pool(settings.pool), settings.pool_slots, dag.effective_priority(place)).map(Some).ok_or(NoSlot)
-    }
-
-    /// An attempt in doubt keeps the slots of its pool until its database was asked what became of it, which also ends what it left on the
-    /// server: until then its statement may go on there.
-    fn keep_slots_of_doubts(&mut self) {
-        let Some(seat) = &self.seat else { return };
-        let dag = &self.shared.definition.dag;
-        // What waits for a person may wait long, and others of the run for the slot.
-        let is_open = |instance: &InstanceId| !self.undecided.contains_key(instance);
-        let doubts = self.state.instances_in_doubt().filter(is_open).filter_map(|instance| {
-            let settings = &dag.task(self.place(&instance)?).settings;
-            Some((instance, self.pool(settings.pool).into(), settings.pool_slots))
-        });
-        let doubts: Vec<_> = doubts.collect();
-        let has_doubts = !doubts.is_empty();
-        if has_doubts || self.has_kept_slots {
-            seat.keeps_for_doubts(doubts);
-        }
-        self.has_kept_slots = has_doubts;
     }
 
     fn pool(&self, number: u32) -> &str {

@@ -11,7 +11,7 @@ mod rounds;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::Answer;
-use crate::sessions::Purpose;
+use crate::sessions::{Kept, Purpose};
 use crate::watch::Watcher;
 use backstop_connect::session::NAME_BYTES_MAX;
 use backstop_connect::{Connector, Session};
@@ -135,6 +135,8 @@ pub struct Monitor {
     store: Option<Arc<dyn Store>>,
     clock: Arc<dyn Clock>,
     pasts: Pasts,
+    /// What attempts in doubt keep of the sessions: as the uses, over all versions of a project.
+    kept: Arc<Kept>,
 }
 
 impl std::fmt::Debug for Monitor {
@@ -145,7 +147,13 @@ impl std::fmt::Debug for Monitor {
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { state: Mutex::default(), store: None, clock: Arc::new(SystemClock::starting(None)), pasts: Pasts::default() }
+        Self {
+            state: Mutex::default(),
+            store: None,
+            clock: Arc::new(SystemClock::starting(None)),
+            pasts: Pasts::default(),
+            kept: Arc::default(),
+        }
     }
 }
 
@@ -153,6 +161,11 @@ impl Monitor {
     /// Keeps samples in this store, and asks it for what was before.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
         Self { store: Some(store), clock, ..Self::default() }
+    }
+
+    /// What attempts in doubt keep of the sessions.
+    pub(crate) fn kept(&self) -> &Arc<Kept> {
+        &self.kept
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -224,6 +237,12 @@ impl Monitor {
         used.filter_map(|work| work.session.clone()).collect()
     }
 
+    /// Whether an instance has a session here.
+    pub(crate) fn has_session(&self, run: &RunId, instance: &InstanceId) -> bool {
+        let is_its = |work: &Work| work.session.is_some() && work.user.run == *run && work.user.instance == *instance;
+        self.state().works.values().any(is_its)
+    }
+
     /// What could not be seen, and which right is missing: by connection.
     pub fn limits(&self) -> BTreeMap<String, String> {
         self.state().limits.clone()
@@ -241,21 +260,26 @@ impl Monitor {
         if work.session.is_some() {
             return Some(format!("it has a session of connection `{}`", work.watched.id));
         }
-        Some(state.waits_for_session(work))
+        Some(state.waits_for_session(work, &self.kept.by(&work.watched.id)))
     }
 }
 
 impl State {
-    fn waits_for_session(&self, work: &Work) -> String {
+    /// `kept` are the attempts in doubt that keep a session of the connection.
+    fn waits_for_session(&self, work: &Work, kept: &[(RunId, InstanceId)]) -> String {
         let Watched { id, sessions_max, .. } = &*work.watched;
         // Those of an earlier version of the connection have sessions of the same one.
         let used = self.works.values().filter(|other| other.watched.id == *id && other.session.is_some());
+        let in_doubt = kept
+            .iter()
+            .map(|(run, instance)| format!("`{instance}` of run {run} (in doubt: its statement may still run on the server)"));
         let named: Vec<String> = used
             .clone()
-            .take(USERS_NAMED_MAX)
             .map(|other| format!("`{}` of run {}", other.user.instance, other.user.run))
+            .chain(in_doubt)
+            .take(USERS_NAMED_MAX)
             .collect();
-        let count = used.count();
+        let count = used.count() + kept.len();
         if count < *sessions_max {
             return format!(
                 "it waits for a session of connection `{id}`, which is being opened ({count} of {sessions_max} in use)"
@@ -312,8 +336,8 @@ impl Ticket {
             work.session = Some(id);
             name = Some(work.user.name());
         });
-        // A question is short, and blocks nobody; nor does it go by the name of who had the session before.
-        let name = name.filter(|_| purpose == Purpose::Write).unwrap_or_default();
+        // Who asks what became of an attempt does not go by its name; nor by that of who had the session before.
+        let name = name.filter(|_| purpose != Purpose::Ask).unwrap_or_default();
         session.introduce(&name);
     }
 

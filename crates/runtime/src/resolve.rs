@@ -27,6 +27,23 @@ const SEGMENTS_BLIND: usize = 16;
 /// The longest wait between two rounds.
 const ROUND_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether what was told to end has ended, and how long that waits between two looks.
+const ENDING_LOOKS: u32 = 20;
+const ENDING_EVERY: Duration = Duration::from_millis(50);
+/// How often a server is asked to end what is left of an attempt that needs no marker to be told.
+const ENDING_ROUNDS_MAX: u32 = 8;
+
+/// Whether an attempt of a task may leave a statement on a database's server.
+pub(crate) fn asks_a_server(body: &Body) -> bool {
+    let by_kind = match &body.kind {
+        Kind::Sql(_) | Kind::Check(_) => true,
+        Kind::Branch(branch) => matches!(branch.decide, BranchBy::Sql { .. }),
+        Kind::Sensor(sensor) => matches!(sensor.look, SensorBy::Sql { .. }),
+        Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty | Kind::Http(_) | Kind::Shell(_) | Kind::Python(_) => false,
+    };
+    by_kind && body.connection.is_some()
+}
+
 /// An attempt in doubt.
 pub(crate) struct Doubt {
     pub(crate) shared: Arc<Shared>,
@@ -73,6 +90,18 @@ impl Doubt {
         if self.expands || self.shared.header.dry_run {
             return Verdict::Known(Evidence::ReadOnly);
         }
+        let verdict = self.find_out(body).await;
+        let was_asked = match &verdict {
+            Verdict::Known(Evidence::ReadOnly | Evidence::Allowed) => false,
+            Verdict::Known(_) | Verdict::Undecided(_) | Verdict::Unanswered(_) => true,
+        };
+        if let Some(connection) = body.connection.as_deref().filter(|_| !was_asked && asks_a_server(body)) {
+            self.end_what_is_left(connection).await;
+        }
+        verdict
+    }
+
+    async fn find_out(&self, body: &Body) -> Verdict {
         let by_author = |what: &str| match body.delivery {
             Delivery::AtLeastOnce => Verdict::Known(Evidence::Allowed),
             Delivery::ExactlyOnce => {
@@ -309,17 +338,20 @@ impl Doubt {
 
     /// `Ok(None)` when there is no marker table and none may be made: then no marked unit can ever have committed, or commit.
     async fn probe(&self, connection: &str, number: usize, kind: &str) -> Result<Option<Probe>, String> {
-        let (run, dag) = (self.shared.header.run_id.clone(), self.shared.header.dag_id.clone());
-        let user = User { run, dag, instance: self.instance.clone(), try_number: self.try_number };
+        let user = self.user();
         let name = user.name();
-        let mut lease = self.shared.sessions.get(connection, Purpose::Write, user).await.map_err(|error| error.to_string())?;
+        let mut lease = self.shared.sessions.get(connection, Purpose::Ask, user).await.map_err(|error| error.to_string())?;
         let table = marker_table(&self.shared, connection);
         let key = marker_key(&self.shared, &self.instance, self.try_number, number, kind);
         let probed = lease.session().probe(&table, &key, PROBE_WAIT).await;
-        if matches!(probed, Ok(Probe::Fenced | Probe::StillRunning)) {
-            self.end_leftovers(connection, &mut lease, &name).await;
-        }
+        let ended = match probed {
+            Ok(Probe::Fenced | Probe::StillRunning) => self.end_leftovers(connection, &mut lease, &name).await,
+            Ok(Probe::Committed(_)) | Err(_) => Ok(()),
+        };
         lease.give_back().await;
+        if matches!(probed, Ok(Probe::Fenced)) {
+            ended?;
+        }
         match probed {
             Ok(probe) => Ok(Some(probe)),
             Err(Error { kind: ErrorKind::Permission, .. }) => Ok(None),
@@ -327,8 +359,9 @@ impl Doubt {
         }
     }
 
-    /// What the lost attempt still does can commit no more, or not to anybody's knowledge, but holds locks that the next one waits for.
-    async fn end_leftovers(&self, connection: &str, lease: &mut Lease, name: &str) {
+    /// What the lost attempt still does can commit no more, or not to anybody's knowledge, but holds locks that the next one waits for, and
+    /// the slots of its pool. `Err` when it has not ended by the end of this.
+    async fn end_leftovers(&self, connection: &str, lease: &mut Lease, name: &str) -> Result<(), String> {
         let ours = self.shared.sessions.monitor().sessions_in_use(connection);
         // Where it is not allowed, they end by themselves, sooner or later.
         if let Ok(ended @ 1..) = lease.session().end_leftovers(name, &ours).await {
@@ -336,6 +369,46 @@ impl Doubt {
                 .watcher
                 .note(Some(&self.instance), &format!("ended {ended} session(s) that the lost attempt left on the server"));
         }
+        for _ in 0..ENDING_LOOKS {
+            match lease.session().leftovers(name, &ours).await {
+                Ok(Some(1..)) => tokio::time::sleep(ENDING_EVERY).await,
+                Ok(Some(0) | None) => return Ok(()),
+                Err(Error { kind: ErrorKind::Permission, .. }) => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Err("what it began goes on on the server, though it was told to end".into())
+    }
+
+    /// For what needs no marker to be told: ends what is left of it on its server, so that the next try does not run beside it. A server that
+    /// is away for long is not waited for: what it did has ended, or nobody can end it.
+    async fn end_what_is_left(&self, connection: &str) {
+        let user = self.user();
+        let name = user.name();
+        let mut stopper = self.stopper.clone();
+        for round in 0..ENDING_ROUNDS_MAX {
+            let ended = match self.shared.sessions.get(connection, Purpose::Ask, user.clone()).await {
+                Ok(mut lease) => {
+                    let ended = self.end_leftovers(connection, &mut lease, &name).await;
+                    lease.give_back().await;
+                    ended
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            let Err(why) = ended else { return };
+            self.shared.watcher.note(Some(&self.instance), &format!("in doubt: {why}; asks again"));
+            let wait = Duration::from_millis(100).saturating_mul(1 << round.min(10)).min(ROUND_WAIT_MAX);
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(wait) => {}
+                _ = stopper.wait() => return,
+            }
+        }
+    }
+
+    fn user(&self) -> User {
+        let (run, dag) = (self.shared.header.run_id.clone(), self.shared.header.dag_id.clone());
+        User { run, dag, instance: self.instance.clone(), try_number: self.try_number }
     }
 
     async fn tell(&self, number: usize, row: MarkerRow, promise: Promise) {

@@ -1,10 +1,13 @@
 //! Open sessions, shared by the tasks of a run: as many for a connection as its `sessions` setting allows.
 
+mod kept;
 mod shelf;
 
 use crate::monitor::{Monitor, Ticket, User, Watched};
 use backstop_connect::{Canceller, Capabilities, Config, Connector, Dialect, Error, Secret, Session};
+use backstop_core::{InstanceId, RunId};
 use backstop_project::definition::{Connection, Project};
+pub(crate) use kept::{ConnectionKey, Kept};
 pub(crate) use shelf::Purpose;
 use shelf::Shelf;
 use std::collections::HashMap;
@@ -72,7 +75,10 @@ impl Sessions {
         let connector = (self.connect)(&connection_config(id, connection, &self.project.root))?;
         let sessions_max = connection.sessions_max.max(1) as usize;
         let watched = self.monitor.connection(id, sessions_max, connector.clone());
-        let opened = Opened { shelf: Arc::new(Shelf::new(connector, sessions_max)), watched };
+        let (kept, key) = (self.monitor.kept(), self.key(id));
+        let shelf = Arc::new(Shelf::new(connector, sessions_max, kept.count(&key)));
+        kept.tell(&key, &shelf);
+        let opened = Opened { shelf, watched };
         shelves.insert(id.to_owned(), opened.clone());
         Ok(opened)
     }
@@ -89,14 +95,58 @@ impl Sessions {
         Ok((shelf.connector().dialect(), shelf.connector().capabilities()))
     }
 
+    /// How a connection is told from those of other projects.
+    pub(crate) fn key(&self, id: &str) -> ConnectionKey {
+        (self.project.root.clone(), id.to_owned())
+    }
+
     /// A session, waiting for a free one when all are in use.
     pub(crate) async fn get(&self, id: &str, purpose: Purpose, user: User) -> Result<Lease, Error> {
         let Opened { shelf, watched } = self.opened(id).await?;
         let ticket = self.monitor.begin(&watched, user);
         let mut session = shelf.take(purpose).await?;
         ticket.got(&mut *session, purpose);
-        Ok(Lease { shelf, session: Some(session), ticket: Arc::new(ticket) })
+        Ok(Lease { shelf, session: Some(session), ticket: Arc::new(ticket), keeps: None })
     }
+
+    /// The same, for an attempt of a task: when it loses the session, its place is kept until the engine says that it is not in doubt.
+    pub(crate) async fn get_for_attempt(&self, id: &str, purpose: Purpose, user: User) -> Result<Lease, Error> {
+        let keeper = Keeper {
+            kept: self.monitor.kept().clone(),
+            key: self.key(id),
+            run: user.run.clone(),
+            instance: user.instance.clone(),
+        };
+        let mut lease = self.get(id, purpose, user).await?;
+        lease.keeps = Some(keeper);
+        Ok(lease)
+    }
+
+    /// An attempt in doubt keeps a session of a connection.
+    pub(crate) fn keep(&self, id: &str, run: &RunId, instance: &InstanceId) {
+        self.monitor.kept().keep(&self.key(id), run, instance);
+    }
+
+    /// How many sessions still work on the server for an attempt that nobody has here; `None` where that cannot be told.
+    ///
+    /// # Errors
+    /// When the server could not be asked.
+    pub(crate) async fn leftovers(&self, id: &str, user: User) -> Result<Option<usize>, Error> {
+        let name = user.name();
+        let mut lease = self.get(id, Purpose::Ask, user).await?;
+        let ours = self.monitor.sessions_in_use(id);
+        let left = lease.session().leftovers(&name, &ours).await;
+        lease.give_back().await;
+        left
+    }
+}
+
+/// In whose name a lost session is kept.
+struct Keeper {
+    kept: Arc<Kept>,
+    key: ConnectionKey,
+    run: RunId,
+    instance: InstanceId,
 }
 
 /// A session in use. Give it back with [`Lease::give_back`]; dropping it closes the link, because nothing is known of its state.
@@ -104,6 +154,7 @@ pub(crate) struct Lease {
     shelf: Arc<Shelf>,
     session: Option<Box<dyn Session>>,
     ticket: Arc<Ticket>,
+    keeps: Option<Keeper>,
 }
 
 impl Lease {
@@ -127,7 +178,8 @@ impl Lease {
 
     /// Lends the session to others, once it has forgotten what the task left behind; a broken one is closed.
     pub(crate) async fn give_back(mut self) {
-        if let Some(session) = self.session.take() {
+        // One that is lost is dropped.
+        if let Some(session) = self.session.take_if(|session| session.is_usable()) {
             self.shelf.give_back(session).await;
         }
     }
@@ -136,6 +188,10 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.session.take().is_some() {
+            // Before its place is free: nobody else takes it.
+            if let Some(Keeper { kept, key, run, instance }) = &self.keeps {
+                kept.keep(key, run, instance);
+            }
             self.shelf.lost_one();
         }
     }

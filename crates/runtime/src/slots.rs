@@ -50,6 +50,8 @@ pub struct Shortage {
     pub holders: Vec<Claim>,
     /// How many have them.
     pub held_by: usize,
+    /// How many of those are attempts in doubt: what they began may still run on a server.
+    pub in_doubt: usize,
     /// How many wait too, in front of it or not.
     pub waiting: usize,
     /// How many of them go before it, as things stand.
@@ -74,6 +76,9 @@ impl std::fmt::Display for Shortage {
         }
         if self.held_by > HOLDERS_NAMED {
             write!(f, " and {} more", self.held_by - HOLDERS_NAMED)?;
+        }
+        if self.in_doubt > 0 {
+            write!(f, "; {} of them in doubt, whose statements may still run on the server", self.in_doubt)?;
         }
         match &self.next {
             None => f.write_str("; it goes next"),
@@ -132,6 +137,13 @@ struct Seat {
 /// Tasks that a DAG has going on. Changed and read under the lock of the slots.
 type Held = Arc<AtomicU32>;
 
+/// What an attempt in doubt keeps.
+struct Doubt {
+    /// Of its own: the same instance may fall into doubt again.
+    number: u64,
+    claim: Claim,
+}
+
 #[derive(Default)]
 struct State {
     limits: SlotLimits,
@@ -145,7 +157,7 @@ struct State {
     held: BTreeMap<(RunId, InstanceId), (DagId, Claim)>,
     /// Pool slots of attempts in doubt: their statements may go on on a server. They are no work of this process, so they count in their
     /// pools alone.
-    doubts: BTreeMap<(RunId, InstanceId), Claim>,
+    doubts: BTreeMap<(RunId, InstanceId), Doubt>,
     next: u64,
 }
 
@@ -213,8 +225,9 @@ impl Slots {
             is_kept.then(|| (Some(claim.pool.clone()), used, size))
         })?;
         let is_for = |other: &&Claim| pool.as_ref().is_none_or(|pool| other.pool == *pool);
-        let in_doubt = state.doubts.values().filter(|_| pool.is_some());
-        let holding = state.held.values().map(|(_, claim)| claim).chain(in_doubt).filter(is_for);
+        let in_doubt = state.doubts.values().map(|doubt| &doubt.claim).filter(|_| pool.is_some());
+        let holding = state.held.values().map(|(_, claim)| claim).chain(in_doubt.clone()).filter(is_for);
+        let in_doubt = in_doubt.filter(is_for).count();
         let (held_by, holders) = (holding.clone().count(), holding.take(HOLDERS_MAX).cloned().collect());
         let waiting = wanted.clone().filter(|(_, _, other)| is_for(other)).count();
         let own = state.rank(seat, order, claim);
@@ -224,19 +237,33 @@ impl Slots {
             .collect();
         let next = before.iter().min_by_key(|(rank, _)| *rank).map(|(_, claim)| (*claim).clone());
         let wanted = if pool.is_some() { claim.slots } else { 1 };
-        Some(Shortage { used, size, wanted, holders, held_by, waiting, ahead: before.len(), next, pool })
+        Some(Shortage { used, size, wanted, holders, held_by, in_doubt, waiting, ahead: before.len(), next, pool })
     }
 
-    /// Keeps pool slots for attempts in doubt of a run that an earlier process drove, until the run's seat says which they are, or
-    /// [`Self::let_go`].
+    /// Who keeps pool slots because of a doubt, and the doubt's number.
+    pub(crate) fn doubts(&self) -> Vec<(RunId, InstanceId, u64)> {
+        let state = self.state();
+        state.doubts.iter().map(|((run, instance), doubt)| (run.clone(), instance.clone(), doubt.number)).collect()
+    }
+
+    /// What an attempt in doubt began has ended: it keeps nothing more, unless it is another doubt by now.
+    pub(crate) fn has_ended(&self, run: &RunId, instance: &InstanceId, number: u64) {
+        let mut state = self.state();
+        let is_it = |doubt: &Doubt| doubt.number == number;
+        if state.doubts.get(&(run.clone(), instance.clone())).is_some_and(is_it) {
+            state.keep_doubts_of(run, |kept| kept != instance);
+        }
+    }
+
+    /// Keeps pool slots for attempts in doubt, until the run's seat or [`Self::keep_only`] says that they are in doubt no more.
     pub(crate) fn keep_for_doubts(&self, claims: Vec<Claim>) {
         let mut state = self.state();
         claims.into_iter().for_each(|claim| state.doubt(claim));
     }
 
-    /// The attempts in doubt of a run keep nothing more.
-    pub(crate) fn let_go(&self, run: &RunId) {
-        self.state().keep_doubts_of(run, &[]);
+    /// Of the attempts in doubt of a run, only these keep anything any more.
+    pub(crate) fn keep_only(&self, run: &RunId, is_kept: impl Fn(&InstanceId) -> bool) {
+        self.state().keep_doubts_of(run, is_kept);
     }
 
     /// A place from which a run asks.
@@ -300,17 +327,21 @@ impl State {
         let key = (claim.run.clone(), claim.instance.clone());
         if !self.doubts.contains_key(&key) {
             *self.pools.entry(claim.pool.clone()).or_default() += claim.slots;
-            self.doubts.insert(key, claim);
+            self.next += 1;
+            self.doubts.insert(key, Doubt { number: self.next, claim });
         }
     }
 
     /// Of the doubts of a run only these are left.
-    fn keep_doubts_of(&mut self, run: &RunId, instances: &[InstanceId]) {
-        let is_over = |(of, instance): &&(RunId, InstanceId)| of == run && !instances.contains(instance);
+    fn keep_doubts_of(&mut self, run: &RunId, is_kept: impl Fn(&InstanceId) -> bool) {
+        if self.doubts.is_empty() {
+            return;
+        }
+        let is_over = |(of, instance): &&(RunId, InstanceId)| of == run && !is_kept(instance);
         let over: Vec<_> = self.doubts.keys().filter(is_over).cloned().collect();
         let frees = !over.is_empty();
         for key in over {
-            if let Some(claim) = self.doubts.remove(&key) {
+            if let Some(Doubt { claim, .. }) = self.doubts.remove(&key) {
                 subtract(&mut self.pools, &claim.pool, claim.slots);
             }
         }
@@ -444,15 +475,15 @@ impl SeatHandle {
         }
     }
 
-    /// Of the run's attempts in doubt, these keep their pool slots, as they are wanted: whether there are as many or not, their statements
-    /// may go on.
-    pub(crate) fn keeps_for_doubts(&self, doubts: Vec<(InstanceId, Arc<str>, u32)>) {
-        let mut state = self.slots.state();
-        let instances: Vec<InstanceId> = doubts.iter().map(|(instance, ..)| instance.clone()).collect();
-        for (instance, pool, slots) in doubts {
-            state.doubt(Claim { run: self.run.clone(), instance, pool, slots, priority: 0 });
-        }
-        state.keep_doubts_of(&self.run, &instances);
+    /// Attempts of the run are in doubt and keep their pool slots, whether there are as many or not: their statements may go on.
+    pub(crate) fn keep_for_doubts(&self, doubts: Vec<(InstanceId, Arc<str>, u32)>) {
+        let claim = |(instance, pool, slots)| Claim { run: self.run.clone(), instance, pool, slots, priority: 0 };
+        self.slots.keep_for_doubts(doubts.into_iter().map(claim).collect());
+    }
+
+    /// Of the run's attempts in doubt, only these keep anything any more.
+    pub(crate) fn keep_only(&self, is_kept: impl Fn(&InstanceId) -> bool) {
+        self.slots.keep_only(&self.run, is_kept);
     }
 
     /// Waits until something was given.

@@ -207,3 +207,47 @@ fn a_statement_that_a_killed_service_left_keeps_its_slot_of_the_pool_until_its_d
     up.wait_for_state(&long, "success");
     assert_eq!((site.ask("SELECT count(*) FROM t"), project.ask("SELECT count(*) FROM u")), ("1".to_owned(), 1));
 }
+
+#[test]
+fn a_statement_that_a_killed_service_left_keeps_its_slots_while_its_dag_is_paused_until_it_has_ended() {
+    let Some(site) = Site::new() else { return };
+    let project = &site.project;
+    let uri = format!("postgresql://postgres@127.0.0.1:{}/{}", site.proxy.port(), site.database);
+    let connections = format!("  far: {{uri: \"{uri}\", sessions: 1}}\n  db: {{conn_type: sqlite, database: data.db}}\n");
+    project.write("backstop.yaml", &format!("name: test\npools: {{one: 1}}\nconnections:\n{connections}"));
+    let long = "SELECT pg_advisory_xact_lock(7); INSERT INTO t VALUES (0)";
+    project.write("dags/d.yaml", &format!("dag: d\nconnection: far\ntasks:\n  long: {{pool: one, sql: \"{long}\"}}\n"));
+    project.write("dags/e.yaml", "dag: e\nconnection: db\ntasks:\n  next: {pool: one, sql: INSERT INTO u VALUES (1)}\n");
+    project.write("dags/f.yaml", "dag: f\nconnection: far\ntasks:\n  beside: {sql: INSERT INTO t VALUES (1)}\n");
+    project.sql("CREATE TABLE u (n integer)");
+    site.hold(7);
+    let up = Up::of(project);
+    let long = up.trigger("d", json!({}));
+    let waits = format!("SELECT count(*) = 1 FROM {}", site.locks(7, false));
+    site.wait_until(&waits);
+    wait("the attempt to be in the log", || up.task(&long, "long") == "running");
+    assert_eq!(up.ask("PATCH", "/api/v1/dags/d", Some(&json!({ "paused": true, "why": "a test" }))).status, 200);
+    // As in the test above.
+    up.running.signal(Signal::SIGSTOP);
+    site.proxy.go_down();
+    up.running.kill();
+    site.proxy.heal();
+    let up = Up::of(project);
+    let (next, beside) = (up.trigger("e", json!({})), up.trigger("f", json!({})));
+    let why = |run: &str| up.get(&format!("/api/v1/runs/{run}/why")).to_string();
+    wait("the slot of the pool to be kept", || {
+        let why = why(&next);
+        why.contains("held by `long` of run") && why.contains("1 of them in doubt, whose statements may still run on the server")
+    });
+    wait("the session to be kept", || {
+        why(&beside).contains("1 of 1 in use by `long` of run") && why(&beside).contains("in doubt: its statement may still run")
+    });
+    site.wait_until(&waits);
+    assert_eq!((site.ask("SELECT count(*) FROM t"), project.ask("SELECT count(*) FROM u")), ("0".to_owned(), 0));
+    // Nobody drives its run: that its statement has ended is seen on the server.
+    site.end_sessions(7, false);
+    up.wait_for_state(&next, "success");
+    up.wait_for_state(&beside, "success");
+    assert_eq!((site.ask("SELECT count(*) FROM t"), project.ask("SELECT count(*) FROM u")), ("1".to_owned(), 1));
+    assert_ne!(up.state(&long), "success");
+}

@@ -192,19 +192,22 @@ impl MySqlSession {
         Ok(())
     }
 
-    /// Kills the user's other sessions whose statement begins with a comment.
-    async fn kill_commented(&mut self, comment: &str, except: &[String]) -> Result<usize, Failure> {
+    /// Other threads of this user whose statement begins with a comment.
+    async fn commented(&mut self, comment: &str, except: &[String]) -> Result<Vec<String>, Failure> {
         let sql = format!(
             "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() \
              AND USER = SUBSTRING_INDEX(USER(), '@', 1) AND LEFT(INFO, {}) = '{comment}'",
             comment.len()
         );
+        let found = self.query(&sql).await?.into_iter().flatten();
+        let ids = found.filter_map(|id| if let Value::Int(id) = id { Some(id.to_string()) } else { None });
+        Ok(ids.filter(|id| !except.contains(id)).collect())
+    }
+
+    /// Kills them.
+    async fn kill_commented(&mut self, comment: &str, except: &[String]) -> Result<usize, Failure> {
         let mut ended = 0;
-        for id in self.query(&sql).await?.into_iter().flatten() {
-            let id = if let Value::Int(id) = id { id.to_string() } else { continue };
-            if except.contains(&id) {
-                continue;
-            }
+        for id in self.commented(comment, except).await? {
             match self.query(&format!("KILL {id}")).await {
                 Ok(_) => ended += 1,
                 // No such thread any more.
@@ -334,6 +337,14 @@ impl Session for MySqlSession {
         let ended = self.kill_commented(&comment, except).await;
         self.is_engaged = false;
         ended.map_err(Failure::into_error)
+    }
+
+    async fn leftovers(&mut self, name: &str, except: &[String]) -> Result<Option<usize>, Error> {
+        let Some(comment) = comment(name) else { return Ok(None) };
+        self.engaged().await?;
+        let left = self.commented(&comment, except).await;
+        self.is_engaged = false;
+        left.map(|left| Some(left.len())).map_err(Failure::into_error)
     }
 
     fn is_usable(&self) -> bool {

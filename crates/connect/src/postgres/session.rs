@@ -357,6 +357,16 @@ impl Canceller for PostgresCanceller {
     }
 }
 
+/// Other sessions of this user that go by the name `$1`, but for those in `$2`.
+const LEFTOVERS: &str = "pg_catalog.pg_stat_activity \
+                         WHERE application_name = $1 AND usename = SESSION_USER AND datname = pg_catalog.current_database() \
+                         AND pid <> pg_catalog.pg_backend_pid() AND NOT pid = ANY ($2::integer[])";
+
+/// Process ids as an array's text.
+fn list(ids: &[String]) -> Value {
+    Value::Text(format!("{{{}}}", ids.join(",")))
+}
+
 /// What of a name can be an `application_name` inside of quotes.
 fn fitting(name: &str) -> String {
     let fits = |letter: &char| (' '..='~').contains(letter) && !matches!(letter, '\'' | '\\');
@@ -386,13 +396,23 @@ impl Session for PostgresSession {
         }
         self.settle().await?;
         self.is_engaged = true;
-        let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-                   WHERE application_name = $1 AND usename = SESSION_USER AND datname = pg_catalog.current_database() \
-                   AND pid <> pg_catalog.pg_backend_pid() AND NOT pid = ANY ($2::integer[])";
-        let except = Value::Text(format!("{{{}}}", except.join(",")));
-        let ended = self.query(sql, &[Value::Text(name), except]).await;
+        let sql = format!("SELECT pg_catalog.pg_terminate_backend(pid) FROM {LEFTOVERS}");
+        let ended = self.query(&sql, &[Value::Text(name), list(except)]).await;
         self.is_engaged = false;
         ended.map(|rows| rows.len()).map_err(Failure::into_error)
+    }
+
+    async fn leftovers(&mut self, name: &str, except: &[String]) -> Result<Option<usize>, Error> {
+        let name = fitting(name);
+        if self.shared.settings.is_named || name.is_empty() {
+            return Ok(None);
+        }
+        self.settle().await?;
+        self.is_engaged = true;
+        let sql = format!("SELECT pid FROM {LEFTOVERS} AND state IS DISTINCT FROM 'idle'");
+        let left = self.query(&sql, &[Value::Text(name), list(except)]).await;
+        self.is_engaged = false;
+        left.map(|rows| Some(rows.len())).map_err(Failure::into_error)
     }
 
     fn is_usable(&self) -> bool {

@@ -149,7 +149,13 @@ pub(crate) async fn text_rows(
     let mut stopper = attempt.stopper.clone();
     let mut lease = tokio::select! {
         biased;
-        lease = attempt.shared.sessions.get(&connection, Purpose::Read, attempt.user()) => lease.map_err(|error| failed(&error))?,
+        lease = async {
+            let sessions = &attempt.shared.sessions;
+            match attempt.work {
+                Work::Body(_) | Work::Expand(_) => sessions.get_for_attempt(&connection, Purpose::Read, attempt.user()).await,
+                Work::Callback(..) => sessions.get(&connection, Purpose::Read, attempt.user()).await,
+            }
+        } => lease.map_err(|error| failed(&error))?,
         reason = stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
     };
     let canceller = lease.canceller();

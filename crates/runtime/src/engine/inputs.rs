@@ -242,18 +242,10 @@ impl Engine {
             | Command::Skip { instance, try_number, .. }
             | Command::Defer { instance, try_number, .. }
             | Command::Fail { instance, try_number, .. } => {
-                self.running.remove(&(instance.clone(), *try_number));
+                self.has_ended(instance, *try_number);
             }
-            Command::LoseTrack { instance, try_number, .. } => {
-                let lost = self.running.remove(&(instance.clone(), *try_number));
-                if let Some(permit) = lost.and_then(|lost| lost.permit) {
-                    permit.falls_into_doubt();
-                    self.has_kept_slots = true;
-                }
-            }
-            Command::Expand { task, try_number, .. } => {
-                self.running.remove(&(InstanceId::single(task.clone()), *try_number));
-            }
+            Command::LoseTrack { instance, try_number, .. } => self.fell_into_doubt(instance, *try_number),
+            Command::Expand { task, try_number, .. } => self.has_ended(&InstanceId::single(task.clone()), *try_number),
             Command::Resolve { instance, .. } => {
                 self.resolving.remove(instance);
             }

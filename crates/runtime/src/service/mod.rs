@@ -297,7 +297,7 @@ impl Service {
         let scheduling = tokio::spawn(self.clone().schedule());
         let filling = tokio::spawn(self.clone().fill());
         let keeping_house = tokio::spawn(self.clone().keep_house());
-        tokio::join!(self.drive(), self.watch_deadlines());
+        tokio::join!(self.drive(), self.watch_deadlines(), self.watch_left());
         watching.abort();
         scheduling.abort();
         filling.abort();

@@ -5,11 +5,15 @@
 //! Tasks that write do not wait: while one session waits for the disk to have its commit, another can work, and commits that come
 //! together share one write.
 //!
+//! What an attempt in doubt left on the server may still work there in a session: others have one less as long as that is kept. Who asks the
+//! server about it goes before them.
+//!
 //! A session that comes back still has to forget what was done with it. Where the database allows, that goes out together with the next
 //! task's statements; a session that nobody takes within a moment is told at once, so that it holds no lock while it lies idle.
 
 use backstop_connect::{Connector, Error, Session};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -35,11 +39,17 @@ struct Idle {
     untidy_since: Option<Instant>,
 }
 
+/// Somebody who waits for a session.
+struct Waits {
+    purpose: Purpose,
+    sender: oneshot::Sender<Result<Handed, Error>>,
+}
+
 #[derive(Default)]
 struct State {
     /// The one used last is taken first: it is warm, and the others may time out.
     idle: Vec<Idle>,
-    waiting: VecDeque<oneshot::Sender<Result<Handed, Error>>>,
+    waiting: VecDeque<Waits>,
     /// Sessions that exist, in use or not, and those being opened.
     open: usize,
     opening: usize,
@@ -52,12 +62,23 @@ struct State {
 pub(super) struct Shelf {
     connector: Arc<dyn Connector>,
     max: usize,
+    /// Sessions that attempts in doubt keep. Read under the lock of the state, changed whenever.
+    kept: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
 impl Shelf {
-    pub(super) fn new(connector: Arc<dyn Connector>, max: usize) -> Self {
-        Self { connector, max: max.max(1), state: Mutex::default() }
+    pub(super) fn new(connector: Arc<dyn Connector>, max: usize, kept: Arc<AtomicUsize>) -> Self {
+        Self { connector, max: max.max(1), kept, state: Mutex::default() }
+    }
+
+    /// Whether so many may be in use at once.
+    fn has_room(&self, in_use: usize, purpose: Purpose) -> bool {
+        match purpose {
+            // In the place of what it asks about.
+            Purpose::Ask => true,
+            Purpose::Read | Purpose::Write => in_use + self.kept.load(Ordering::Relaxed) <= self.max,
+        }
     }
 
     /// Sessions that exist, in use or not, and those being opened.
@@ -86,7 +107,7 @@ impl Shelf {
         if let Some(patience) = patience {
             match tokio::time::timeout(patience, &mut answer).await {
                 Ok(answer) => return received(answer),
-                Err(_) => self.open_one(),
+                Err(_) => self.open_one(purpose),
             }
         }
         received(answer.await)
@@ -94,16 +115,18 @@ impl Shelf {
 
     fn take_idle_or_wait(self: &Arc<Self>, purpose: Purpose) -> Taken {
         let mut state = self.state();
-        while let Some(idle) = state.idle.pop() {
+        while self.has_room(state.in_use() + 1, purpose)
+            && let Some(idle) = state.idle.pop()
+        {
             if idle.session.is_usable() {
                 return Taken::Idle(idle.session);
             }
             state.open -= 1;
         }
         let (sender, answer) = oneshot::channel();
-        state.waiting.push_back(sender);
+        state.waiting.push_back(Waits { purpose, sender });
         let patience = match state.opening_took {
-            _ if purpose == Purpose::Write => None,
+            _ if purpose != Purpose::Read => None,
             None if state.opening < FIRST_OPENINGS => None,
             None => Some(FIRST_PATIENCE),
             Some(_) if state.open == 0 => None,
@@ -111,15 +134,15 @@ impl Shelf {
         };
         drop(state);
         if patience.is_none() {
-            self.open_one();
+            self.open_one(purpose);
         }
         Taken::Waits { answer, patience }
     }
 
     /// Opens one more in the background, if there may be more.
-    fn open_one(self: &Arc<Self>) {
+    fn open_one(self: &Arc<Self>, purpose: Purpose) {
         let mut state = self.state();
-        if state.open >= self.max {
+        if state.open >= self.max || !self.has_room(state.in_use() + 1, purpose) {
             return;
         }
         state.open += 1;
@@ -145,8 +168,16 @@ impl Shelf {
     fn put(self: &Arc<Self>, session: Box<dyn Session>, untidy_since: Option<Instant>) {
         let mut handed = Handed { shelf: self.clone(), session: Some(session) };
         let mut state = self.state();
-        while let Some(waits) = state.waiting.pop_front() {
-            match waits.send(Ok(handed)) {
+        let in_use = state.in_use();
+        // Whoever asks about a doubt goes first: the others may be waiting for what it keeps.
+        while let Some(place) = state
+            .waiting
+            .iter()
+            .position(|waits| waits.purpose == Purpose::Ask)
+            .or_else(|| state.waiting.front().filter(|waits| self.has_room(in_use, waits.purpose)).map(|_| 0))
+        {
+            let Some(waits) = state.waiting.remove(place) else { break };
+            match waits.sender.send(Ok(handed)) {
                 Ok(()) => return,
                 // Nobody waits there any more.
                 Err(Ok(back)) => handed = back,
@@ -208,11 +239,46 @@ impl Shelf {
     pub(super) fn lost_one(self: &Arc<Self>) {
         let mut state = self.state();
         state.open -= 1;
-        let is_waited_for = state.waiting.len() > state.opening;
+        let wanted = state.is_waited_for();
         drop(state);
-        if is_waited_for && tokio::runtime::Handle::try_current().is_ok() {
-            self.open_one();
+        if let Some(purpose) = wanted.filter(|_| tokio::runtime::Handle::try_current().is_ok()) {
+            self.open_one(purpose);
         }
+    }
+
+    /// Fewer sessions are kept: those who wait may have what is idle, or new ones.
+    pub(super) fn look_again(self: &Arc<Self>) {
+        let idle = self.state().idle.len();
+        for _ in 0..idle {
+            let mut state = self.state();
+            if state.waiting.is_empty() {
+                break;
+            }
+            let Some(Idle { session, untidy_since }) = state.idle.pop() else { break };
+            drop(state);
+            self.put(session, untidy_since);
+        }
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let wanted = {
+            let state = self.state();
+            state.waiting.len().saturating_sub(state.opening)
+        };
+        (0..wanted.min(self.max)).for_each(|_| self.open_one(Purpose::Write));
+    }
+}
+
+impl State {
+    /// Sessions in use, being opened or being reset.
+    fn in_use(&self) -> usize {
+        self.open - self.idle.len()
+    }
+
+    /// For what one more session would be opened.
+    fn is_waited_for(&self) -> Option<Purpose> {
+        let asks = self.waiting.iter().any(|waits| waits.purpose == Purpose::Ask);
+        (self.waiting.len() > self.opening).then_some(if asks { Purpose::Ask } else { Purpose::Write })
     }
 }
 
@@ -223,6 +289,8 @@ pub(crate) enum Purpose {
     Read,
     /// A commit will have to reach the disk.
     Write,
+    /// What became of an attempt in doubt is asked.
+    Ask,
 }
 
 /// What [`Shelf::take`] finds.
@@ -280,7 +348,7 @@ impl Place {
         let waits = state.waiting.pop_front();
         drop(state);
         if let Some(waits) = waits {
-            let _ = waits.send(Err(error));
+            let _ = waits.sender.send(Err(error));
         }
         shelf.lost_one();
     }

@@ -182,13 +182,14 @@ fn an_attempt_that_falls_into_doubt_keeps_the_slots_of_its_pool_and_no_place_ove
     assert_eq!((slots.used(), slots.pools()[0].used), (0, 1));
     assert!(other.take(&task("b"), "one", 1, 0).is_none());
     let shortage = slots.shortage(&RunId::new("2".to_owned()), &task("b")).unwrap();
-    assert!(shortage.to_string().contains("held by `a` of run 1"), "{shortage}");
-    lost.keeps_for_doubts(vec![claim]);
+    let told = "held by `a` of run 1; 1 of them in doubt, whose statements may still run on the server";
+    assert!(shortage.to_string().contains(told), "{shortage}");
+    lost.keep_for_doubts(vec![claim]);
     assert_eq!(slots.pools()[0].used, 1, "the same slot, and not another one");
     let elsewhere = other.take(&task("c"), "two", 1, 0).unwrap();
     drop(elsewhere);
     assert!(given(&slots, &other).is_empty());
-    lost.keeps_for_doubts(Vec::new());
+    lost.keep_only(|_| false);
     assert_eq!(given(&slots, &other), ["b"]);
 }
 
@@ -202,10 +203,10 @@ fn what_an_earlier_process_left_keeps_slots_until_its_run_says_what_is_in_doubt(
     assert_eq!(slots.pools()[0].used, 2);
     let (left, other) = (seat(&slots, "d", "1"), seat(&slots, "e", "2"));
     assert!(other.take(&task("x"), "one", 1, 0).is_none());
-    left.keeps_for_doubts(vec![(task("b"), Arc::from("one"), 1)]);
+    left.keep_only(|instance| *instance == task("b"));
     assert_eq!(slots.pools()[0].used, 1);
     drop(left);
     assert!(given(&slots, &other).is_empty(), "the run is let go with its doubt");
-    slots.let_go(&RunId::new("1".to_owned()));
+    slots.keep_only(&RunId::new("1".to_owned()), |_| false);
     assert_eq!(given(&slots, &other), ["x"]);
 }

@@ -8,12 +8,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
+/// Of how many servers in a hundred nobody can see which sessions work there.
+const BLIND_PERCENT: u64 = 25;
+
 /// Names a transaction on its server.
 pub(crate) type TransactionId = u64;
 
 /// What a transaction does when it commits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Work {
+    /// By which name its session goes.
+    pub(crate) name: String,
     /// Each effect is one text; see `scenario` for how it is put together.
     pub(crate) effects: Vec<String>,
     pub(crate) marker: Option<(MarkerKey, MarkerRow)>,
@@ -34,6 +39,18 @@ struct Transaction {
 struct Fate {
     at: Moment,
     commits: bool,
+    /// The process whose client it was.
+    process: u32,
+    /// Nobody is in doubt about it: its client was told that it did not commit.
+    is_settled: bool,
+}
+
+/// Statements whose client is gone, and that the server still works on.
+pub(crate) struct Left {
+    /// Their first effect.
+    pub(crate) effect: String,
+    /// The process whose client it was.
+    pub(crate) process: u32,
 }
 
 /// What is found under a marker's key.
@@ -70,6 +87,8 @@ struct State {
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) world: Arc<World>,
+    /// Sessions cannot be told by their names: it stands behind a pooler, say.
+    is_blind: bool,
     state: Mutex<State>,
     /// A transaction ended.
     pub(crate) ended: Notify,
@@ -77,7 +96,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(name: &'static str, world: Arc<World>) -> Self {
-        Self { name, world, state: Mutex::default(), ended: Notify::new() }
+        let is_blind = Dice::for_purpose(world.seed, 6 + 256 * u64::from(name.as_bytes()[0])).chance(BLIND_PERCENT);
+        Self { name, world, is_blind, state: Mutex::default(), ended: Notify::new() }
     }
 
     /// The state as it is now: with all ends that have come since somebody looked.
@@ -144,13 +164,20 @@ impl Server {
 
     /// The client is gone, and the transaction ends so many milliseconds from now.
     pub(crate) fn leave(&self, id: TransactionId, holds_key: bool, commits: bool, after: u64) {
-        let at = self.world.now() + after;
+        self.leave_as(
+            id,
+            holds_key,
+            Fate { at: self.world.now() + after, commits, process: self.world.process(), is_settled: false },
+        );
+    }
+
+    fn leave_as(&self, id: TransactionId, holds_key: bool, fate: Fate) {
         let mut state = self.state();
         // A key that somebody else holds is taken when the transaction ends, or makes it fail.
         let holds_key = holds_key && state.take_key(id, &self.world.broken) == Found::Free;
         if let Some(open) = state.open.get_mut(&id) {
             open.holds_key = holds_key;
-            open.fate = Some(Fate { at, commits });
+            open.fate = Some(fate);
         }
     }
 
@@ -214,6 +241,40 @@ impl Server {
     /// When the last of them has ended.
     pub(crate) fn last_end(&self) -> Option<Moment> {
         self.state().open.values().filter_map(|open| open.fate).map(|fate| fate.at).max()
+    }
+
+    /// Statements whose clients are gone, and of which somebody may be in doubt: where a server can be asked about them.
+    pub(crate) fn left(&self) -> Vec<Left> {
+        if self.is_blind {
+            return Vec::new();
+        }
+        let state = self.state();
+        let left =
+            state.open.values().filter_map(|open| Some((open.fate.filter(|fate| !fate.is_settled)?, open.work.effects.first()?)));
+        left.map(|(fate, effect)| Left { effect: effect.clone(), process: fate.process }).collect()
+    }
+
+    /// How many sessions whose clients are gone work under a name.
+    pub(crate) fn leftovers(&self, name: &str) -> Option<usize> {
+        let left = || self.state().open.values().filter(|open| open.fate.is_some() && open.work.name == name).count();
+        (!self.is_blind).then(left)
+    }
+
+    /// Rolls back what they do. Gives how many there were.
+    pub(crate) fn end_leftovers(&self, name: &str) -> usize {
+        if self.is_blind {
+            return 0;
+        }
+        let mut state = self.state();
+        let before = state.open.len();
+        state.open.retain(|_, open| open.fate.is_none() || open.work.name != name);
+        let ended = before - state.open.len();
+        drop(state);
+        if ended > 0 {
+            self.world.say(|| format!("{}: ends {ended} that work as `{name}`", self.name));
+            self.ended.notify_waiters();
+        }
+        ended
     }
 
     /// How often an effect was applied.
@@ -317,6 +378,14 @@ impl OpenTransaction {
     pub(crate) fn leave(mut self, holds_key: bool, commits: bool, after: u64) {
         self.is_over = true;
         self.server.leave(self.id, holds_key, commits, after);
+    }
+
+    /// As [`Self::leave`], where the client knows that it does not commit.
+    pub(crate) fn leave_settled(mut self, after: u64) {
+        self.is_over = true;
+        let world = &self.server.world;
+        let fate = Fate { at: world.now() + after, commits: false, process: world.process(), is_settled: true };
+        self.server.leave_as(self.id, true, fate);
     }
 
     /// The commit was sent: from now on the server can end it alone.

@@ -30,8 +30,8 @@ use book::Book;
 use house::{House, Skewed};
 use people::People;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::broadcast;
 
@@ -130,10 +130,15 @@ impl Life {
         let world = Arc::new(world);
         let house = Arc::new(House::draw(seed));
         let book = Arc::new(Book::default());
-        let (seen_house, seen_book) = (house.clone(), book.clone());
-        // A world is new: nobody has set it before.
-        let _ = world.sight.set(Box::new(move |units| seen_book.check_units(&seen_house, units)));
         let servers: Vec<Arc<Server>> = SERVERS.iter().map(|name| Arc::new(Server::new(name, world.clone()))).collect();
+        let (seen_house, seen_book) = (house.clone(), book.clone());
+        // They know the world, which must not keep them.
+        let seen_servers: Vec<Weak<Server>> = servers.iter().map(Arc::downgrade).collect();
+        // A world is new: nobody has set it before.
+        let _ = world.sight.set(Box::new(move |units| {
+            let servers: Vec<Arc<Server>> = seen_servers.iter().filter_map(Weak::upgrade).collect();
+            seen_book.check_units(&seen_house, &servers, units)
+        }));
         let skew_ms = Arc::new(AtomicI64::new(0));
         let people = People::new(seed, world.clone(), house.clone(), servers.clone(), book.clone(), skew_ms.clone());
         Self {
@@ -242,6 +247,7 @@ impl Life {
             End::Killed { after, .. } | End::Stopped { after } => Duration::from_millis(after),
             End::Last => Duration::MAX,
         };
+        self.book.reads_log(&self.store).await?;
         let options = self.options(disk);
         let service = match Service::new(options).await {
             Ok(service) => service,

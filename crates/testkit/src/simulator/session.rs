@@ -56,6 +56,7 @@ impl Connector for FakeConnector {
             server: self.server.clone(),
             restarts: self.server.restarts(),
             is_usable: true,
+            name: String::new(),
             cancel: Arc::new(Cancel { server: self.server.clone(), is_running: AtomicBool::new(false), asked: Notify::new() }),
         }))
     }
@@ -88,6 +89,8 @@ struct FakeSession {
     /// How often the server had restarted when the link was opened.
     restarts: u64,
     is_usable: bool,
+    /// On whose behalf it works.
+    name: String,
     cancel: Arc<Cancel>,
 }
 
@@ -96,6 +99,18 @@ fn lost() -> Error {
 }
 
 impl FakeSession {
+    /// The round trip of a look at what goes by a name.
+    async fn look_for(&mut self, name: &str) -> Result<(), Error> {
+        let world = self.server.world.clone();
+        world.operation(|| format!("{}: look for `{name}`", self.server.name));
+        sleep(Duration::from_millis(1)).await;
+        if !self.is_linked() || world.other_fault(20) {
+            self.is_usable = false;
+            return Err(lost());
+        }
+        Ok(())
+    }
+
     fn is_linked(&mut self) -> bool {
         if self.restarts != self.server.restarts() {
             self.is_usable = false;
@@ -116,6 +131,20 @@ impl Session for FakeSession {
 
     fn server_id(&self) -> String {
         "fake".into()
+    }
+
+    fn introduce(&mut self, name: &str) {
+        name.clone_into(&mut self.name);
+    }
+
+    async fn end_leftovers(&mut self, name: &str, _except: &[String]) -> Result<usize, Error> {
+        self.look_for(name).await?;
+        Ok(self.server.end_leftovers(name))
+    }
+
+    async fn leftovers(&mut self, name: &str, _except: &[String]) -> Result<Option<usize>, Error> {
+        self.look_for(name).await?;
+        Ok(self.server.leftovers(name))
     }
 
     fn is_usable(&self) -> bool {

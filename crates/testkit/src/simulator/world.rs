@@ -41,6 +41,8 @@ pub(crate) struct UnderWay {
 }
 
 struct Inner {
+    /// Processes that have begun.
+    processes: u32,
     /// Virtual time when this process began.
     begun: Moment,
     origin: Option<Instant>,
@@ -104,6 +106,7 @@ impl World {
             operations_max: OPERATIONS_MAX,
             sight: OnceLock::new(),
             inner: Mutex::new(Inner {
+                processes: 0,
                 begun: 0,
                 origin: None,
                 last: 0,
@@ -133,6 +136,7 @@ impl World {
     /// A process begins, so many milliseconds after the last one ended. Called inside its runtime.
     pub(crate) fn begin_process(&self, pause: u64, dies_at_event: Option<u64>, dies_at_operation: Option<u64>) {
         let mut inner = self.inner();
+        inner.processes += 1;
         inner.last += pause;
         inner.begun = inner.last;
         inner.origin = Some(Instant::now());
@@ -146,6 +150,11 @@ impl World {
         let mut inner = self.inner();
         inner.last = now;
         inner.origin = None;
+    }
+
+    /// The number of this process, or of the last one.
+    pub(crate) fn process(&self) -> u32 {
+        self.inner().processes
     }
 
     /// False while a dead process is dropped, and before the next one begins.

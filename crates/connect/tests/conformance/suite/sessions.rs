@@ -64,8 +64,14 @@ pub(in crate::conformance) async fn what_was_left_behind_is_ended_by_its_name(be
         wait_until_running(bed, &id, true).await;
         left.push((id, running));
     }
-    assert_eq!(session.end_leftovers(name, std::slice::from_ref(&left[1].0)).await.unwrap(), 1);
-    assert!(left.remove(0).1.await.unwrap().is_err());
+    let ours = [left[1].0.clone()];
+    assert_eq!(session.leftovers(name, &ours).await.unwrap(), Some(1));
+    assert_eq!(session.leftovers(name, &[]).await.unwrap(), Some(2));
+    assert_eq!(session.end_leftovers(name, &ours).await.unwrap(), 1);
+    let (lost, running) = left.remove(0);
+    assert!(running.await.unwrap().is_err());
+    wait_until_running(bed, &lost, false).await;
+    assert_eq!(session.leftovers(name, &ours).await.unwrap(), Some(0));
     for (id, running) in left {
         wait_until_running(bed, &id, true).await;
         running.abort();

@@ -233,7 +233,12 @@ impl Runner<'_> {
         let user = self.user();
         let opened = tokio::select! {
             biased;
-            opened = self.shared.sessions.get(self.connection, purpose, user) => opened,
+            opened = async {
+                match self.mailbox {
+                    Some(_) => self.shared.sessions.get_for_attempt(self.connection, purpose, user).await,
+                    None => self.shared.sessions.get(self.connection, purpose, user).await,
+                }
+            } => opened,
             reason = self.stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
         };
         opened.map_err(|error| Outcome::Failed(of_database(&error).effect("nothing was sent")))

@@ -2,7 +2,7 @@
 //!
 //! It must not know in which order runs go, nor why one waits: that is the desk's business.
 
-use super::{Hindered, Queued, Stuck, left};
+use super::{Hindered, Queued, Stuck};
 use crate::clock::{Clock, Reading};
 use crate::prepared::Prepared;
 use crate::run::{self, Control, Launch, Limits, Report};
@@ -46,8 +46,6 @@ impl Service {
         look_for_left.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // The first tick is at once, and what was left is found already.
         look_for_left.tick().await;
-        let keep_until = tokio::time::sleep(left::KEEP_SLOTS);
-        tokio::pin!(keep_until);
         loop {
             if self.is_stopping() {
                 self.hand_over();
@@ -79,7 +77,6 @@ impl Service {
                 () = self.pump.notified() => {}
                 Some(_) = driven.join_next() => {}
                 () = again => {}
-                () = &mut keep_until, if !keep_until.is_elapsed() => self.let_go_what_is_not_driven(),
                 _ = look_for_left.tick() => {
                     // The store says what is wrong when something is asked of it; this is asked again soon.
                     let _ = self.find_left_behind().await;
@@ -114,7 +111,12 @@ impl Service {
         let driven = self.drive_run(queued, control).await;
         // What was asked of a run that could not be driven would wait for its answer for ever.
         drop(asked.take_inbox());
-        self.slots.let_go(&header.run_id);
+        match &driven {
+            Driven::Report(report) if !report.undecided.is_empty() => {}
+            Driven::Report(_) | Driven::Over => self.keeps_nothing(&header.run_id),
+            // Nobody knows what it left: it is looked at (`left`).
+            Driven::Hindered(_) | Driven::Elsewhere(_) => {}
+        }
         match &driven {
             Driven::Report(report) => self.notices.run_ended(&header, report),
             // It is tried again and again: told once, and what hinders it now is in `why`.

@@ -105,6 +105,8 @@ pub(super) struct Desk {
     active_of: BTreeMap<Lane, usize>,
     hindered: BTreeMap<RunId, Hindered>,
     stuck: BTreeMap<RunId, Stuck>,
+    /// Runs that wait, and that an earlier process left in the middle of something.
+    left: BTreeMap<RunId, Lane>,
     /// Runs that wait, and whose deadlines are being told of: none of them is begun meanwhile.
     telling: BTreeMap<RunId, Control>,
     /// How many runs each DAG may have whose file is gone, as it said last: its runs still go on.
@@ -131,6 +133,7 @@ impl Desk {
             active_of: BTreeMap::new(),
             hindered: BTreeMap::new(),
             stuck: BTreeMap::new(),
+            left: BTreeMap::new(),
             telling: BTreeMap::new(),
             limits_of_gone: BTreeMap::new(),
             urgent: Vec::new(),
@@ -175,6 +178,7 @@ impl Desk {
     /// Takes a run that waits, for whatever reason, away.
     fn take_off(&mut self, run: &RunId) -> Option<Queued> {
         self.stuck.remove(run);
+        self.left.remove(run);
         let hindered = self.hindered.remove(run).map(|hindered| hindered.queued);
         if !self.is_queued.remove(run) {
             return hindered;
@@ -226,11 +230,19 @@ impl Desk {
         if let Some(place) = self.urgent.iter().rposition(|(queued, _)| is_free(queued)) {
             return Some(self.urgent.remove(place));
         }
+        let active = |lane: &Lane| self.active_of.get(lane).copied().unwrap_or(0);
+        let may_go = |lane: &Lane| !self.paused.contains(&lane.dag) && active(lane) < of_lane(lane);
+        // Whether there is a place for it or not: those who have the places may wait for what it keeps.
+        let left = self.left.iter().filter(|(_, lane)| may_go(lane)).find_map(|(run, lane)| {
+            let is_left = |queued: &Queued| queued.header.run_id == *run && is_free(queued);
+            Some((lane.clone(), self.queued.get(lane)?.iter().position(is_left)?))
+        });
+        if let Some((lane, place)) = left {
+            return self.take_next(&lane, place, now, pump);
+        }
         if self.is_full(limits) {
             return None;
         }
-        let active = |lane: &Lane| self.active_of.get(lane).copied().unwrap_or(0);
-        let may_go = |lane: &Lane| !self.paused.contains(&lane.dag) && active(lane) < of_lane(lane);
         // Of those with as few, whose next run waits longest: by their names alone the last would never go.
         let lanes = self.queued.iter().filter(|(lane, _)| may_go(lane));
         let first = lanes.filter_map(|(lane, queue)| {
@@ -239,12 +251,18 @@ impl Desk {
         });
         let (.., lane, place) = first.min()?;
         let lane = lane.clone();
-        let queue = self.queued.get_mut(&lane)?;
+        self.take_next(&lane, place, now, pump)
+    }
+
+    /// Takes a run out of its queue, to be driven.
+    fn take_next(&mut self, lane: &Lane, place: usize, now: Timestamp, pump: &Arc<Notify>) -> Option<(Queued, Control)> {
+        let queue = self.queued.get_mut(lane)?;
         let queued = queue.remove(place)?;
         if queue.is_empty() {
-            self.queued.remove(&lane);
+            self.queued.remove(lane);
         }
         self.is_queued.remove(&queued.header.run_id);
+        self.left.remove(&queued.header.run_id);
         let control = Control::telling(pump.clone());
         self.enter(&queued.header, &control, now);
         Some((queued, control))
@@ -408,3 +426,6 @@ impl Service {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,7 @@ impl Connector for Counting {
 struct Bench {
     counting: Arc<Counting>,
     shelf: Arc<Shelf>,
+    kept: Arc<AtomicUsize>,
     _folder: TempDir,
 }
 
@@ -59,7 +60,8 @@ fn bench(max: usize, openings_let_through: usize) -> Bench {
         gate: Semaphore::new(openings_let_through),
         refuses: false.into(),
     });
-    Bench { shelf: Arc::new(Shelf::new(counting.clone(), max)), counting, _folder: folder }
+    let kept = Arc::new(AtomicUsize::new(0));
+    Bench { shelf: Arc::new(Shelf::new(counting.clone(), max, kept.clone())), counting, kept, _folder: folder }
 }
 
 impl Bench {
@@ -169,4 +171,28 @@ async fn a_session_comes_back_clean() {
     let mut session = bench.take(Purpose::Write).await.unwrap().unwrap();
     assert!(session.execute(&call("SELECT * FROM scratch"), 0, &mut Ignore).await.is_err());
     assert_eq!(bench.opened(), 1);
+}
+
+#[tokio::test]
+async fn what_a_doubt_keeps_is_missing_to_others_and_not_to_who_asks_about_it() {
+    let bench = bench(2, 100);
+    bench.kept.store(1, Ordering::SeqCst);
+    let one = bench.take(Purpose::Write).await.unwrap().unwrap();
+    let waits = bench.take(Purpose::Write);
+    bench.settle().await;
+    assert_eq!(bench.opened(), 1);
+    let asks = bench.take(Purpose::Ask).await.unwrap().unwrap();
+    let asks_too = bench.take(Purpose::Ask);
+    bench.settle().await;
+    assert!(!asks_too.is_finished(), "there are no more than there may be");
+    // Who asks goes before who waits longer, and what they give back does not go to others.
+    bench.shelf.give_back(asks).await;
+    bench.shelf.give_back(asks_too.await.unwrap().unwrap()).await;
+    bench.settle().await;
+    assert!(!waits.is_finished());
+    assert_eq!(bench.opened(), 2);
+    bench.kept.store(0, Ordering::SeqCst);
+    bench.shelf.look_again();
+    drop((one, waits.await.unwrap().unwrap()));
+    assert_eq!(bench.opened(), 2);
 }

@@ -7,10 +7,10 @@ use crate::simulator::server::Server;
 use crate::simulator::verdict::{self, Allowed};
 use crate::simulator::world::UnderWay;
 use backstop_core::event::RunType;
-use backstop_core::{DagId, Event, InstanceId, RunId, RunState};
+use backstop_core::{DagId, Event, InstanceId, InstancePhase, RunId, RunState};
 use backstop_runtime::service::backfill::{Backfill, NewBackfill, Wish};
 use backstop_runtime::service::{Service, Standing};
-use backstop_store::{MemoryStore, RunFilter, RunRow, Store};
+use backstop_store::{InstanceFilter, MemoryStore, RunFilter, RunRow, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -51,6 +51,8 @@ struct Kept {
     paused: BTreeMap<DagId, bool>,
     /// Of DAGs that are paused: the runs that were going on at that moment.
     went_on: BTreeMap<DagId, BTreeSet<RunId>>,
+    /// Attempts that went on or were in doubt by the log, when this process began.
+    unsettled: BTreeSet<(RunId, InstanceId)>,
 }
 
 impl Book {
@@ -148,41 +150,57 @@ impl Book {
         }
     }
 
-    /// What the databases see at one moment is within the limits.
-    pub(crate) fn check_units(&self, house: &House, units: &BTreeMap<u64, UnderWay>) -> Result<(), String> {
+    /// What the log says of attempts before a process begins: which of them may have left something on the servers.
+    pub(crate) async fn reads_log(&self, store: &dyn Store) -> Result<(), String> {
+        let mut unsettled = BTreeSet::new();
+        for state in [InstancePhase::Running, InstancePhase::InDoubt] {
+            let state = Some(state.as_str().to_owned());
+            let filter = InstanceFilter { state, limit: RUNS_MAX, ..InstanceFilter::default() };
+            let page = store.list_instances(&filter).await.map_err(|error| error.to_string())?;
+            unsettled.extend(page.rows.into_iter().map(|(run, _, row)| (run, row.instance)));
+        }
+        self.kept().unsettled = unsettled;
+        Ok(())
+    }
+
+    /// What the databases see at one moment is within the limits: what this process has them work on, and what is left there of attempts that
+    /// nobody has settled, also of those of dead processes.
+    pub(crate) fn check_units(
+        &self,
+        house: &House,
+        servers: &[Arc<Server>],
+        units: &BTreeMap<u64, UnderWay>,
+    ) -> Result<(), String> {
         let kept = self.kept();
         // What a run that cannot write its log cannot stop in time is left behind.
         let service = self.1.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         let is_driven =
             |run: &RunId| service.as_ref().is_some_and(|service| matches!(service.standing(run), Standing::Active { .. }));
+        let mut seen = BTreeSet::new();
         let mut tasks = 0;
-        let mut pools = vec![0; house.pools.len()];
-        let mut runs: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        let mut runs: BTreeMap<&str, BTreeSet<RunId>> = BTreeMap::new();
         for unit in units.values() {
-            let Some((run, effect)) = unit.effect.split_once(RUN_END) else { continue };
-            let (Some((dag, run)), Some(task)) = (run.split_once('/'), effect.split(',').next()) else { continue };
-            let run_id = RunId::new(run);
-            if unit.age_ms >= ABANDONED_MS && !is_driven(&run_id) {
+            let Some(at_work) = AtWork::of(house, &unit.effect) else { continue };
+            if unit.age_ms >= ABANDONED_MS && !is_driven(&at_work.run) {
                 continue;
             }
-            // Callbacks have no task's name, and need no slot.
-            let Some(scenario) = house.scenario(dag) else { continue };
-            let Some(place) = scenario.definition.dag.index(task) else { continue };
-            let settings = &scenario.definition.dag.task(place).settings;
             tasks += 1;
-            pools[settings.pool as usize] += settings.pool_slots;
-            if !kept.steered.contains(&run_id) {
-                runs.entry(dag).or_default().insert(run);
+            if !kept.steered.contains(&at_work.run) {
+                runs.entry(at_work.dag()).or_default().insert(at_work.run.clone());
             }
+            seen.insert(at_work);
         }
         if tasks > house.parallelism {
             return Err(format!("{tasks} tasks go on at once, of {}", house.parallelism));
         }
-        for (pool, used) in house.pools.iter().zip(pools) {
-            if pool.slots.is_some_and(|slots| used > slots) {
-                return Err(format!("{used} slots of pool `{}` are in use, of {:?}", pool.name, pool.slots));
+        for left in servers.iter().flat_map(|server| server.left()) {
+            let Some(at_work) = AtWork::of(house, &left.effect) else { continue };
+            let is_of_this_process = servers.iter().any(|server| server.world.process() == left.process);
+            if is_of_this_process || kept.unsettled.contains(&(at_work.run.clone(), at_work.instance.clone())) {
+                seen.insert(at_work);
             }
         }
+        check_shared(house, &seen)?;
         for (dag, runs) in runs {
             let of_dag = house.scenario(dag).map_or(0, |scenario| scenario.definition.max_active_runs as usize);
             // Runs of backfills have places of their own.
@@ -232,6 +250,59 @@ impl Book {
         house.dags.iter().try_for_each(|scenario| assets::judge(scenario, &rows, &updates))?;
         self.judge_fills(&rows, store).await?;
         Ok((rows.len(), told, log))
+    }
+}
+
+/// A task of which a server works on something.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct AtWork<'h> {
+    run: RunId,
+    instance: InstanceId,
+    place: (&'h str, usize),
+}
+
+impl<'h> AtWork<'h> {
+    /// `None` of callbacks: they have no task's name, and need no slot.
+    fn of(house: &'h House, effect: &str) -> Option<Self> {
+        let (run, effect) = effect.split_once(RUN_END)?;
+        let (dag, run) = run.split_once('/')?;
+        let scenario = house.scenario(dag)?;
+        let mut parts = effect.split(',');
+        let task = scenario.definition.dag.index(parts.next()?)?;
+        let map_index = u32::try_from(parts.next()?.parse::<i64>().ok()?).ok();
+        let instance = InstanceId { task: scenario.definition.dag.task(task).id.clone(), map_index };
+        Some(Self { run: RunId::new(run), instance, place: (scenario.definition.dag.id().as_str(), task.get()) })
+    }
+
+    fn dag(&self) -> &'h str {
+        self.place.0
+    }
+}
+
+/// What runs share: pools, and the sessions of each connection.
+fn check_shared(house: &House, seen: &BTreeSet<AtWork<'_>>) -> Result<(), String> {
+    let mut pools = vec![0; house.pools.len()];
+    let mut sessions: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for at_work in seen {
+        let Some(scenario) = house.scenario(at_work.dag()) else { continue };
+        let Some(place) = scenario.definition.dag.index(at_work.instance.task.as_str()) else { continue };
+        let settings = &scenario.definition.dag.task(place).settings;
+        pools[settings.pool as usize] += settings.pool_slots;
+        if let Some(shape) = scenario.shape(at_work.instance.task.as_str()) {
+            sessions.entry(shape.server).or_default().push(format!("{} of {}", at_work.instance, at_work.run));
+        }
+    }
+    for (pool, used) in house.pools.iter().zip(pools) {
+        if pool.slots.is_some_and(|slots| used > slots) {
+            let who: Vec<String> = seen.iter().map(|at_work| format!("{} of {}", at_work.instance, at_work.run)).collect();
+            return Err(format!("{used} slots of pool `{}` are in use, of {:?}: {}", pool.name, pool.slots, who.join(", ")));
+        }
+    }
+    match sessions.into_iter().find(|(_, used)| used.len() > house.sessions_max as usize) {
+        Some((server, used)) => {
+            Err(format!("server {server} works in {} sessions of {}: {}", used.len(), house.sessions_max, used.join(", ")))
+        }
+        None => Ok(()),
     }
 }
 

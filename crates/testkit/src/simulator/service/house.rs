@@ -36,7 +36,7 @@ pub(crate) struct House {
     pub(crate) pools: Vec<Pool>,
     pub(crate) parallelism: u32,
     pub(crate) runs_at_once: usize,
-    sessions_max: u32,
+    pub(crate) sessions_max: u32,
     /// DAGs whose files people mended.
     mended: Mutex<BTreeSet<DagId>>,
 }

@@ -159,7 +159,7 @@ impl FakeSession {
             .map(|(key, digest)| (key, MarkerRow { digest, rows_affected: 0, result, written_at: String::new() }))
             .filter(|_| failure.is_none());
         let is_pipelined = failure.is_none() && world.below(2) == 0;
-        let mut open = OpenTransaction::begin(server.clone(), Work { effects, marker, is_pipelined });
+        let mut open = OpenTransaction::begin(server.clone(), Work { name: self.name.clone(), effects, marker, is_pipelined });
         let slow = match fault {
             Some(Fault::Slow(milliseconds)) => milliseconds,
             _ => world.below(6),
@@ -188,7 +188,7 @@ impl FakeSession {
             }
             Some(Fault::LostBeforeCommit(after)) => {
                 self.is_usable = false;
-                open.leave(true, false, after);
+                open.leave_settled(after);
                 return Err(UnitError::RolledBack { place: None, error: lost() });
             }
             Some(Fault::LostOpen { holds_key, commits, after }) => {
@@ -311,7 +311,10 @@ impl FakeSession {
             Err((_, UnitError::RolledBack { error, .. })) => return Err(UnitError::Partial { place: 0, error }),
             Err((_, error)) => return Err(error),
         };
-        let mut open = OpenTransaction::begin(self.server.clone(), Work { effects, marker: None, is_pipelined: false });
+        let mut open = OpenTransaction::begin(
+            self.server.clone(),
+            Work { name: self.name.clone(), effects, marker: None, is_pipelined: false },
+        );
         open.commit_is_sent();
         let milliseconds = match fault {
             Some(Fault::Slow(milliseconds)) => milliseconds,
