@@ -5,7 +5,7 @@
 //! starts. For as long as it takes, callbacks included, an engine has the run and begins nothing else of it; if its turn comes
 //! meanwhile, the run begins behind that. It must not know when a run may begin: that is the desk's business.
 
-use super::desk::{Place, explain};
+use super::desk::{Moved, Place, explain};
 use super::live::LiveWatcher;
 use super::notice::{Level, Topic};
 use super::{Error, Service};
@@ -15,7 +15,7 @@ use backstop_core::event::RunHeader;
 use backstop_core::timetable::{Deadline, PastDurations};
 use backstop_core::{DagId, RunId};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -38,12 +38,23 @@ const VERSIONS_MAX: usize = 1000;
 /// What is known of runs that wait.
 #[derive(Default)]
 struct Watched {
-    /// Where each run waits, with which files, and when it is to be looked at next.
-    runs: BTreeMap<RunId, (Place, Arc<RunHeader>, Timestamp)>,
+    runs: BTreeMap<RunId, WatchedRun>,
+    /// The moments at which runs are to be looked at next, the first one first; without those that are not to be looked at again.
+    due: BTreeSet<(Timestamp, RunId)>,
     /// By version of a DAG.
     deadlines: BTreeMap<String, Arc<[Deadline]>>,
     /// By DAG: how long its runs took, and when that was read.
     past: BTreeMap<DagId, (Timestamp, Option<PastDurations>)>,
+}
+
+/// A run that waits.
+struct WatchedRun {
+    /// With the files that it has: what was known of it with others does not hold with these.
+    header: Arc<RunHeader>,
+    /// Nor does what was known of it where it waited before.
+    place: Place,
+    /// When it is to be looked at next; [`Timestamp::MAX`]: not by itself.
+    next: Timestamp,
 }
 
 /// A run that was told of, with the files that it had: when to look again; `None` when nothing more is to be told while it waits.
@@ -56,9 +67,11 @@ impl Service {
         let mut telling: JoinSet<Looked> = JoinSet::new();
         let mut stopping = self.stopping.subscribe();
         loop {
-            self.look_at_deadlines(&mut watched, &mut telling).await;
-            let next = watched.runs.values().map(|(.., at)| at).min().filter(|_| telling.len() < TELLING_MAX);
-            let wait = next.map_or(LOOK_EVERY, |at| crate::clock::until(self.clock.now(), *at).clamp(REST_MIN, LOOK_EVERY));
+            let moved = self.desk().take_moved();
+            watched.see(moved, self.clock.now());
+            self.look_at_what_is_due(&mut watched, &mut telling).await;
+            let next = watched.next_at().filter(|_| telling.len() < TELLING_MAX);
+            let wait = next.map_or(LOOK_EVERY, |at| crate::clock::until(self.clock.now(), at).clamp(REST_MIN, LOOK_EVERY));
             tokio::select! {
                 biased;
                 _ = stopping.wait_for(|stopping| *stopping) => break,
@@ -69,15 +82,15 @@ impl Service {
         while telling.join_next().await.is_some() {}
     }
 
-    async fn look_at_deadlines(self: &Arc<Self>, watched: &mut Watched, telling: &mut JoinSet<Looked>) {
+    async fn look_at_what_is_due(self: &Arc<Self>, watched: &mut Watched, telling: &mut JoinSet<Looked>) {
         let now = self.clock.now();
-        let waiting = self.desk().waiting();
-        watched.runs.retain(|run, _| waiting.contains_key(run));
-        for (run, (header, place)) in waiting.into_iter().filter(|(_, (header, _))| !header.dry_run) {
-            // What was known of it where it waited before, or with other files, does not hold here.
-            let is_as_known = |known: &Place, of: &Arc<RunHeader>| *known == place && of.version == header.version;
-            let is_due = watched.runs.get(&run).is_none_or(|(known, of, at)| !is_as_known(known, of) || *at <= now);
-            if !is_due || telling.len() >= TELLING_MAX || self.desk().is_telling(&run) {
+        let soon = now.saturating_add(SOON).unwrap_or(Timestamp::MAX);
+        while telling.len() < TELLING_MAX
+            && let Some((run, header)) = watched.take_due(now)
+        {
+            if self.desk().is_telling(&run) {
+                // Since before it waited where it does now.
+                watched.look_next(&run, soon);
                 continue;
             }
             let next = match self.look_at(watched, &header).await {
@@ -94,7 +107,7 @@ impl Service {
                 // The store, or sources that do not load: what hinders the run is told elsewhere.
                 Err(_) => now.saturating_add(AGAIN_AFTER).unwrap_or(Timestamp::MAX),
             };
-            watched.runs.insert(run, (place, header, next));
+            watched.look_next(&run, next);
         }
     }
 
@@ -214,16 +227,137 @@ enum Look {
 }
 
 impl Watched {
+    /// Runs that began to wait, wait elsewhere or with other files, are to be looked at: what was known of them does not hold any more.
+    /// Those that wait no more are not.
+    fn see(&mut self, moved: Vec<Moved>, now: Timestamp) {
+        for (run, waits) in moved {
+            let Some((header, place)) = waits.filter(|(header, _)| !header.dry_run) else {
+                self.look_next(&run, Timestamp::MAX);
+                self.runs.remove(&run);
+                continue;
+            };
+            if self.runs.get(&run).is_some_and(|known| known.place == place && known.header.version == header.version) {
+                continue;
+            }
+            self.look_next(&run, Timestamp::MAX);
+            self.runs.insert(run.clone(), WatchedRun { header, place, next: Timestamp::MAX });
+            self.look_next(&run, now);
+        }
+    }
+
+    /// When the next run is to be looked at.
+    fn next_at(&self) -> Option<Timestamp> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Takes a run that is to be looked at by now: it is not to be looked at again until [`Self::look_next`] says so.
+    fn take_due(&mut self, now: Timestamp) -> Option<(RunId, Arc<RunHeader>)> {
+        while let Some((at, run)) = self.due.pop_first() {
+            if at > now {
+                self.due.insert((at, run));
+                return None;
+            }
+            if let Some(watched) = self.runs.get_mut(&run) {
+                watched.next = Timestamp::MAX;
+                return Some((run, watched.header.clone()));
+            }
+        }
+        None
+    }
+
+    /// Says when a run is to be looked at next; one that does not wait any more is not.
+    fn look_next(&mut self, run: &RunId, at: Timestamp) {
+        let Some(watched) = self.runs.get_mut(run) else { return };
+        if watched.next != Timestamp::MAX {
+            self.due.remove(&(watched.next, run.clone()));
+        }
+        watched.next = at;
+        if at != Timestamp::MAX {
+            self.due.insert((at, run.clone()));
+        }
+    }
+
     /// A run was told of. One whose telling broke off is looked at again.
     fn took(&mut self, looked: Option<Looked>, now: Timestamp) {
         match looked {
             Some((header, next)) => {
-                let known = self.runs.get_mut(&header.run_id).filter(|(_, of, _)| of.version == header.version);
-                if let Some((.., at)) = known {
-                    *at = next.unwrap_or(Timestamp::MAX);
+                if self.runs.get(&header.run_id).is_some_and(|known| known.header.version == header.version) {
+                    self.look_next(&header.run_id, next.unwrap_or(Timestamp::MAX));
                 }
             }
-            None => self.runs.values_mut().filter(|(.., at)| *at == Timestamp::MAX).for_each(|(.., at)| *at = now),
+            None => {
+                let unknown: Vec<RunId> =
+                    self.runs.iter().filter(|(_, watched)| watched.next == Timestamp::MAX).map(|(run, _)| run.clone()).collect();
+                unknown.iter().for_each(|run| self.look_next(run, now));
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::desk::tests::header;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn waits(run: &str, place: Place) -> Moved {
+        (run.into(), Some((header(run), place)))
+    }
+
+    fn taken(watched: &mut Watched, now: Timestamp) -> Vec<String> {
+        std::iter::from_fn(|| watched.take_due(now)).map(|(run, _)| run.to_string()).collect()
+    }
+
+    #[test]
+    fn of_runs_that_wait_only_those_that_are_due_are_looked_at() {
+        let mut watched = Watched::default();
+        watched.see((0..10_000).map(|number| waits(&format!("run-{number:05}"), Place::Queued)).collect(), at(0));
+        let new = taken(&mut watched, at(0));
+        assert_eq!(new.len(), 10_000, "each is looked at once when it is new");
+        for (number, run) in new.iter().enumerate() {
+            watched.look_next(&RunId::new(&**run), at(100 + number as i64));
+        }
+        assert_eq!(watched.next_at(), Some(at(100)));
+        assert!(taken(&mut watched, at(99)).is_empty());
+        assert_eq!(taken(&mut watched, at(101)), ["run-00000", "run-00001"]);
+        assert_eq!(watched.due.len(), 9_998);
+        // One that waits elsewhere now, or with other files, is looked at anew; one that waits as before is not, and one that waits no
+        // more is forgotten.
+        let other_files = Arc::new(RunHeader { version: "w".into(), ..(*header("run-06000")).clone() });
+        let moved = vec![
+            waits("run-05000", Place::Stuck),
+            ("run-06000".into(), Some((other_files, Place::Queued))),
+            waits("run-07000", Place::Queued),
+            ("run-09999".into(), None),
+        ];
+        watched.see(moved, at(101));
+        assert_eq!(taken(&mut watched, at(101)), ["run-05000", "run-06000"]);
+        assert_eq!((watched.due.len(), watched.runs.len()), (9_995, 9_999));
+        watched.look_next(&RunId::new("run-09999"), at(0));
+        assert_eq!(watched.next_at(), Some(at(102)));
+    }
+
+    #[test]
+    fn what_was_told_holds_for_the_files_that_it_was_told_with() {
+        let mut watched = Watched::default();
+        watched.see(vec![waits("a", Place::Queued)], at(0));
+        assert_eq!(taken(&mut watched, at(0)), ["a"]);
+        let other_files = Arc::new(RunHeader { version: "w".into(), ..(*header("a")).clone() });
+        watched.see(vec![("a".into(), Some((other_files, Place::Queued)))], at(1));
+        watched.took(Some((header("a"), None)), at(1));
+        assert_eq!(taken(&mut watched, at(1)), ["a"]);
+    }
+
+    #[test]
+    fn one_whose_telling_broke_off_is_looked_at_again() {
+        let mut watched = Watched::default();
+        watched.see(vec![waits("a", Place::Queued), waits("b", Place::Queued)], at(0));
+        assert_eq!(taken(&mut watched, at(0)).len(), 2);
+        watched.took(Some((header("a"), Some(at(7)))), at(1));
+        watched.took(None, at(1));
+        assert_eq!(taken(&mut watched, at(7)), ["b", "a"]);
     }
 }

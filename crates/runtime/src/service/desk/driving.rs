@@ -132,7 +132,7 @@ impl Service {
             Driven::Over => {}
             Driven::Report(report) if !report.undecided.is_empty() => {
                 let version = report.state.version();
-                desk.stuck.insert(header.run_id.clone(), Stuck { header: header.clone(), undecided: report.undecided, version });
+                desk.stick(Stuck { header: header.clone(), undecided: report.undecided, version });
             }
             Driven::Report(_) => {}
             Driven::Hindered(why) | Driven::Elsewhere(why) => {
@@ -140,7 +140,7 @@ impl Service {
                 let queued = Queued { header: header.clone(), created: None, failures: failures.saturating_add(1) };
                 let again_at = tokio::time::Instant::now() + wait;
                 let again = self.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX);
-                desk.hindered.insert(header.run_id.clone(), Hindered { queued, why, again_at, again });
+                desk.hinder(Hindered { queued, why, again_at, again });
             }
         }
         desk.replan.dags.insert(header.dag_id.clone());

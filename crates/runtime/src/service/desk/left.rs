@@ -120,7 +120,7 @@ impl Service {
         }
         for (run, instances) in of_runs {
             let Some(row) = self.store.run(&run).await? else { continue };
-            if !self.desk().is_queued.contains(&run) {
+            if !self.desk().queued_runs.contains_key(&run) {
                 continue;
             }
             self.desk().was_left(&row.header);

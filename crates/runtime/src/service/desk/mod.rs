@@ -12,7 +12,7 @@ mod telling;
 pub(super) use driving::explain;
 pub(super) use standing::named;
 pub use standing::{Counts, Standing, Waiting};
-pub(super) use telling::Place;
+pub(super) use telling::{Moved, Place};
 
 use super::scheduler::Replan;
 use super::steer::Kept;
@@ -98,9 +98,10 @@ pub(super) struct Desk {
     pub(super) replan: Replan,
     /// Runs that are being made, and by how many at once.
     making: HashMap<RunId, usize>,
-    queued: BTreeMap<Lane, VecDeque<Queued>>,
-    /// The runs that are in `queued`: whether one is there must not cost a walk through all of them.
-    is_queued: HashSet<RunId>,
+    /// Those that wait for a place, in their order.
+    queued: BTreeMap<Lane, VecDeque<RunId>>,
+    /// What is known of the runs that are in `queued`: to find one must not cost a walk through all of them.
+    queued_runs: HashMap<RunId, Queued>,
     active: BTreeMap<RunId, Active>,
     active_of: BTreeMap<Lane, usize>,
     hindered: BTreeMap<RunId, Hindered>,
@@ -109,6 +110,8 @@ pub(super) struct Desk {
     left: BTreeMap<RunId, Lane>,
     /// Runs that wait, and whose deadlines are being told of: none of them is begun meanwhile.
     telling: BTreeMap<RunId, Control>,
+    /// Runs that began to wait, wait elsewhere or with other files, or wait no more, since the watch over deadlines asked (`telling`).
+    moved: BTreeSet<RunId>,
     /// How many runs each DAG may have whose file is gone, as it said last: its runs still go on.
     pub(super) limits_of_gone: BTreeMap<DagId, usize>,
     /// Runs that somebody steers: they are begun whatever the limits say, and whether their DAG is paused or not.
@@ -128,13 +131,14 @@ impl Desk {
             replan: Replan::default(),
             making: HashMap::new(),
             queued: BTreeMap::new(),
-            is_queued: HashSet::new(),
+            queued_runs: HashMap::new(),
             active: BTreeMap::new(),
             active_of: BTreeMap::new(),
             hindered: BTreeMap::new(),
             stuck: BTreeMap::new(),
             left: BTreeMap::new(),
             telling: BTreeMap::new(),
+            moved: BTreeSet::new(),
             limits_of_gone: BTreeMap::new(),
             urgent: Vec::new(),
         }
@@ -171,28 +175,25 @@ impl Desk {
         self.active.contains_key(run)
             || self.hindered.contains_key(run)
             || self.stuck.contains_key(run)
-            || self.is_queued.contains(run)
+            || self.queued_runs.contains_key(run)
             || self.making.contains_key(run)
     }
 
     /// Takes a run that waits, for whatever reason, away.
     fn take_off(&mut self, run: &RunId) -> Option<Queued> {
+        self.moved.insert(run.clone());
         self.stuck.remove(run);
         self.left.remove(run);
         let hindered = self.hindered.remove(run).map(|hindered| hindered.queued);
-        if !self.is_queued.remove(run) {
-            return hindered;
+        let Some(queued) = self.queued_runs.remove(run) else { return hindered };
+        let lane = Lane::of(&queued.header);
+        if let Some(queue) = self.queued.get_mut(&lane) {
+            queue.retain(|other| other != run);
+            if queue.is_empty() {
+                self.queued.remove(&lane);
+            }
         }
-        let place = self.queued.iter().find_map(|(lane, queue)| {
-            queue.iter().position(|queued| queued.header.run_id == *run).map(|place| (lane.clone(), place))
-        });
-        let Some((lane, place)) = place else { return hindered };
-        let queue = self.queued.get_mut(&lane)?;
-        let queued = queue.remove(place);
-        if queue.is_empty() {
-            self.queued.remove(&lane);
-        }
-        queued
+        Some(queued)
     }
 
     /// A run that waited for a person and is over, or has changed in the store, waits no more: somebody went on with it past this service.
@@ -201,14 +202,38 @@ impl Desk {
         for run in stuck {
             let is_as_it_was = |stuck: &Stuck| versions.get(run).is_some_and(|version| *version <= stuck.version);
             if self.stuck.get(run).is_some_and(|stuck| !is_as_it_was(stuck)) {
-                self.stuck.remove(run);
+                self.unstick(run);
             }
         }
     }
 
+    /// A run waits for a place, behind the others of its lane.
     fn push(&mut self, queued: Queued) {
-        self.is_queued.insert(queued.header.run_id.clone());
-        self.queued.entry(Lane::of(&queued.header)).or_default().push_back(queued);
+        let run = queued.header.run_id.clone();
+        self.moved.insert(run.clone());
+        self.queued.entry(Lane::of(&queued.header)).or_default().push_back(run.clone());
+        self.queued_runs.insert(run, queued);
+    }
+
+    /// A run waits until it is tried again.
+    fn hinder(&mut self, hindered: Hindered) {
+        let run = hindered.queued.header.run_id.clone();
+        self.moved.insert(run.clone());
+        self.hindered.insert(run, hindered);
+    }
+
+    /// A run waits for a person.
+    fn stick(&mut self, stuck: Stuck) {
+        let run = stuck.header.run_id.clone();
+        self.moved.insert(run.clone());
+        self.stuck.insert(run, stuck);
+    }
+
+    /// A run does not wait for a person any more.
+    fn unstick(&mut self, run: &RunId) {
+        if self.stuck.remove(run).is_some() {
+            self.moved.insert(run.clone());
+        }
     }
 
     fn enter(&mut self, header: &RunHeader, control: &Control, since: Timestamp) {
@@ -226,16 +251,16 @@ impl Desk {
         pump: &Arc<Notify>,
     ) -> Option<(Queued, Control)> {
         let telling = &self.telling;
-        let is_free = |queued: &Queued| !telling.contains_key(&queued.header.run_id);
-        if let Some(place) = self.urgent.iter().rposition(|(queued, _)| is_free(queued)) {
+        let is_free = |run: &RunId| !telling.contains_key(run);
+        if let Some(place) = self.urgent.iter().rposition(|(queued, _)| is_free(&queued.header.run_id)) {
             return Some(self.urgent.remove(place));
         }
         let active = |lane: &Lane| self.active_of.get(lane).copied().unwrap_or(0);
         let may_go = |lane: &Lane| !self.paused.contains(&lane.dag) && active(lane) < of_lane(lane);
         // Whether there is a place for it or not: those who have the places may wait for what it keeps.
         let left = self.left.iter().filter(|(_, lane)| may_go(lane)).find_map(|(run, lane)| {
-            let is_left = |queued: &Queued| queued.header.run_id == *run && is_free(queued);
-            Some((lane.clone(), self.queued.get(lane)?.iter().position(is_left)?))
+            let place = self.queued.get(lane)?.iter().position(|queued| queued == run)?;
+            is_free(run).then(|| (lane.clone(), place))
         });
         if let Some((lane, place)) = left {
             return self.take_next(&lane, place, now, pump);
@@ -247,7 +272,8 @@ impl Desk {
         let lanes = self.queued.iter().filter(|(lane, _)| may_go(lane));
         let first = lanes.filter_map(|(lane, queue)| {
             let place = queue.iter().position(is_free)?;
-            Some((active(lane), lane.is_backfill, queue.get(place)?.header.queued_at, lane, place))
+            let first = self.queued_runs.get(queue.get(place)?)?;
+            Some((active(lane), lane.is_backfill, first.header.queued_at, lane, place))
         });
         let (.., lane, place) = first.min()?;
         let lane = lane.clone();
@@ -257,12 +283,13 @@ impl Desk {
     /// Takes a run out of its queue, to be driven.
     fn take_next(&mut self, lane: &Lane, place: usize, now: Timestamp, pump: &Arc<Notify>) -> Option<(Queued, Control)> {
         let queue = self.queued.get_mut(lane)?;
-        let queued = queue.remove(place)?;
+        let run = queue.remove(place)?;
         if queue.is_empty() {
             self.queued.remove(lane);
         }
-        self.is_queued.remove(&queued.header.run_id);
-        self.left.remove(&queued.header.run_id);
+        let queued = self.queued_runs.remove(&run)?;
+        self.left.remove(&run);
+        self.moved.insert(run);
         let control = Control::telling(pump.clone());
         self.enter(&queued.header, &control, now);
         Some((queued, control))
@@ -367,12 +394,14 @@ impl Service {
     /// Takes in a run from the store, to be driven again.
     pub(super) fn take_in_again(&self, header: Arc<RunHeader>) {
         let mut desk = self.desk();
-        desk.stuck.remove(&header.run_id);
+        desk.unstick(&header.run_id);
         if !desk.knows(&header.run_id) {
             desk.push(Queued { header, created: None, failures: 0 });
         } else if let Some(waiting) = desk.find_waiting(&header.run_id) {
             // It may have been given other files, and has events that are not known here.
+            let run = header.run_id.clone();
             (waiting.header, waiting.created) = (header, None);
+            desk.moved.insert(run);
         }
         drop(desk);
         self.pump.notify_one();
@@ -428,4 +457,4 @@ impl Service {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

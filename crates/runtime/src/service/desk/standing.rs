@@ -7,7 +7,7 @@ use crate::service::{Error, Service, ServiceLimits};
 use backstop_core::{DagId, InstanceId, RunId, RunPhase};
 use backstop_store::RunRow;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// How a run stands with the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,14 +144,9 @@ impl Desk {
         if let Some(stuck) = self.stuck.get(run) {
             return Standing::Stuck { undecided: stuck.undecided.clone() };
         }
-        if !self.is_queued.contains(run) {
-            return Standing::Unknown;
-        }
-        let found = self
-            .queued
-            .iter()
-            .find_map(|(lane, queue)| queue.iter().position(|queued| queued.header.run_id == *run).map(|ahead| (lane, ahead)));
-        let Some((lane, ahead)) = found else { return Standing::Unknown };
+        let Some(queued) = self.queued_runs.get(run) else { return Standing::Unknown };
+        let lane = &Lane::of(&queued.header);
+        let ahead = self.queued.get(lane).into_iter().flatten().take_while(|other| *other != run).count();
         let (active, limit) = (self.active_of.get(lane).copied().unwrap_or(0), of_lane(lane));
         Standing::Queued(if is_stopping {
             Waiting::Stopping
@@ -176,7 +171,7 @@ impl Desk {
     pub(in crate::service) fn some_runs_of(&self, dag: &DagId) -> Vec<RunId> {
         let lane = Lane { dag: dag.clone(), is_backfill: false };
         let hindered = self.hindered.iter().filter(|(_, hindered)| Lane::of(&hindered.queued.header) == lane).map(|(run, _)| run);
-        let queued = self.queued.get(&lane).into_iter().flatten().map(|queued| &queued.header.run_id);
+        let queued = self.queued.get(&lane).into_iter().flatten();
         self.some_active(&lane).iter().chain(hindered).chain(queued).take(NAMED_MAX).cloned().collect()
     }
 
@@ -212,7 +207,7 @@ impl Service {
     pub fn counts(&self) -> Counts {
         let desk = self.desk();
         Counts {
-            queued: desk.queued.values().map(VecDeque::len).sum(),
+            queued: desk.queued_runs.len(),
             active: desk.active.len(),
             hindered: desk.hindered.len(),
             stuck: desk.stuck.len(),

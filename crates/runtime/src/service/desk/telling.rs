@@ -5,7 +5,6 @@ use crate::control::Control;
 use crate::run::{Created, Told};
 use backstop_core::RunId;
 use backstop_core::event::RunHeader;
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Where a run waits: what is known of its times may differ.
@@ -19,14 +18,22 @@ pub(in crate::service) enum Place {
     Stuck,
 }
 
+/// A run, and where it waits now, with which files; `None` when it does not.
+pub(in crate::service) type Moved = (RunId, Option<(Arc<RunHeader>, Place)>);
+
 impl Desk {
-    /// The runs that wait, and where.
-    pub(in crate::service) fn waiting(&self) -> BTreeMap<RunId, (Arc<RunHeader>, Place)> {
-        let queued = self.queued.values().flatten().map(|queued| (&queued.header, Place::Queued));
-        let hindered = self.hindered.values().map(|hindered| (&hindered.queued.header, Place::Hindered));
-        let stuck = self.stuck.values().map(|stuck| (&stuck.header, Place::Stuck));
-        let all = queued.chain(hindered).chain(stuck);
-        all.map(|(header, place)| (header.run_id.clone(), (header.clone(), place))).collect()
+    /// The runs that began to wait, wait elsewhere or with other files, or wait no more since this was asked last, and where each waits now.
+    /// However many others wait, they cost nothing.
+    pub(in crate::service) fn take_moved(&mut self) -> Vec<Moved> {
+        let moved = std::mem::take(&mut self.moved);
+        moved.into_iter().map(|run| (run.clone(), self.waits(&run))).collect()
+    }
+
+    fn waits(&self, run: &RunId) -> Option<(Arc<RunHeader>, Place)> {
+        let queued = || Some((self.queued_runs.get(run)?.header.clone(), Place::Queued));
+        let hindered = || Some((self.hindered.get(run)?.queued.header.clone(), Place::Hindered));
+        let stuck = || Some((self.stuck.get(run)?.header.clone(), Place::Stuck));
+        stuck().or_else(hindered).or_else(queued)
     }
 
     /// Whether the deadlines of a run that waits are being told of.
@@ -71,9 +78,6 @@ impl Desk {
         if let Some((queued, _)) = self.urgent.iter_mut().find(|(queued, _)| queued.header.run_id == *run) {
             return Some(queued);
         }
-        if !self.is_queued.contains(run) {
-            return None;
-        }
-        self.queued.values_mut().flat_map(VecDeque::iter_mut).find(|queued| queued.header.run_id == *run)
+        self.queued_runs.get_mut(run)
     }
 }

@@ -43,3 +43,31 @@ fn a_run_that_was_left_goes_before_others_and_needs_no_place() {
     assert_eq!(next(&mut desk), None);
     assert!(desk.left.is_empty());
 }
+
+/// The watch over deadlines is told of every move, and of nothing else: what it does not hear of it does not look at.
+#[test]
+fn whoever_waits_elsewhere_is_told_once() {
+    let pump = Arc::new(Notify::new());
+    let limits = ServiceLimits { runs: 1, ..ServiceLimits::default() };
+    let mut desk = Desk::new(BTreeMap::new());
+    let moved = |desk: &mut Desk| -> Vec<(String, Option<Place>)> {
+        desk.take_moved().into_iter().map(|(run, waits)| (run.to_string(), waits.map(|(_, place)| place))).collect()
+    };
+    ["a", "b", "c"].iter().for_each(|run| desk.push(queued(run)));
+    let all: Vec<_> = ["a", "b", "c"].map(|run| (run.to_owned(), Some(Place::Queued))).into();
+    assert_eq!(moved(&mut desk), all);
+    assert_eq!(moved(&mut desk), []);
+    assert!(desk.next(&limits, |_| 5, Timestamp::UNIX_EPOCH, &pump).is_some());
+    assert_eq!(moved(&mut desk), [("a".to_owned(), None)]);
+    desk.let_go(&"a".into());
+    let (again_at, again) = (tokio::time::Instant::now(), Timestamp::UNIX_EPOCH);
+    desk.hinder(Hindered { queued: queued("a"), why: String::new(), again_at, again });
+    assert_eq!(moved(&mut desk), [("a".to_owned(), Some(Place::Hindered))]);
+    assert!(desk.take_off(&"a".into()).is_some());
+    desk.stick(Stuck { header: header("a"), undecided: BTreeMap::new(), version: 1 });
+    assert!(desk.take_off(&"b".into()).is_some());
+    assert_eq!(moved(&mut desk), [("a".to_owned(), Some(Place::Stuck)), ("b".to_owned(), None)]);
+    desk.unstick(&"a".into());
+    assert_eq!(moved(&mut desk), [("a".to_owned(), None)]);
+    assert_eq!(desk.queued.values().flatten().map(RunId::as_str).collect::<Vec<_>>(), ["c"]);
+}
