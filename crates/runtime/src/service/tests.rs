@@ -15,10 +15,10 @@ use std::time::Duration;
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 /// The machine's clocks, turned by hand.
-struct Hand(Mutex<(Reading, Timestamp)>);
+pub(super) struct Hand(Mutex<(Reading, Timestamp)>);
 
 impl Hand {
-    fn at(time: &str) -> Arc<Self> {
+    pub(super) fn at(time: &str) -> Arc<Self> {
         let wall = time.parse().unwrap();
         Arc::new(Self(Mutex::new((Reading { wall, monotonic: Duration::ZERO }, wall))))
     }
@@ -65,14 +65,14 @@ impl Loader for OneFile {
 }
 
 /// A service that makes runs and drives none, as one does that is new.
-struct Planning {
-    service: Arc<Service>,
+pub(super) struct Planning {
+    pub(super) service: Arc<Service>,
     plan: Plan,
     said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Planning {
-    async fn start(store: &MemoryStore, clock: &Arc<Hand>, schedule: &str) -> Self {
+    pub(super) async fn start(store: &MemoryStore, clock: &Arc<Hand>, schedule: &str) -> Self {
         let said = Arc::new(Mutex::new(Vec::new()));
         let notice = {
             let said = said.clone();

@@ -2,6 +2,7 @@
 //!
 //! It must not know in which order runs go, nor why one waits: that is the desk's business.
 
+use super::finding::Search;
 use super::{Hindered, Queued, Stuck};
 use crate::clock::{Clock, Reading};
 use crate::prepared::Prepared;
@@ -46,6 +47,7 @@ impl Service {
         look_for_left.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // The first tick is at once, and what was left is found already.
         look_for_left.tick().await;
+        let mut search = Search::default();
         loop {
             if self.is_stopping() {
                 self.hand_over();
@@ -79,7 +81,7 @@ impl Service {
                 () = again => {}
                 _ = look_for_left.tick() => {
                     // The store says what is wrong when something is asked of it; this is asked again soon.
-                    let _ = self.find_left_behind().await;
+                    let _ = self.look_for_left(&mut search).await;
                 }
             }
         }

@@ -5,6 +5,7 @@
 //! wait in a lane of their own, so that a year of them does not keep tonight's run of the same DAG waiting.
 
 mod driving;
+mod finding;
 mod left;
 mod standing;
 mod telling;
@@ -16,19 +17,15 @@ pub(super) use telling::{Moved, Place};
 
 use super::scheduler::Replan;
 use super::steer::Kept;
-use super::{Error, Service, ServiceLimits};
+use super::{Service, ServiceLimits};
 use crate::control::Ask;
 use crate::run::{Control, Created};
 use backstop_core::event::{RunHeader, RunType};
 use backstop_core::{DagId, InstanceId, RunId};
-use backstop_store::RunFilter;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::Notify;
-
-/// Runs read at once when the service looks for those that were left.
-const RUNS_AT_ONCE: u32 = 1000;
 
 /// For each run that may do something at once, so many may be driven: those that only wait take memory, and no place.
 const DRIVEN_FOR_EACH: usize = 16;
@@ -194,17 +191,6 @@ impl Desk {
             }
         }
         Some(queued)
-    }
-
-    /// A run that waited for a person and is over, or has changed in the store, waits no more: somebody went on with it past this service.
-    /// `versions` are those of them that are not over.
-    fn forget_what_others_resolved(&mut self, stuck: &HashSet<RunId>, versions: &HashMap<RunId, u64>) {
-        for run in stuck {
-            let is_as_it_was = |stuck: &Stuck| versions.get(run).is_some_and(|version| *version <= stuck.version);
-            if self.stuck.get(run).is_some_and(|stuck| !is_as_it_was(stuck)) {
-                self.unstick(run);
-            }
-        }
     }
 
     /// A run waits for a place, behind the others of its lane.
@@ -405,54 +391,6 @@ impl Service {
         }
         drop(desk);
         self.pump.notify_one();
-    }
-
-    /// Finds unfinished runs that nobody here knows, and takes them in, oldest first.
-    pub(super) async fn find_left_behind(&self) -> Result<usize, Error> {
-        let mut found = Vec::new();
-        let mut versions = HashMap::new();
-        // Those that become stuck meanwhile are looked at the next time.
-        let stuck: HashSet<RunId> = self.desk().stuck.keys().cloned().collect();
-        let mut filter = RunFilter { unfinished: true, limit: RUNS_AT_ONCE, ..RunFilter::default() };
-        loop {
-            let page = self.store.runs(&filter).await?;
-            let of_stuck = page.iter().filter(|row| stuck.contains(&row.header.run_id));
-            versions.extend(of_stuck.map(|row| (row.header.run_id.clone(), row.version)));
-            filter.before = page.last().map(|row| row.header.run_id.clone());
-            let is_last = page.len() < RUNS_AT_ONCE as usize;
-            // A dry run has no effect that would be worth finding again.
-            found.extend(page.into_iter().filter(|row| !row.header.dry_run).map(|row| row.header));
-            if is_last {
-                break;
-            }
-        }
-        self.learn_limits_of_gone(&found).await;
-        let mut desk = self.desk();
-        desk.forget_what_others_resolved(&stuck, &versions);
-        let mut count = 0;
-        for header in found.into_iter().rev() {
-            if !desk.knows(&header.run_id) {
-                desk.push(Queued { header, created: None, failures: 0 });
-                count += 1;
-            }
-        }
-        Ok(count)
-    }
-
-    /// Learns how many runs DAGs may have whose files were gone before this service began: from what the newest run of each began with.
-    /// Where that is not kept, or not understood, the service's own limit holds.
-    async fn learn_limits_of_gone(&self, newest_first: &[Arc<RunHeader>]) {
-        let catalog = self.catalog();
-        for header in newest_first {
-            if catalog.dag(header.dag_id.as_str()).is_some() || self.desk().limits_of_gone.contains_key(&header.dag_id) {
-                continue;
-            }
-            let limit = match self.pinned(header).await {
-                Ok((prepared, _)) => prepared.definition.max_active_runs.max(1) as usize,
-                Err(_) => self.limits.runs_of_a_dag,
-            };
-            self.desk().limits_of_gone.insert(header.dag_id.clone(), limit);
-        }
     }
 }
 

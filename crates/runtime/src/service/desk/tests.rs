@@ -18,7 +18,7 @@ pub(in crate::service) fn header(run: &str) -> Arc<RunHeader> {
     })
 }
 
-fn queued(run: &str) -> Queued {
+pub(super) fn queued(run: &str) -> Queued {
     Queued { header: header(run), created: None, failures: 0 }
 }
 
