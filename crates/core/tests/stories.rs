@@ -464,7 +464,7 @@ fn the_statements_of_a_lost_attempt_are_told_once() {
         rows_returned: 1,
         notices: Vec::new(),
     };
-    let lost = Failure { statements: vec![record], ..Failure::clone(&failure(FailureClass::Cancelled)) };
+    let lost = Failure { statements: vec![record], ..Failure::clone(&failure(FailureClass::Permanent)) };
     let try_number = run.try_of("load");
     run.ok(Command::LoseTrack { instance: id("load"), try_number, failure: lost.into() });
     let told = run.resolve("load", Evidence::Tombstone);
@@ -472,7 +472,18 @@ fn the_statements_of_a_lost_attempt_are_told_once() {
     else {
         panic!("it fails: {}", names(&told))
     };
-    assert_eq!((failure.class, failure.statements.len()), (FailureClass::Cancelled, 0));
+    assert_eq!((failure.class, failure.statements.len()), (FailureClass::Permanent, 0));
+}
+
+/// A resumed run that is going to be cancelled looks at what an earlier process may have begun: what was not begun must be left for the cancel.
+#[test]
+fn what_was_stopped_only_to_be_looked_at_does_not_fail() {
+    let mut run = Run::started(spec(vec![plain("load", &[]), plain("next", &["load"])]));
+    run.begin("load");
+    run.lose("load", FailureClass::Cancelled);
+    insta::assert_snapshot!(names(&run.resolve("load", Evidence::Tombstone)), @"UnknownResolved load, TaskScheduled load");
+    run.ok(Command::Cancel { reason: "wrong day".to_owned() });
+    assert_eq!(run.line(), "load=skipped next=skipped | cancelled");
 }
 
 #[test]

@@ -218,6 +218,10 @@ impl Engine {
 
     /// Runs until the run is over and told, or nothing can go on without a person.
     pub(crate) async fn drive(&mut self) -> Result<(), Error> {
+        if self.shared.was_interrupted && self.is_over_time() {
+            // Its time ran out while nobody drove it: nothing more of it is begun.
+            self.begin_end(Ending::OverTime);
+        }
         loop {
             self.deadline_at = self.tell_deadlines().await?;
             self.carry_out().await?;
@@ -333,7 +337,9 @@ impl Engine {
             for action in self.wanted() {
                 match action {
                     Action::StartAttempt { instance, try_number } => {
-                        let permit = match self.ask_for_slots(&instance) {
+                        // On the way to the end it is only looked at: that takes no place from anybody, and waits for none.
+                        let asked = if self.ending.is_some() { Ok(None) } else { self.ask_for_slots(&instance) };
+                        let permit = match asked {
                             Ok(permit) => permit,
                             Err(NoSlot) => {
                                 refused.insert(instance);

@@ -10,6 +10,7 @@ mod batch;
 mod begin;
 mod broken;
 mod callbacks;
+mod cancelled;
 mod checks;
 mod crash;
 mod cross;

@@ -237,8 +237,10 @@ pub(super) fn resolve(
     let failure = found.failure.clone().unwrap_or_else(|| Arc::new(interrupted()));
     let goes_on = match failure.class {
         FailureClass::Interrupted => found.is_free(failure.class) || has_progress,
-        // Cancelled, and the run goes on: it was stopped to look at what an earlier process committed.
-        FailureClass::Transient | FailureClass::Permanent | FailureClass::TimedOut | FailureClass::Cancelled => has_progress,
+        // Nobody wants it cancelled alone, and the run is not being cancelled: it was stopped to look at what an earlier process committed,
+        // and a cancel that comes next leaves it out.
+        FailureClass::Cancelled => true,
+        FailureClass::Transient | FailureClass::Permanent | FailureClass::TimedOut => has_progress,
         FailureClass::Final => false,
     };
     let may_go_on = !is_ending(state) && wish(state, key).is_none();

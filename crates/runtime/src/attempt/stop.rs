@@ -36,6 +36,15 @@ impl Stopper {
         Self { signal, deadline }
     }
 
+    /// Why the attempt must end, if that is known by now: asked before anything new is begun.
+    pub(crate) fn asked(&self) -> Option<StopReason> {
+        if let Stop::Cancel(reason) = &*self.signal.borrow() {
+            return Some(StopReason::Cancelled(reason.clone()));
+        }
+        let (at, timeout) = self.deadline?;
+        (at <= Instant::now()).then_some(StopReason::TimedOut(timeout))
+    }
+
     /// Waits until the attempt must end; the same answer again when asked again. Safe to drop.
     pub(crate) async fn wait(&mut self) -> StopReason {
         let deadline = self.deadline;

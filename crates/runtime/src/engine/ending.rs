@@ -1,8 +1,9 @@
 //! The end of a run that an earlier process may have driven further than its log tells.
 //!
 //! To cancel skips what was not begun. But what that process began ahead of its log has effects, and markers that say so. So before a
-//! run that was resumed is cancelled, every script that may have been begun is begun once more, only to be stopped: it adopts what has
-//! a marker, fences the rest, and shows whether there is more behind it.
+//! run that was resumed is cancelled, every script that may have been begun gets an attempt that is stopped from its beginning: it sends
+//! nothing, is in doubt, and the doubt is resolved by the markers, which adopts what is committed, fences the rest, and shows whether there
+//! is more behind it.
 
 use super::Engine;
 use crate::run::Error;

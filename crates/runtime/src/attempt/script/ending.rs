@@ -69,7 +69,7 @@ impl Runner<'_> {
     }
 
     /// The effect of an attempt of which nothing was committed in this segment.
-    fn nothing_of(&self, prepared: &Prepared, number: usize) -> String {
+    pub(super) fn nothing_of(&self, prepared: &Prepared, number: usize) -> String {
         match prepared.segments.len() {
             _ if self.shared.header.dry_run => "nothing was committed: a dry run rolls back what it ran".to_owned(),
             1 => "nothing was committed".to_owned(),

@@ -164,6 +164,9 @@ impl Runner<'_> {
         self.say_resumed(&prepared).await;
         let mut result = self.committed.iter().rev().find_map(|commit| commit.result.clone());
         if self.committed.len() < prepared.segments.len() {
+            if let Some(outcome) = self.asked_to_stop(&prepared, self.committed.len()) {
+                return outcome;
+            }
             let mut lease = match self.open(&prepared).await {
                 Ok(lease) => lease,
                 Err(outcome) => return outcome,
@@ -171,6 +174,10 @@ impl Runner<'_> {
             // What committed segments did to their session (SET, ATTACH...) is not in this one.
             let mut is_strange = !self.committed.is_empty();
             for number in self.committed.len()..prepared.segments.len() {
+                if let Some(outcome) = self.asked_to_stop(&prepared, number) {
+                    lease.give_back().await;
+                    return outcome;
+                }
                 if std::mem::take(&mut is_strange)
                     && let Err(outcome) = self.prepare_session(&mut lease, &prepared, dialect, number).await
                 {
@@ -192,6 +199,12 @@ impl Runner<'_> {
             lease.give_back().await;
         }
         Outcome::Succeeded { result, follow: None }
+    }
+
+    /// Nothing is begun behind a stop: a fast segment would be done before its server could be told to end it. An attempt that is begun
+    /// only to look for what an earlier process did is stopped from its beginning.
+    fn asked_to_stop(&self, prepared: &Prepared, number: usize) -> Option<Outcome> {
+        self.stopper.asked().map(|reason| stopped(&reason, &self.nothing_of(prepared, number)))
     }
 
     /// Runs again what earlier segments said to their session.
