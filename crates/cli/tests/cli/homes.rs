@@ -43,6 +43,13 @@ impl Left {
         rusqlite::Connection::open(&self.store).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
+    /// As if the run had been made before its header told of its project.
+    fn forget_project(&self) {
+        let store = rusqlite::Connection::open(&self.store).unwrap();
+        let sql = "UPDATE events SET body = json_remove(body, '$.project') WHERE body LIKE '%run_created%'";
+        assert_eq!(store.execute(sql, []).unwrap(), 1);
+    }
+
     fn up(&self, projects: &[&Project]) -> Up {
         let folders: Vec<String> = projects.iter().map(|project| project.path().to_string_lossy().into_owned()).collect();
         let mut arguments: Vec<&str> = folders.iter().flat_map(|folder| ["--project", folder]).collect();
@@ -59,6 +66,7 @@ impl Left {
 fn a_run_that_commands_began_and_retried_goes_on_in_its_own_project() {
     let left = Left::new();
     assert_eq!(left.ask_store("SELECT count(*) FROM entries WHERE kind = 'home'"), 2, "of each of its versions");
+    left.forget_project();
     let up = left.up(&[&left.first, &left.second]);
     up.wait_for_state(&left.run, "success");
     assert_eq!(left.effects(), [0, 1]);
@@ -69,6 +77,7 @@ fn a_run_of_which_no_project_is_kept_waits_and_says_why_or_goes_on_where_its_fil
     let left = Left::new();
     let third = Project::new(&[("dags/three.yaml", "dag: three\nconnection: db\ntasks:\n  one: {sql: SELECT 1}\n")]);
     third.write("backstop.yaml", &named("third"));
+    left.forget_project();
     rusqlite::Connection::open(&left.store).unwrap().execute("DELETE FROM entries WHERE kind = 'home'", []).unwrap();
     let up = left.up(&[&left.first, &third]);
     let folder = left.second.path().to_string_lossy().into_owned();
