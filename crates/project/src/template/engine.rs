@@ -39,12 +39,28 @@ pub(super) fn new() -> Environment<'static> {
     engine.add_filter("ts_nodash", |value: Value| DateTime::of(&value).map(|date| date.ts_nodash()));
     engine.add_filter("ts_nodash_with_tz", |value: Value| DateTime::of(&value).map(|date| date.ts_nodash_with_tz()));
     engine.add_filter("identifier", identifier);
+    engine.add_filter("shell_quote", shell_quote);
     // The engine's own filter lets a refused attribute through as a text that tells of the refusal.
     engine.add_filter("attr", |value: Value, name: &str| {
         let found = value.get_attr(name)?;
         if found.kind() == ValueKind::Invalid { Err(values::error_in(&found)) } else { Ok(found) }
     });
     engine
+}
+
+/// Quotes a text for a POSIX shell: whatever is in it, it is one word, and none of it is run.
+fn shell_quote(value: Value) -> Result<String, Error> {
+    if value.is_none() || value.is_undefined() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "there is no text to quote for the shell"));
+    }
+    if value.kind() == ValueKind::Invalid {
+        return Err(values::error_in(&value));
+    }
+    let text = value.to_string();
+    if text.contains('\0') {
+        return Err(Error::new(ErrorKind::InvalidOperation, "a word of a shell command cannot hold a zero byte"));
+    }
+    Ok(format!("'{}'", text.replace('\'', "'\\''")))
 }
 
 /// Quotes a name for SQL, as the database of the task's connection wants it. A list is a qualified name.

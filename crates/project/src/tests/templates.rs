@@ -147,6 +147,8 @@ fn variables_connections_and_macros_are_there() {
         "{{ macros.datetime(2025, 1, 31, 12) }} {{ macros.datetime.strptime('01.02.2025', '%d.%m.%Y') | ds }}",
         "2025-01-31 12:00:00+00:00 2025-02-01",
     );
+    check("{{ \"it's `touch x` $(id) \\\"y\\\"\" | shell_quote }}", "'it'\\''s `touch x` $(id) \"y\"'");
+    check("{{ '' | shell_quote }}", "''");
     check("{{ 'a\"b' | identifier }} {{ ['s', 't'] | identifier }}", "\"a\"\"b\" \"s\".\"t\"");
     let copy = Context { task_id: "copy".to_owned(), ..context() };
     assert_eq!(render_with("{{ 'a`b' | identifier }}", &copy).as_deref(), Ok("`a``b`"));

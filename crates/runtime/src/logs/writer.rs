@@ -155,10 +155,11 @@ impl Files {
     fn end_run(&mut self, run: &RunId, shared: &Path) -> io::Result<()> {
         let folder = shared.parent();
         let Some(ended) = self.runs.remove(run) else { return Ok(()) };
-        let mut outcome = match ended.stage {
-            RunStage::Own(mut file) => file.flush(),
-            RunStage::Hour(_) => self.hours.flush(),
-        };
+        // Its first lines are there, also where the later ones have a file of their own.
+        let mut outcome = self.hours.flush();
+        if let RunStage::Own(mut file) = ended.stage {
+            outcome = outcome.and(file.flush());
+        }
         if ended.tries == 0 {
             return outcome;
         }
