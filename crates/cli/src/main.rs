@@ -16,6 +16,7 @@ mod graph;
 mod init;
 mod logs;
 mod markers;
+mod masks;
 mod narrate;
 mod output;
 mod paths;

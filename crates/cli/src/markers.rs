@@ -14,7 +14,7 @@ use backstop_connect::prune::{MarkedRun, Markers, RUNS_MAX};
 use backstop_connect::{Connector, MarkerTable};
 use backstop_core::RunId;
 use backstop_project::definition::{Connection, Project};
-use backstop_runtime::connection_config;
+use backstop_runtime::{Redactor, connection_config};
 use backstop_store::{SqliteStore, Store};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -174,7 +174,7 @@ async fn fate(store: &dyn Store, run: &RunId) -> Result<Fate, Problem> {
     if row.ended_at.is_none() || store.is_run_held(run)? {
         return Ok(Fate::Unfinished);
     }
-    let story = Story::read(store, run).await?;
+    let story = Story::read(store, run, &Redactor::default()).await?;
     let is_called = story.callbacks.values().any(|called| matches!(called, Called::Pending));
     Ok(if is_called { Fate::Unfinished } else { Fate::Over })
 }

@@ -13,7 +13,7 @@ mod tally;
 pub(crate) use tally::Tally;
 
 use backstop_core::{Dag, RunId, TaskId};
-use backstop_runtime::Watcher;
+use backstop_runtime::{Redactor, Watcher};
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 
@@ -28,10 +28,10 @@ pub(crate) enum Progress {
 }
 
 impl Progress {
-    /// Chooses by who looks on.
-    pub(crate) fn start(dag: &Arc<Dag>, run: &RunId, only_tasks: &[TaskId], json: bool, verbose: bool) -> Self {
-        if json {
-            Self::Json(Arc::new(ndjson::Ndjson::start(run.clone())))
+    /// Chooses by who looks on. For machines, who get the events whole, with what masks them.
+    pub(crate) fn start(dag: &Arc<Dag>, run: &RunId, only_tasks: &[TaskId], json: Option<Arc<Redactor>>, verbose: bool) -> Self {
+        if let Some(redactor) = json {
+            Self::Json(Arc::new(ndjson::Ndjson::start(run.clone(), redactor)))
         } else if std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") {
             Self::Live(Arc::new(live::Live::new(dag, run, only_tasks)))
         } else {

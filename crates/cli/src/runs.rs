@@ -7,10 +7,12 @@ pub(crate) mod story;
 
 use crate::args::{Place, RunsCommand};
 use crate::explain::{Exit, Problem};
+use crate::masks::Masks;
 use crate::output::{self, Painter};
 use crate::{narrate, paths, wire, words};
 use backstop_core::state::RunPhase;
 use backstop_core::{DagId, Event, RunId};
+use backstop_runtime::Redactor;
 use backstop_store::{RunFilter, RunRow, SqliteStore, Store};
 use left::{Left, is_abandoned};
 use std::collections::{BTreeSet, HashMap};
@@ -37,13 +39,14 @@ pub(crate) fn runs(command: RunsCommand, place: &Place) -> Result<Exit, Problem>
         return nothing_yet(*json);
     }
     let store = SqliteStore::open_read_only(&kept.store)?;
+    let mut masks = Masks::of(place)?;
     block_on(async {
         match command {
             RunsCommand::List { dag, state, limit, before, json } => {
-                list(&store, Listed { dag, state, limit, before, json }, &kept.flags).await
+                list(&store, Listed { dag, state, limit, before, json }, &mut masks, &kept.flags).await
             }
-            RunsCommand::Show { run, json } => show::show(&store, &run, &kept.flags, json).await,
-            RunsCommand::Events { run, json, follow } => events(&store, &run, json, follow).await,
+            RunsCommand::Show { run, json } => show::show(&store, &run, &mut masks, &kept.flags, json).await,
+            RunsCommand::Events { run, json, follow } => events(&store, &run, &mut masks, json, follow).await,
         }
     })?;
     Ok(Exit::Success)
@@ -153,7 +156,7 @@ impl Listed {
     }
 }
 
-async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Problem> {
+async fn list(store: &dyn Store, wanted: Listed, masks: &mut Masks<'_>, flags: &str) -> Result<(), Problem> {
     let (rows, has_more) = wanted.rows(store).await?;
     let more = rows.last().filter(|_| has_more).map(|last| wanted.next_page(last, flags));
     let mut listed = Vec::new();
@@ -162,7 +165,12 @@ async fn list(store: &dyn Store, wanted: Listed, flags: &str) -> Result<(), Prob
         listed.push((row, left));
     }
     if wanted.json {
-        output::json(&listed.iter().map(|(row, left)| wire::Run::new(row, *left == Left::Abandoned)).collect::<Vec<_>>())?;
+        let mut told = Vec::new();
+        for (row, left) in &listed {
+            let redactor = masks.for_run(&row.header)?;
+            told.push(wire::Run::new(row, *left == Left::Abandoned, &redactor));
+        }
+        output::json(&told)?;
     } else if listed.is_empty() {
         output::note("there is no such run");
     } else {
@@ -192,7 +200,7 @@ async fn tell_list(store: &dyn Store, listed: &[(RunRow, Left)], flags: &str) ->
     for row in abandoned.iter().copied().take(RESUMES_TOLD_MAX) {
         let (run, dag) = (&row.header.run_id, &row.header.dag_id);
         let callbacks = if is_over_but_for_callbacks(row) {
-            let pending = Story::read(store, run).await?.pending_callbacks();
+            let pending = Story::read(store, run, &Redactor::default()).await?.pending_callbacks();
             format!("{}: {pending}; ", callbacks_left(row))
         } else {
             String::new()
@@ -256,8 +264,9 @@ fn resume_command(row: &RunRow, flags: &str) -> String {
     format!("backstop run --resume {}{flags}", row.header.run_id)
 }
 
-async fn events(store: &dyn Store, wanted: &str, json: bool, follow: bool) -> Result<(), Problem> {
-    let run = find(store, wanted, Latest::Any).await?.header.run_id.clone();
+async fn events(store: &dyn Store, wanted: &str, masks: &mut Masks<'_>, json: bool, follow: bool) -> Result<(), Problem> {
+    let header = find(store, wanted, Latest::Any).await?.header;
+    let (run, redactor) = (header.run_id.clone(), masks.for_run(&header)?);
     let paint = Painter::stdout();
     let mut after = 0;
     let mut started = HashMap::new();
@@ -270,6 +279,7 @@ async fn events(store: &dyn Store, wanted: &str, json: bool, follow: bool) -> Re
             let mut text = String::new();
             for recorded in &page {
                 after = recorded.seq;
+                let recorded = &redactor.mask(recorded);
                 if json {
                     let line = serde_json::to_string(&wire::EventLine::new(&run, recorded));
                     text.push_str(&line.map_err(|error| Problem::usage("write JSON").cause(error.to_string()))?);

@@ -89,7 +89,7 @@ pub(crate) fn trigger(arguments: &TriggerArgs, place: &Place) -> Result<Exit, Pr
             return told(arguments, &run, &asked, &kept.flags);
         }
         output::note(&format!("run {run} of `{}` was asked for; waiting for its end", arguments.dag));
-        wait(arguments, &service, &run, &kept).await
+        wait(arguments, &service, &run, place, &kept).await
     })
 }
 
@@ -121,7 +121,7 @@ fn told(arguments: &TriggerArgs, run: &str, asked: &Value, flags: &str) -> Resul
 }
 
 /// Until it is over, or waits for a person.
-async fn wait(arguments: &TriggerArgs, service: &Service, run: &str, kept: &Kept) -> Result<Exit, Problem> {
+async fn wait(arguments: &TriggerArgs, service: &Service, run: &str, place: &Place, kept: &Kept) -> Result<Exit, Problem> {
     loop {
         let shown = service.get(&format!("/api/v1/runs/{}", part(run))).await?;
         let state = shown["state"].as_str().unwrap_or_default();
@@ -142,7 +142,7 @@ async fn wait(arguments: &TriggerArgs, service: &Service, run: &str, kept: &Kept
         } else {
             output::data(&format!("{run}\n"))?;
             let store = SqliteStore::open_read_only(&kept.store)?;
-            output::tell(&what_came_of(&store, run, &kept.flags).await?);
+            output::tell(&what_came_of(&store, run, place, &kept.flags).await?);
         }
         return Ok(exit);
     }

@@ -2,21 +2,21 @@
 
 use crate::args::{Place, VersionsArgs};
 use crate::explain::{Exit, Problem};
+use crate::masks::Masks;
 use crate::output::{self, Painter};
 use crate::runs::block_on;
-use crate::sources::{self, Purpose, Sources};
 use crate::{paths, wire, words};
 use backstop_core::{DagId, RunId};
 use backstop_project::Bundle;
 use backstop_project::compare::{Difference, FileChange, compare_masked};
-use backstop_runtime::Redactor;
 use backstop_store::{SqliteStore, Store, VersionUse};
 
 /// Lists versions, or compares two.
 pub(crate) fn versions(arguments: &VersionsArgs, place: &Place) -> Result<Exit, Problem> {
     let store = SqliteStore::open_read_only(&paths::kept(place)?.store)?;
     let dag = DagId::new(arguments.dag.as_str());
-    let redactor = redactor(place)?;
+    // What is secret today. Without a project, what the files themselves say to be secret is masked all the same.
+    let redactor = Masks::of(place)?.redactor().clone();
     block_on(async {
         let mut known = store.versions(&dag).await?;
         backstop_runtime::began::fill_in(&store, &dag, &mut known).await?;
@@ -43,14 +43,6 @@ pub(crate) fn versions(arguments: &VersionsArgs, place: &Place) -> Result<Exit, 
         Ok(())
     })?;
     Ok(Exit::Success)
-}
-
-/// Masks what is secret today. Without a project, what the files themselves say to be secret is masked all the same.
-fn redactor(place: &Place) -> Result<Redactor, Problem> {
-    let Ok(root) = paths::project(place) else { return Ok(Redactor::default()) };
-    let settings = sources::settings(place, &root, Purpose::Look)?;
-    let loaded = backstop_project::load_only_with(&Sources::of_folder(root), &sources::environment(), &settings, &[]);
-    Ok(Redactor::of(&loaded.project))
 }
 
 fn list(known: Vec<VersionUse>, json: bool) -> Result<(), Problem> {

@@ -5,7 +5,7 @@ pub(crate) mod kept;
 pub(crate) mod shown;
 
 pub(crate) use backstop_server::wire::version::{VersionDiff, VersionShown};
-pub(crate) use backstop_server::wire::{EventLine, Failed, Run, Statement, counts, event};
+pub(crate) use backstop_server::wire::{EventLine, Failed, Run, Statement, counts, event, json};
 
 use backstop_core::InstanceId;
 use backstop_core::event::RunHeader;

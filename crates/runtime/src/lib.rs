@@ -41,7 +41,7 @@ pub use connection_test::{Tested, test_connection};
 pub use logs::{LogPosition, LogReader, LogWriter, hours_folder, log_tries};
 pub use monitor::Monitor;
 pub use prepared::Prepared;
-pub use redact::Redactor;
+pub use redact::{Masked, Redactor};
 pub use run::{Control, Created, Error, Launch, Limits, Report, Request, begin, create, keep_version, resume, start};
 pub use sessions::{Connect, Sessions, connection_config};
 pub use slots::{SlotLimits, Slots};

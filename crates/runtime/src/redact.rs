@@ -3,6 +3,9 @@
 mod inline;
 mod literal;
 mod options;
+mod told;
+
+pub use told::Masked;
 
 use backstop_project::definition::Project;
 use backstop_project::{Bundle, MASKED_BYTES_MIN};
@@ -38,6 +41,10 @@ impl Redactor {
                 secrets.extend(lines.flat_map(|line| [line.to_owned(), json_escape(line)]));
             }
         }
+        Self::longest_first(secrets)
+    }
+
+    fn longest_first(mut secrets: Vec<String>) -> Self {
         secrets.retain(|secret| secret.len() >= MASKED_BYTES_MIN);
         secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         secrets.dedup();

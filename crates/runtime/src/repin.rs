@@ -164,8 +164,8 @@ impl Current {
 
     /// What attempts of the run would share.
     fn shared(&self, row: &RunRow, state: &RunState) -> Shared {
-        let redactor = self.prepared.redactor();
         let header = row.header.clone();
+        let redactor = self.prepared.redactor().of_run(&header.params);
         Shared {
             renderer: self.prepared.renderer(),
             sessions: self.sessions.clone(),

@@ -370,7 +370,7 @@ pub async fn keep_version(store: &dyn Store, project: &Project, definition: &Def
 
 fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_interrupted: bool) -> Shared {
     launch.sessions.monitor().learn(&header.dag_id);
-    let redactor = launch.prepared.redactor();
+    let redactor = launch.prepared.redactor().of_run(&header.params);
     let params = params_of(&header);
     Shared {
         renderer: launch.prepared.renderer(),

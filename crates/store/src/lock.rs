@@ -12,7 +12,7 @@ use nix::libc;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,6 +46,11 @@ pub(crate) fn busy(run: &RunId, holder: &str) -> Error {
         .hint("wait until that process has ended, or stop it; then resume the run")
 }
 
+/// What the store makes is for its owner alone: results and variables may be secret. What is there stays as somebody made it.
+pub(crate) const OWN_FILE: u32 = 0o600;
+/// As [`OWN_FILE`], of folders.
+pub(crate) const OWN_FOLDER: u32 = 0o700;
+
 /// The file's name, in the folder of locks.
 const FILE: &str = "runs";
 /// The file begins with as many records of who holds a run; two runs may want one place, then the later one is told of.
@@ -73,7 +78,7 @@ impl RunLocks {
     /// Opens the file in a folder, which must be there; makes it when it is missing.
     pub(crate) fn open(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(FILE);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(OWN_FILE).open(&path);
         let file = file.map_err(|cause| from_io(&format!("open the locks of runs, {}", path.display()), &path, cause))?;
         Ok(Self { file, path, held: Mutex::default() })
     }

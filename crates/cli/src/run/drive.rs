@@ -12,7 +12,7 @@ use backstop_runtime::others::Beside;
 use backstop_runtime::run::Decision;
 use backstop_runtime::service::holder;
 use backstop_runtime::{
-    Clock, Control, Launch, Limits, LogWriter, Monitor, Prepared, Report, Request, Sessions, SystemClock, Watcher,
+    Clock, Control, Launch, Limits, LogWriter, Monitor, Prepared, Redactor, Report, Request, Sessions, SystemClock, Watcher,
 };
 use backstop_store::{RunRow, Store};
 use std::sync::Arc;
@@ -31,6 +31,14 @@ impl What {
         match self {
             Self::Start(request) => &request.run_id,
             Self::Resume(row, _) => &row.header.run_id,
+        }
+    }
+
+    /// As JSON.
+    fn params(&self) -> String {
+        match self {
+            Self::Start(request) => serde_json::Value::Object(request.params.clone()).to_string(),
+            Self::Resume(row, _) => row.header.params.to_string(),
         }
     }
 
@@ -56,12 +64,21 @@ pub(super) struct Drive {
 
 impl Drive {
     /// Drives to the end of the run, or of this process.
-    pub(super) async fn drive(self, what: What) -> Result<Exit, Problem> {
+    pub(super) async fn drive(self, mut what: What) -> Result<Exit, Problem> {
+        if let What::Resume(_, decisions) = &mut what {
+            let redactor = Redactor::of(&self.project);
+            for decision in decisions {
+                decision.who = redactor.clean(&decision.who).into_owned();
+                decision.why = redactor.clean(&decision.why).into_owned();
+            }
+        }
         self.drive_with(what, Control::default(), None).await
     }
 
     /// Drives a run only as far as its end needs: it is cancelled from the start.
     pub(super) async fn end(self, what: What, who: String, why: String) -> Result<Exit, Problem> {
+        let redactor = Redactor::of(&self.project);
+        let (who, why) = (redactor.clean(&who).into_owned(), redactor.clean(&why).into_owned());
         let control = Control::default();
         control.cancel(format!("{who}: {why}"));
         let note = Command::RecordOperator { who, why, what: "cancelled the run".to_owned() };
@@ -79,7 +96,9 @@ impl Drive {
         };
         let began = clock.now();
         let run = what.run_id().clone();
-        let progress = Progress::start(&self.definition.dag, &run, what.only_tasks(), self.json, self.verbose);
+        let redactor = Arc::new(Redactor::of(&self.project)).of_run(&what.params());
+        let progress =
+            Progress::start(&self.definition.dag, &run, what.only_tasks(), self.json.then_some(redactor), self.verbose);
         let tally = Arc::new(Tally::before(progress.watcher()));
         let launch = self.launch(clock.clone(), tally.clone());
         let signals = Signals::listen()?;

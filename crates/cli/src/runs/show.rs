@@ -4,7 +4,9 @@ use super::left::{self, Left};
 use super::story::{Called, Story, Tried};
 use super::{Latest, find, projected_phase, resume_command, shape, state_in_words};
 use crate::account::{self, Commands, TOLD_MAX, Unwell};
+use crate::args::Place;
 use crate::explain::{self, Problem};
+use crate::masks::Masks;
 use crate::output::{self, Painter};
 use crate::service::part;
 use crate::wire::shown::{Committed, Instance, RunShown};
@@ -13,6 +15,7 @@ use backstop_core::dag::Delivery;
 use backstop_core::event::{AssetUpdate, CancelCause, Cause, Evidence, FailureClass, Promise};
 use backstop_core::state::{InstancePhase, RunPhase};
 use backstop_core::{Dag, InstanceId};
+use backstop_runtime::Redactor;
 use backstop_runtime::service::holder;
 use backstop_store::{InstanceRow, RunRow, SampleRow, StatementRow, Store};
 use jiff::Timestamp;
@@ -30,6 +33,8 @@ const TRIES_TOLD_MAX: usize = 10;
 /// Everything read of a run.
 struct Shown<'a> {
     row: RunRow,
+    /// Masks the parameters; the rest is masked as it is read.
+    redactor: Arc<Redactor>,
     left: Left,
     /// A service has the store.
     is_service_there: bool,
@@ -47,14 +52,14 @@ struct Shown<'a> {
 }
 
 /// Shows a run.
-pub(super) async fn show(store: &dyn Store, wanted: &str, flags: &str, json: bool) -> Result<(), Problem> {
-    let shown = Shown::read(store, wanted, flags).await?;
+pub(super) async fn show(store: &dyn Store, wanted: &str, masks: &mut Masks<'_>, flags: &str, json: bool) -> Result<(), Problem> {
+    let shown = Shown::read(store, wanted, masks, flags).await?;
     if json { shown.json() } else { output::data(&shown.text(Painter::stdout())) }
 }
 
 /// What came of a run that has ended, for whoever waited for it: as `backstop run` tells it of its own.
-pub(crate) async fn what_came_of(store: &dyn Store, run: &str, flags: &str) -> Result<String, Problem> {
-    let shown = Shown::read(store, run, flags).await?;
+pub(crate) async fn what_came_of(store: &dyn Store, run: &str, place: &Place, flags: &str) -> Result<String, Problem> {
+    let shown = Shown::read(store, run, &mut Masks::of(place)?, flags).await?;
     let paint = Painter::stderr();
     let mut text = String::new();
     shown.not_well(&shown.blamed(), paint, &mut text);
@@ -106,11 +111,12 @@ fn add_what_is_not_scheduled(instances: &mut Vec<InstanceRow>, dag: &Dag, row: &
 }
 
 impl<'a> Shown<'a> {
-    async fn read(store: &dyn Store, wanted: &str, flags: &'a str) -> Result<Self, Problem> {
+    async fn read(store: &dyn Store, wanted: &str, masks: &mut Masks<'_>, flags: &'a str) -> Result<Self, Problem> {
         let row = find(store, wanted, Latest::Any).await?;
+        let redactor = masks.for_run(&row.header)?;
         let run = row.header.run_id.clone();
         let mut instances = store.instances(&run).await?;
-        let story = Story::read(store, &run).await?;
+        let story = Story::read(store, &run, &redactor).await?;
         let dag = if asks_for_the_dag(&row, &instances, &story) { shape::read(store, &row).await } else { None };
         if let Some(dag) = dag.as_deref().filter(|_| row.ended_at.is_none()) {
             add_what_is_not_scheduled(&mut instances, dag, &row);
@@ -120,7 +126,7 @@ impl<'a> Shown<'a> {
         let is_service_there = holder(store).await?.is_some();
         let seen = store.last_samples(&run).await?.into_iter().map(|row| (row.instance.clone(), row)).collect();
         let statements = store.statements(&run, None).await?;
-        Ok(Self { left, is_service_there, waits, seen, statements, instances, story, dag, row, flags })
+        Ok(Self { left, is_service_there, waits, seen, statements, instances, story, dag, row, redactor, flags })
     }
 }
 
@@ -128,7 +134,7 @@ impl Shown<'_> {
     fn json(&self) -> Result<(), Problem> {
         let blamed = self.blamed();
         output::json(&RunShown {
-            run: wire::Run::new(&self.row, self.left == Left::Abandoned),
+            run: wire::Run::new(&self.row, self.left == Left::Abandoned, &self.redactor),
             cancelled: RunShown::cancelled(&self.story),
             tasks: self.instances.iter().map(|row| Instance::new(row, &self.story, self.why(row, &blamed))).collect(),
             segments: self.story.segments.iter().map(Committed::from).collect(),
@@ -181,7 +187,7 @@ impl Shown<'_> {
             lines.push(("took", words::between(start, end)));
         }
         if &*header.params != "{}" {
-            lines.push(("params", header.params.to_string()));
+            lines.push(("params", self.redactor.clean_named(&wire::json(&header.params)).to_string()));
         }
         if !header.only_tasks.is_empty() {
             let names: Vec<&str> = header.only_tasks.iter().map(backstop_core::TaskId::as_str).collect();

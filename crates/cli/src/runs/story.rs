@@ -7,6 +7,7 @@ use crate::narrate;
 use crate::words;
 use backstop_core::event::{CallbackId, CancelCause, Evidence, Failure, Promise, SegmentCommit, SkipCause};
 use backstop_core::{Event, InstanceId, RunId};
+use backstop_runtime::Redactor;
 use backstop_store::{Recorded, Store};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -64,15 +65,15 @@ pub(crate) struct Story {
 }
 
 impl Story {
-    /// Reads the log of a run.
-    pub(crate) async fn read(store: &dyn Store, run: &RunId) -> Result<Self, Problem> {
+    /// Reads the log of a run, as people may see it.
+    pub(crate) async fn read(store: &dyn Store, run: &RunId, redactor: &Redactor) -> Result<Self, Problem> {
         let mut story = Self::default();
         let mut after = 0;
         loop {
             let page = store.events(run, after, EVENTS_AT_ONCE).await?;
             for recorded in &page {
                 after = recorded.seq;
-                story.add(recorded);
+                story.add(&redactor.mask(recorded));
             }
             if page.len() < EVENTS_AT_ONCE {
                 return Ok(story);

@@ -1,5 +1,5 @@
-//! Secrets of a project, planted wherever they can come in: none comes out, in a terminal or in a file. What a task gives as its result is not
-//! looked at: it is data for other tasks, and kept and told as it is.
+//! Secrets of a project, planted wherever they can come in: none comes out, in a terminal or in a file. What a task gives as its result is data
+//! for other tasks: the store keeps it as it is, for its owner alone, and whoever looks on is told it without secrets.
 
 use crate::project::Project;
 use crate::up::{Up, wait};
@@ -159,4 +159,134 @@ fn secrets_that_stand_in_files_are_masked_in_what_is_told_of_them() {
     }
     let source = up.get("/api/v1/dags/d/source");
     assert!(source["files"][0]["text"].as_str().unwrap().contains("headers: {Authorization: ***}"), "{source}");
+}
+
+const KNOWN: &str = "known-swordfish-11";
+const GIVEN: &str = "given-swordfish-12";
+
+/// A secret variable becomes a result of a shell task and of a query, the item of a mapped task and the parameter of another run.
+fn resulting() -> Project {
+    let yaml =
+        format!("name: test\nconnections:\n  db: {{conn_type: sqlite, database: data.db}}\nvariables: {{api_token: {KNOWN}}}\n");
+    let value = "{{ var.value.api_token }}";
+    let parent = format!(
+        "dag: parent\nconnection: db\nparams: {{password: {{type: string, default: {GIVEN}}}}}\ntasks:\n  \
+         printed: {{shell: \"echo '{value}'\"}}\n  \
+         own: {{shell: \"echo '{{{{ params.password }}}}'\"}}\n  \
+         asked: {{sql: \"SELECT '{value}' AS v\", result: rows}}\n  \
+         each: {{shell: \"echo '{{{{ item }}}}'\", for_each: [\"{value}\", b]}}\n  \
+         child: {{dag: {{id: child, params: {{tok: \"{value}\"}}}}, after: [printed, own, asked, each]}}\n"
+    );
+    let child = "dag: child\nparams: {tok: none}\ntasks:\n  seen: {shell: \"echo 'len {{ params.tok | length }}'\"}\n";
+    Project::new(&[("backstop.yaml", &yaml), ("dags/parent.yaml", &parent), ("dags/child.yaml", child)])
+}
+
+fn assert_masked(path: &str, told: &str) {
+    assert!(told.contains("***") && !told.contains("swordfish"), "{path}: {told}");
+}
+
+/// What the stream tells of all that happened, until a text has come.
+fn streamed(up: &Up, until: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(&up.address).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    write!(stream, "GET /api/v1/stream HTTP/1.1\r\nHost: {}\r\nLast-Event-ID: 1\r\n\r\n", up.address).unwrap();
+    let (mut told, mut piece) = (String::new(), [0; 4096]);
+    while !told.contains(until) {
+        let count = stream.read(&mut piece).unwrap();
+        assert!(count > 0, "the stream ended: {told}");
+        told.push_str(&String::from_utf8_lossy(&piece[..count]));
+    }
+    told
+}
+
+#[test]
+fn results_items_and_parameters_are_masked_for_whoever_looks_on() {
+    let project = resulting();
+    let up = Up::of(&project);
+    let run = up.trigger("parent", json!({ "who": "ann", "why": format!("it is {KNOWN}") }));
+    up.wait_for_state(&run, "success");
+    let list = up.get("/api/v1/runs");
+    let child = list["items"].as_array().unwrap().iter().find(|row| row["dag"] == "child").unwrap()["run_id"].as_str().unwrap();
+    let events = up.get(&format!("/api/v1/runs/{run}/events?limit=1000"));
+    let of = |task: &str, kind: &str| {
+        let events = events["items"].as_array().unwrap();
+        events.iter().find(|event| event["task"] == task && event["type"] == kind).unwrap_or_else(|| panic!("{task} {kind}"))
+    };
+    assert_eq!(of("printed", "attempt_succeeded")["result"], "***");
+    assert_eq!(of("own", "attempt_succeeded")["result"], "***", "what the run was given");
+    assert_eq!(of("each", "task_expanded")["items"], json!(["***", "b"]));
+    assert_masked("asked", &of("asked", "attempt_succeeded")["result"].to_string());
+    assert_masked("events", &events.to_string());
+    assert_eq!(up.get(&format!("/api/v1/runs/{child}"))["params"], json!({ "tok": "***" }));
+    let length = up.get(&format!("/api/v1/runs/{child}/tasks/seen/logs")).to_string();
+    assert!(length.contains(&format!("len {}", KNOWN.len())), "the child got it whole: {length}");
+    for path in [
+        "/api/v1/runs".to_owned(),
+        format!("/api/v1/runs/{run}"),
+        format!("/api/v1/runs/{child}/events"),
+        format!("/api/v1/runs/{run}/tasks/printed/logs"),
+        format!("/api/v1/runs/{run}/tasks/own/logs"),
+        "/api/v1/dags/parent".to_owned(),
+        "/api/v1/dags/parent/source".to_owned(),
+    ] {
+        assert_masked(&path, &up.get(&path).to_string());
+    }
+    assert_masked("the stream", &streamed(&up, "\"result\":\"len "));
+    for arguments in [
+        &["runs", "list", "--json"][..],
+        &["runs", "show", &run],
+        &["runs", "show", &run, "--json"],
+        &["runs", "events", &run],
+        &["runs", "events", &run, "--json"],
+        &["runs", "show", child],
+    ] {
+        assert_masked(&arguments.join(" "), &project.data(arguments));
+    }
+}
+
+#[test]
+fn a_secret_in_a_reason_is_neither_kept_nor_told() {
+    let project = resulting();
+    let up = Up::of(&project);
+    let why = format!("the token is {KNOWN}");
+    let run = up.trigger("parent", json!({ "why": why }));
+    up.wait_for_state(&run, "success");
+    for (path, body) in [
+        (format!("/api/v1/runs/{run}/clear"), json!({ "tasks": ["child"], "why": why })),
+        ("/api/v1/variables/region".to_owned(), json!({ "value": "eu", "why": why })),
+    ] {
+        let method = if path.contains("variables") { "PUT" } else { "POST" };
+        let answer = up.ask(method, &path, Some(&body));
+        assert!(answer.status < 300, "{path}: {}", answer.body);
+    }
+    assert_masked("audit", &up.get("/api/v1/audit").to_string());
+    up.wait_for_state(&run, "success");
+    assert_eq!(up.running.terminate().0, Some(0));
+    let store = rusqlite::Connection::open(project.path().join(".backstop/store.db")).unwrap();
+    let count = |sql: &str| store.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let kept = format!("SELECT count(*) FROM events WHERE body LIKE '%the token is {KNOWN}%'");
+    assert_eq!(count(&kept), 0);
+    assert!(count("SELECT count(*) FROM events WHERE body LIKE '%the token is ***%'") > 0);
+}
+
+#[test]
+fn what_is_kept_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    fn look(path: &Path) {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}: {mode:o}", path.display());
+        if path.is_dir() {
+            std::fs::read_dir(path).unwrap().for_each(|entry| look(&entry.unwrap().path()));
+        }
+    }
+    let project = resulting();
+    let up = Up::of(&project);
+    let run = up.trigger("child", json!({}));
+    up.wait_for_state(&run, "success");
+    project.data(&["store", "backup", ".backstop/copy.db"]);
+    for file in ["store.db", "store.db-wal", "copy.db", "logs"] {
+        assert!(project.path().join(".backstop").join(file).exists(), "{file}");
+    }
+    look(&project.path().join(".backstop"));
 }

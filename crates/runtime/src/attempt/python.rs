@@ -41,7 +41,8 @@ pub(crate) async fn run(attempt: &mut Attempt, python: &Python) -> Outcome {
     }
     let name = format!("{}-{}-{}.json", shared.header.run_id, attempt.instance, attempt.try_number);
     let file = ResultFile(shared.scratch.join(name.replace(['/', '[', ']'], "_")));
-    if let Err(error) = tokio::fs::create_dir_all(&shared.scratch).await {
+    // For its owner alone: what goes to and fro there may be secret.
+    if let Err(error) = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(&shared.scratch).await {
         let text = format!("make the folder {}: {error}", shared.scratch.display());
         return Outcome::Failed(failure(FailureClass::Permanent, text).effect("nothing was run"));
     }

@@ -6,8 +6,9 @@ use backstop_core::RunId;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -219,7 +220,8 @@ fn run_lines(run: &mut RunLog, hours: &mut Hours, of: &TryFile, at: Timestamp, l
 
 pub(super) fn append_to(path: &Path) -> io::Result<BufWriter<File>> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    Ok(BufWriter::new(OpenOptions::new().create(true).append(true).open(path)?))
+    // For their owner alone: what a task prints may be secret without anybody knowing.
+    Ok(BufWriter::new(OpenOptions::new().create(true).append(true).mode(0o600).open(path)?))
 }

@@ -4,6 +4,7 @@
 //! `:` is a parameter or a cast.
 
 use backstop_project::{MASKED_BYTES_MIN, is_secret_key};
+use std::ops::Range;
 
 /// What stands for a secret.
 pub(super) const MASK: &str = "***";
@@ -18,6 +19,8 @@ pub(super) fn masked(path: &str, text: &str) -> String {
     let mut cleaned = String::with_capacity(text.len());
     // A value that goes on over lines ends where one is not further in than its key.
     let mut open: Option<usize> = None;
+    // Where a parameter is declared by a secret name, over lines: its default is secret, too.
+    let mut declared: Option<usize> = None;
     for line in text.split_inclusive('\n') {
         let bare = line.trim_end_matches(['\n', '\r']);
         let indent = bare.len() - bare.trim_start().len();
@@ -30,23 +33,68 @@ pub(super) fn masked(path: &str, text: &str) -> String {
             }
             open = None;
         }
+        if !bare.trim().is_empty() && declared.is_some_and(|column| indent <= column) {
+            declared = None;
+        }
         let mut done = 0;
-        while let Some(found) = next(bare, done, is_python) {
-            cleaned.push_str(&bare[done..found.begin]);
-            if found.is_literal {
+        loop {
+            let found = next(bare, done, is_python);
+            let before = found.as_ref().map_or(bare.len(), |found| found.begin);
+            let value = declared_secret(bare, done, declared.is_some()).filter(|value| is_yaml && value.start < before);
+            if let Some(value) = value {
+                cleaned.push_str(&bare[done..value.start]);
                 cleaned.push_str(MASK);
-            } else {
-                cleaned.push_str(&bare[found.begin..found.end]);
+                done = value.end;
+                continue;
             }
+            let Some(found) = found else { break };
+            cleaned.push_str(&bare[done..found.begin]);
+            cleaned.push_str(if found.is_literal { MASK } else { &bare[found.begin..found.end] });
             done = found.end;
             if found.goes_on {
                 open = Some(found.column);
             }
         }
+        if is_yaml && bare.trim_end().strip_suffix(':').is_some_and(|key| is_secret_key(key.trim().trim_matches(['"', '\'']))) {
+            declared = Some(indent);
+        }
         cleaned.push_str(&bare[done..]);
         cleaned.push_str(&line[bare.len()..]);
     }
     cleaned
+}
+
+/// What a parameter is declared to be by default, and what it may be, where its name is a secret one: on one line with it, or on lines of
+/// their own below it.
+fn declared_secret(line: &str, from: usize, is_declared: bool) -> Option<Range<usize>> {
+    let of_key = |key: &str| {
+        line[from..].match_indices(key).find_map(|(at, _)| declared_value(line, from + at, from + at + key.len(), is_declared))
+    };
+    ["default:", "enum:"].into_iter().filter_map(of_key).min_by_key(|found| found.start)
+}
+
+/// The value behind a key that begins and ends here.
+fn declared_value(line: &str, key: usize, colon: usize, is_declared: bool) -> Option<Range<usize>> {
+    let before = line[..key].trim_end();
+    let is_flow = before.ends_with(['{', ',']);
+    let is_secret = if is_flow {
+        let declaration = line[..key].rfind('{')?;
+        let name = line[..declaration].trim_end().strip_suffix(':')?.trim_end().trim_end_matches(['"', '\'']);
+        let is_key = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+        is_secret_key(&name[name.trim_end_matches(is_key).len()..])
+    } else {
+        before.is_empty() && is_declared
+    };
+    let value = line[colon..].trim_start();
+    let begin = line.len() - value.len();
+    let end = match (value.chars().next(), is_flow) {
+        (Some(quote @ ('"' | '\'')), _) => closing(&value[1..], quote, false).map_or(value.len(), |length| length + 2),
+        (Some('['), _) => value.find(']').map_or(value.len(), |at| at + 1),
+        (_, true) => value.find([',', '}']).unwrap_or(value.len()),
+        (_, false) => value.find(" #").unwrap_or(value.len()),
+    };
+    let length = value[..end].trim_end().len();
+    (is_secret && is_literal(&value[..length])).then_some(begin..begin + length)
 }
 
 /// The value of a secret key, within a line.
@@ -183,6 +231,25 @@ mod tests {
         let text = "a:\n  - private_key: |\n      one\n\n      two\n    host: h\n  token: \"one\n    two\"\n  b: c\n";
         let told = "a:\n  - private_key: |\n      ***\n\n      ***\n    host: h\n  token: \"***\n    ***\n  b: c\n";
         assert_eq!(masked("d.yml", text), told);
+    }
+
+    #[test]
+    fn the_default_of_a_parameter_by_a_secret_name_is_masked() {
+        for (text, told) in [
+            ("params: {token: abcdef, password: {default: hunter22}}", "params: {token: ***, password: {default: ***}}"),
+            (
+                "params: {password: {type: string, default: hunter22}, day: {default: monday}}",
+                "params: {password: {type: string, default: ***}, day: {default: monday}}",
+            ),
+            ("  db_password: {default: \"ab, cd\", enum: [abcd, efgh]}", "  db_password: {default: ***, enum: ***}"),
+            (
+                "params:\n  password:\n    type: string\n    default: hunter22  # why\n    enum: [hunter22, hunter23]\n  day:\n    default: monday\n",
+                "params:\n  password:\n    type: string\n    default: ***  # why\n    enum: ***\n  day:\n    default: monday\n",
+            ),
+            ("password:\n  default: \"{{ var.value.x }}\"\n", "password:\n  default: \"{{ var.value.x }}\"\n"),
+        ] {
+            assert_eq!(masked("dags/d.yaml", text), told);
+        }
     }
 
     #[test]

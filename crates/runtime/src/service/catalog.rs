@@ -7,6 +7,7 @@
 use super::{NotLoaded, Service};
 use crate::monitor::Monitor;
 use crate::prepared::Prepared;
+use crate::redact::Redactor;
 use crate::sessions::{Connect, Sessions};
 use backstop_core::DagId;
 use backstop_project::definition::{Definition, Project};
@@ -90,6 +91,8 @@ pub struct Catalog {
     pub(super) not_loaded: Vec<NotLoaded>,
     /// DAGs of two projects with one name: the first has it.
     doubles: Vec<(DagId, PathBuf, PathBuf)>,
+    /// Masks the secrets of all projects.
+    redactor: Arc<Redactor>,
 }
 
 impl Catalog {
@@ -108,10 +111,15 @@ impl Catalog {
             dag_files: BTreeMap::new(),
             not_loaded: Vec::new(),
             doubles: Vec::new(),
+            redactor: Arc::default(),
         };
         for loaded in loader.load(overrides) {
             catalog.add(loaded, before, connect, monitor);
         }
+        // Once for all who look on: answers and the stream are masked as they go out.
+        let stale = catalog.dags.values().filter(|entry| entry.is_stale).map(|entry| &entry.project);
+        let projects = catalog.projects.iter().map(|(project, _)| project).chain(stale);
+        catalog.redactor = Arc::new(Redactor::of_all(projects.map(|project| &**project)));
         catalog
     }
 
@@ -258,6 +266,11 @@ impl Catalog {
             Some(at) => format!("{} is broken: line {}: {}", at.file, at.line, found.message),
             None => format!("its project is broken: {}", found.message),
         })
+    }
+
+    /// Masks the secrets of all projects.
+    pub(crate) fn redactor(&self) -> &Arc<Redactor> {
+        &self.redactor
     }
 
     /// DAGs that two projects have: id, the project that has it, the project whose DAG is left out.

@@ -208,7 +208,7 @@ impl Service {
             logs: self.logs.clone(),
             scratch: self.scratch.clone(),
             clock: self.clock_of(run, is_fresh).await?,
-            watcher: Arc::new(LiveWatcher::new(self, run.clone(), header.dag_id.clone(), header.queued_at)),
+            watcher: Arc::new(LiveWatcher::of(self, header)),
             sessions,
             slots: None,
             others: None,

@@ -6,8 +6,9 @@
 use super::Service;
 use super::notice::Notices;
 use crate::measure::{Measures, Stopwatch};
+use crate::redact::Redactor;
 use crate::watch::Watcher;
-use backstop_core::event::Failure;
+use backstop_core::event::{Failure, RunHeader};
 use backstop_core::{DagId, Event, RunId, RunState};
 use backstop_store::Recorded;
 use jiff::Timestamp;
@@ -43,7 +44,7 @@ pub enum What {
         run: RunId,
         /// Of which DAG.
         dag: DagId,
-        /// The event.
+        /// The event. Its reader masks what the projects know to be secret.
         recorded: Recorded,
     },
     /// DAGs came, went or changed, or were paused or unpaused: read the list again.
@@ -292,13 +293,22 @@ pub(crate) struct LiveWatcher {
     dag: DagId,
     /// When the run was asked for.
     queued_at: Timestamp,
+    /// Masks what the run's own parameters say to be secret.
+    own: Redactor,
     stopwatch: Mutex<Stopwatch>,
 }
 
 impl LiveWatcher {
-    pub(crate) fn new(service: &Service, run: RunId, dag: DagId, queued_at: Timestamp) -> Self {
+    /// Of a run that was made.
+    pub(crate) fn of(service: &Service, header: &RunHeader) -> Self {
+        let own = Redactor::for_params(&header.params);
+        Self::new(service, header.run_id.clone(), header.dag_id.clone(), header.queued_at, own)
+    }
+
+    /// `own` masks what the run's own parameters say to be secret.
+    pub(crate) fn new(service: &Service, run: RunId, dag: DagId, queued_at: Timestamp, own: Redactor) -> Self {
         let (live, notices) = (service.live.clone(), service.notices.clone());
-        Self { live, notices, run, dag, queued_at, stopwatch: Mutex::default() }
+        Self { live, notices, run, dag, queued_at, own, stopwatch: Mutex::default() }
     }
 }
 
@@ -326,7 +336,8 @@ impl Watcher for LiveWatcher {
         }
         events.iter().for_each(|recorded| self.notices.event(&self.run, &self.dag, recorded));
         self.live.tell(events.iter().map(|recorded| {
-            (recorded.at, What::Run { run: self.run.clone(), dag: self.dag.clone(), recorded: recorded.clone() })
+            let recorded = self.own.mask(recorded).clone();
+            (recorded.at, What::Run { run: self.run.clone(), dag: self.dag.clone(), recorded })
         }));
     }
 }

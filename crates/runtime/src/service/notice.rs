@@ -101,7 +101,7 @@ struct Window {
 pub(super) struct Notices {
     notice: Notice,
     clock: Arc<dyn Clock>,
-    redactor: RwLock<Redactor>,
+    redactor: RwLock<Arc<Redactor>>,
     windows: Mutex<BTreeMap<Topic, Window>>,
     /// Connections that could not be reached when they were wanted last: id and target.
     away: Mutex<BTreeSet<(String, String)>>,
@@ -175,8 +175,7 @@ impl Notices {
 
     /// Files that became broken or whole, from one load to the next. What may not be told is known from here on.
     pub(super) fn files(&self, before: Option<&Catalog>, after: &Catalog) {
-        let projects = after.projects().iter().map(|(project, _)| &**project);
-        *self.redactor.write().unwrap_or_else(PoisonError::into_inner) = Redactor::of_all(projects);
+        *self.redactor.write().unwrap_or_else(PoisonError::into_inner) = after.redactor().clone();
         let (was, is) = (before.map(broken).unwrap_or_default(), broken(after));
         for (file, (first, count)) in &is {
             if was.get(file).is_none_or(|(known, _)| known != first) {

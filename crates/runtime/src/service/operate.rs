@@ -96,6 +96,7 @@ impl Service {
         if by.why.is_empty() {
             return Err(Error::Invalid("`why` is empty: say why, it is kept in the run's log".into()));
         }
+        let by = &self.masked(by);
         if dry_run {
             return self.operate_now(run, operation, by, true).await;
         }

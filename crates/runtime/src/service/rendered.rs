@@ -2,7 +2,6 @@
 //! with what the run's log tells and the variables in force now. Secrets are masked before anything is rendered, so that no template can
 //! turn one into something that is not known for it, and once more after that.
 
-use super::settings::masked;
 use super::{Error, Service};
 use crate::attempt::{Results, Seen, params_of};
 use crate::redact::Redactor;
@@ -92,7 +91,7 @@ impl Service {
 /// As templates may see it here.
 fn masked_project(project: &Arc<Project>, redactor: &Redactor) -> Project {
     let mask = |(name, value): (&String, &Value)| {
-        let value = if is_secret_key(name) { Value::from("***") } else { masked(value, redactor) };
+        let value = if is_secret_key(name) { Value::from("***") } else { redactor.clean_named(value) };
         (name.clone(), value)
     };
     Project { variables: project.variables.iter().map(mask).collect(), ..Project::clone(project) }
@@ -196,7 +195,7 @@ impl Page {
         }
         let bind = |(name, value): (&String, &Value)| {
             let value = self.renderer.render_value(value, &template.source, &self.context)?;
-            let value = if is_secret_key(name) { Value::from("***") } else { masked(&value, &self.redactor) };
+            let value = if is_secret_key(name) { Value::from("***") } else { self.redactor.clean_named(&value) };
             Ok((name.clone(), value))
         };
         let parameters = parameters.into_iter().flatten().map(bind).collect::<Result<_, TemplateError>>()?;

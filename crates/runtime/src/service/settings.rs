@@ -207,20 +207,8 @@ impl VariableShown {
     /// A value is left out where the name says that it is secret, and masked where a part of it is known to be.
     pub fn new(name: &str, value: &Value, redactor: &Redactor) -> Self {
         let is_secret = is_secret_key(name);
-        let value = (!is_secret).then(|| masked(value, redactor));
+        let value = (!is_secret).then(|| redactor.clean_named(value));
         Self { name: name.to_owned(), value, is_secret, description: None, project: None }
-    }
-}
-
-pub(super) fn masked(value: &Value, redactor: &Redactor) -> Value {
-    match value {
-        Value::String(text) => Value::from(redactor.clean(text)),
-        Value::Array(items) => items.iter().map(|item| masked(item, redactor)).collect(),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, field)| (name.clone(), if is_secret_key(name) { Value::from("***") } else { masked(field, redactor) }))
-            .collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }
 
@@ -235,6 +223,7 @@ impl Service {
     /// # Errors
     /// As [`set`]; `Invalid` for one that is only in backstop.yaml and cannot be taken away here.
     pub async fn set(self: &Arc<Self>, name: &str, setting: &Setting, who: &Who) -> Result<bool, Error> {
+        let who = &self.masked(who);
         let was_there = {
             let _one_at_a_time = self.setting.lock().await;
             set(&*self.store, name, setting, who, self.clock.now()).await?
@@ -262,8 +251,8 @@ impl Service {
     }
 
     /// Masks the secrets of all projects.
-    pub fn redactor(&self) -> Redactor {
-        Redactor::of_all(self.catalog().projects().iter().map(|(project, _)| &**project))
+    pub fn redactor(&self) -> Arc<Redactor> {
+        self.catalog().redactor().clone()
     }
 
     /// The variables in force: those that were set, then those of each project that are not covered by them.

@@ -3,6 +3,7 @@
 use super::backfill::newest_about;
 use super::{DagEntry, Error, Service, Standing};
 use crate::control::{Answer, Ask};
+use crate::redact::Redactor;
 use crate::run::{self, Launch, Limits, Request, new_run_id};
 use backstop_core::event::{RunHeader, RunType};
 use backstop_core::{Command, DagId, InstanceId, RunId, RunState, TaskId};
@@ -139,6 +140,7 @@ impl Service {
 
     /// What is asked for, with all that was left out, if it makes sense.
     fn request(&self, entry: &DagEntry, trigger: &Trigger, who: &Who) -> Result<Request, Error> {
+        let who = self.masked(who);
         let definition = &entry.definition;
         let dag = definition.dag.id().clone();
         let params = params::resolve(&definition.params, &trigger.params).map_err(|errors| Error::Params { dag, errors })?;
@@ -155,7 +157,7 @@ impl Service {
             dry_run: trigger.dry_run,
             run_type: RunType::Manual,
             cause: None,
-            asked_by: Some((who.who.clone(), who.why.clone())),
+            asked_by: Some((who.who, who.why)),
         })
     }
 
@@ -212,6 +214,8 @@ impl Service {
                 run.clone(),
                 entry.definition.dag.id().clone(),
                 self.clock.now(),
+                // What makes it quotes nothing of its parameters.
+                Redactor::default(),
             )),
             sessions: entry.sessions.clone(),
             slots: None,
@@ -255,6 +259,7 @@ impl Service {
     /// # Errors
     /// No such run; one that is over; one that another process drives.
     pub async fn cancel(&self, run: &RunId, who: &Who) -> Result<(), Error> {
+        let who = &self.masked(who);
         let reason = if who.why.is_empty() { format!("{} asked", who.who) } else { format!("{}: {}", who.who, who.why) };
         self.act(run, Command::Cancel { reason }, who, "cancelled the run").await
     }
@@ -264,6 +269,7 @@ impl Service {
     /// # Errors
     /// As [`Self::cancel`]; `Conflict` when the core refuses.
     pub async fn act(&self, run: &RunId, command: Command, who: &Who, what: &str) -> Result<(), Error> {
+        let who = &self.masked(who);
         let note = Command::RecordOperator { who: who.who.clone(), why: who.why.clone(), what: what.to_owned() };
         let (ask, answer) = Ask::act(vec![note, command]);
         self.ask(run, ask, answer).await
@@ -331,6 +337,7 @@ impl Service {
         took_effect: bool,
         who: &Who,
     ) -> Result<(), Error> {
+        let who = &self.masked(who);
         let decision = run::Decision { instance, took_effect, segment, who: who.who.clone(), why: who.why.clone() };
         if who.why.trim().is_empty() {
             return Err(Error::Invalid("say why: how do you know?".into()));
@@ -388,8 +395,15 @@ impl Service {
         Ok(true)
     }
 
+    /// Who asks, and why, as it may be kept: people paste what they work with.
+    pub(super) fn masked(&self, who: &Who) -> Who {
+        let redactor = self.redactor();
+        Who { who: redactor.clean(&who.who).into_owned(), why: redactor.clean(&who.why).into_owned() }
+    }
+
     pub(super) fn acted(&self, who: &Who, what: String) -> Act {
-        Act { at: self.clock.now(), who: who.who.clone(), why: who.why.clone(), what }
+        let Who { who, why } = self.masked(who);
+        Act { at: self.clock.now(), who, why, what }
     }
 }
 

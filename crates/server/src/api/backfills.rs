@@ -101,7 +101,7 @@ pub(super) async fn ask(
     let (shown, is_new) = service.backfill(new, &wanted.by.into()).await?;
     let location = format!("/api/v1/backfills/{}", shown.id);
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, [(header::LOCATION, location)], Json(wire::backfill::Backfill::from(&shown))).into_response())
+    Ok((status, [(header::LOCATION, location)], Json(wire::backfill::Backfill::new(&shown, &service.redactor()))).into_response())
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -137,7 +137,8 @@ pub(super) async fn list(State(service): State<Arc<Service>>, Query(wanted): Que
     let mut found = all[behind..].iter().filter(is_wanted);
     let page: Vec<_> = found.by_ref().take(limit).collect();
     let next = found.next().and(page.last()).map(|shown| shown.id.clone());
-    let items: Vec<_> = page.into_iter().map(wire::backfill::Backfill::from).collect();
+    let redactor = service.redactor();
+    let items: Vec<_> = page.into_iter().map(|shown| wire::backfill::Backfill::new(shown, &redactor)).collect();
     Ok(Json(Page { items, next }).into_response())
 }
 
@@ -146,7 +147,7 @@ pub(super) async fn list(State(service): State<Arc<Service>>, Query(wanted): Que
     responses((status = 200, body = wire::backfill::Backfill<'static>)))]
 pub(super) async fn show(State(service): State<Arc<Service>>, Path(id): Path<String>) -> Result<Response, Problem> {
     let shown = service.one_backfill(&id).await?;
-    Ok(Json(wire::backfill::Backfill::from(&shown)).into_response())
+    Ok(Json(wire::backfill::Backfill::new(&shown, &service.redactor())).into_response())
 }
 
 /// Makes no more runs of a backfill for now; what goes on goes on.
@@ -203,5 +204,5 @@ pub(super) async fn cancel(
 
 async fn steer(service: &Service, id: &str, wish: Wish, and_runs: bool, by: By) -> Result<Response, Problem> {
     let shown = service.steer_backfill(id, wish, and_runs, &by.into()).await?;
-    Ok(Json(wire::backfill::Backfill::from(&shown)).into_response())
+    Ok(Json(wire::backfill::Backfill::new(&shown, &service.redactor())).into_response())
 }

@@ -73,7 +73,12 @@ pub(super) struct Before {
 #[utoipa::path(get, path = "/audit", operation_id = "list_acts", tag = "service", params(Before), responses((status = 200, body = Page<Act>)))]
 pub(super) async fn audit(State(service): State<Arc<Service>>, Query(wanted): Query<Before>) -> Result<Json<Page<Act>>, Problem> {
     let limit = rows(wanted.limit)?;
-    let acts = service.store().acts(wanted.before, limit).await?;
+    let mut acts = service.store().acts(wanted.before, limit).await?;
+    let redactor = service.redactor();
+    for row in &mut acts {
+        row.act.who = redactor.clean(&row.act.who).into_owned();
+        row.act.why = redactor.clean(&row.act.why).into_owned();
+    }
     let next = (acts.len() == limit as usize).then(|| acts.last().map(|row| row.seq.to_string())).flatten();
     Ok(Json(Page { items: acts.into_iter().map(Act::from).collect(), next }))
 }

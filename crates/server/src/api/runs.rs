@@ -92,8 +92,9 @@ pub(super) async fn list(State(service): State<Arc<Service>>, Query(wanted): Que
     let next =
         (was_cut || found.len() == limit as usize).then(|| found.last().map(|row| row.header.run_id.to_string())).flatten();
     let mut items = Vec::new();
+    let redactor = service.redactor();
     for row in &found {
-        items.push(wire::Run::new(row, service.is_abandoned(row).await?));
+        items.push(wire::Run::new(row, service.is_abandoned(row).await?, &redactor));
     }
     Ok(Json(Page { items, next }).into_response())
 }
@@ -125,7 +126,7 @@ pub(super) async fn show(State(service): State<Arc<Service>>, Path(run): Path<St
     let row = find(&service, run).await?;
     let tag = format!("W/\"{}-{}\"", row.epoch, row.version);
     let abandoned = service.is_abandoned(&row).await?;
-    Ok(([(header::ETAG, tag)], Json(wire::Run::new(&row, abandoned))).into_response())
+    Ok(([(header::ETAG, tag)], Json(wire::Run::new(&row, abandoned, &service.redactor()))).into_response())
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -254,7 +255,9 @@ pub(super) async fn events(
     let limit = (rows(wanted.limit)? as usize).min(EVENTS_MAX);
     let found = service.store().events(&row.header.run_id, wanted.after, limit).await?;
     let next = (found.len() == limit).then(|| found.last().map(|recorded| recorded.seq.to_string())).flatten();
-    let items: Vec<_> = found.iter().map(|recorded| wire::EventLine::new(&row.header.run_id, recorded)).collect();
+    let redactor = service.redactor().of_run(&row.header.params);
+    let masked: Vec<_> = found.iter().map(|recorded| redactor.mask(recorded)).collect();
+    let items: Vec<_> = masked.iter().map(|recorded| wire::EventLine::new(&row.header.run_id, recorded)).collect();
     Ok(Json(Page { items, next }).into_response())
 }
 
@@ -272,7 +275,9 @@ pub(super) async fn why(
     let only = of.task.as_deref().map(super::operate::instance).transpose()?;
     let told = service.why_run(&row, only).await?;
     let tasks = told.tasks.into_iter().map(TaskWhy::from).collect();
-    Ok(Json(RunWhy { run_id: row.header.run_id.to_string(), state: row.state, why: told.why, tasks, more: told.more }))
+    // It may quote who cancelled the run.
+    let why = service.redactor().clean(&told.why).into_owned();
+    Ok(Json(RunWhy { run_id: row.header.run_id.to_string(), state: row.state, why, tasks, more: told.more }))
 }
 
 /// Cancels a run: what is running is killed on its server.
@@ -289,7 +294,7 @@ pub(super) async fn cancel(
     let row = find(&service, run).await?;
     service.cancel(&row.header.run_id, &by.into()).await?;
     let row = find(&service, row.header.run_id.to_string()).await?;
-    Ok((StatusCode::ACCEPTED, Json(wire::Run::new(&row, false))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(wire::Run::new(&row, false, &service.redactor()))).into_response())
 }
 
 /// What became of an attempt in doubt.
@@ -325,7 +330,7 @@ pub(super) async fn resolve(
     let instance = InstanceId { task: TaskId::new(said.task), map_index: said.map_index };
     service.resolve(&row.header.run_id, instance, said.segment, said.took_effect, &said.because.into()).await?;
     let row = find(&service, row.header.run_id.to_string()).await?;
-    Ok((StatusCode::ACCEPTED, Json(wire::Run::new(&row, false))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(wire::Run::new(&row, false, &service.redactor()))).into_response())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
+use backstop_runtime::Redactor;
 use backstop_runtime::service::Service;
 use backstop_runtime::service::live::{LiveEvent, What};
 use futures_util::stream::{self, Stream};
@@ -66,13 +67,14 @@ pub(super) async fn stream(
     let subscription = service.live().subscribe(after);
     // What was missed is made into text only as it is read: a reader that does not read costs nothing but its place.
     let lost = subscription.has_gap.then(|| Ok(gap()));
-    let missed = subscription.missed.into_iter().map(|event| Ok(to_sse(&event)));
+    let redactor = service.redactor();
+    let missed = subscription.missed.into_iter().map(move |event| Ok(to_sse(&event, &redactor)));
     let first = stream::iter(lost.into_iter().chain(missed));
-    let coming = stream::unfold((subscription.coming, place), |(mut coming, place)| async move {
+    let coming = stream::unfold((subscription.coming, place, service), |(mut coming, place, service)| async move {
         match coming.recv().await {
-            Ok(event) => Some((Ok(to_sse(&event)), (coming, place))),
+            Ok(event) => Some((Ok(to_sse(&event, &service.redactor())), (coming, place, service))),
             // A reader that is too slow loses its place, and nobody waits for it.
-            Err(RecvError::Lagged(_)) => Some((Ok(gap()), (coming, place))),
+            Err(RecvError::Lagged(_)) => Some((Ok(gap()), (coming, place, service))),
             Err(RecvError::Closed) => None,
         }
     });
@@ -83,10 +85,10 @@ fn gap() -> Event {
     Event::default().event("gap").data(to_json(&Gap {}))
 }
 
-fn to_sse(event: &LiveEvent) -> Event {
+fn to_sse(event: &LiveEvent, redactor: &Redactor) -> Event {
     let (name, data) = match &event.what {
         What::Run { run, dag, recorded } => {
-            ("run", to_json(&OfRun { dag: dag.as_str(), event: wire::EventLine::new(run, recorded) }))
+            ("run", to_json(&OfRun { dag: dag.as_str(), event: wire::EventLine::new(run, &redactor.mask(recorded)) }))
         }
         What::CatalogChanged => ("dags", to_json(&OfDags {})),
     };

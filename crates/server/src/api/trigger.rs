@@ -103,7 +103,7 @@ pub(super) async fn trigger(
     let dag = &row.header.dag_id;
     let is_held = row.started_at.is_none() && row.ended_at.is_none() && service.is_paused(dag);
     let waits_because = is_held.then(|| format!("DAG `{dag}` is paused, and nothing of it begins before it is unpaused"));
-    let run = wire::Run::new(&row, service.is_abandoned(&row).await?);
+    let run = wire::Run::new(&row, service.is_abandoned(&row).await?, &service.redactor());
     Ok((status, [(header::LOCATION, location)], Json(Asked { run, waits_because })).into_response())
 }
 

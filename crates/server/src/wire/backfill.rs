@@ -1,10 +1,12 @@
 //! A backfill, and what it would do.
 
 use backstop_core::backfill::Verdict;
+use backstop_runtime::Redactor;
 use backstop_runtime::service::backfill::{self, Planned, ShownBackfill, Wish};
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use std::borrow::Cow;
 use utoipa::ToSchema;
 
 /// A backfill.
@@ -20,11 +22,11 @@ pub struct Backfill<'a> {
     reprocess: &'static str,
     reverse: bool,
     max_active_runs: u32,
-    /// As they were given.
+    /// As they were given; `***` stands for secrets.
     #[schema(value_type = BTreeMap<String, Value>)]
-    params: &'a Map<String, Value>,
-    who: &'a str,
-    reason: &'a str,
+    params: Value,
+    who: Cow<'a, str>,
+    reason: Cow<'a, str>,
     asked_at: Timestamp,
     #[schema(required)]
     ended_at: Option<Timestamp>,
@@ -55,8 +57,9 @@ struct Progress {
     left: usize,
 }
 
-impl<'a> From<&'a ShownBackfill> for Backfill<'a> {
-    fn from(shown: &'a ShownBackfill) -> Self {
+impl<'a> Backfill<'a> {
+    /// As it is kept, but for secrets.
+    pub(crate) fn new(shown: &'a ShownBackfill, redactor: &Redactor) -> Self {
         let backfill = &shown.backfill;
         let state = match (backfill.wish, backfill.ended_at.is_some()) {
             (Wish::Cancel, true) => "cancelled",
@@ -74,9 +77,9 @@ impl<'a> From<&'a ShownBackfill> for Backfill<'a> {
             reprocess: backfill.reprocess().as_str(),
             reverse: backfill.reverse,
             max_active_runs: backfill.runs_at_once,
-            params: &backfill.params,
-            who: &backfill.who,
-            reason: &backfill.why,
+            params: redactor.clean_named(&Value::Object(backfill.params.clone())),
+            who: redactor.clean(&backfill.who),
+            reason: redactor.clean(&backfill.why),
             asked_at: backfill.asked_at,
             ended_at: backfill.ended_at,
             progress: Progress {

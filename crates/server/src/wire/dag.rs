@@ -94,11 +94,17 @@ pub(crate) struct DagDetail {
 impl DagDetail {
     pub(crate) fn new(service: &Service, entry: &DagEntry, paused: bool) -> Self {
         let definition = &entry.definition;
+        let redactor = service.redactor();
+        // By its name, too: `{name: value}`, as a run has it.
+        let shown = |name: &str, value: Value| {
+            let masked = redactor.clean_named(&Value::Object([(name.to_owned(), value)].into_iter().collect()));
+            masked.as_object().and_then(|fields| fields.values().next()).cloned().unwrap_or_default()
+        };
         let params = definition.params.iter().map(|param| Param {
             name: param.name.clone(),
             r#type: format!("{:?}", param.kind).to_lowercase(),
-            default: param.default.clone().unwrap_or_default(),
-            choices: param.choices.clone(),
+            default: shown(&param.name, param.default.clone().unwrap_or_default()),
+            choices: param.choices.iter().map(|choice| shown(&param.name, choice.clone())).collect(),
             description: param.description.clone(),
         });
         let graph = definition.dag.tasks().iter().zip(&definition.bodies).map(|(task, body)| DagTask {
@@ -121,7 +127,7 @@ struct Param {
     /// Its type.
     #[schema(value_type = ParamType)]
     r#type: String,
-    /// Used when none is given; null when it must be given, or when null is the default.
+    /// Used when none is given; null when it must be given, or when null is the default. `***` stands for a secret.
     default: Value,
     /// The allowed values; empty is all.
     choices: Vec<Value>,

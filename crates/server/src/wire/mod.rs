@@ -17,7 +17,8 @@ pub mod version;
 use backstop_core::RunId;
 use backstop_core::event::{Failure, RunHeader, RunType, StatementRecord};
 use backstop_core::state::PhaseCounts;
-use backstop_store::{Recorded, RunRow, StatementRow};
+use backstop_runtime::{Masked, Redactor};
+use backstop_store::{RunRow, StatementRow};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
@@ -36,7 +37,7 @@ pub struct EventLine<'a> {
 
 impl<'a> EventLine<'a> {
     /// Of this run.
-    pub fn new(run: &'a RunId, recorded: &'a Recorded) -> Self {
+    pub fn new(run: &'a RunId, recorded: &'a Masked<'_>) -> Self {
         Self { run_id: run.as_str(), seq: recorded.seq, at: recorded.at, event: event::Event::from(&recorded.event) }
     }
 }
@@ -67,7 +68,7 @@ pub struct Run<'a> {
     ended_at: Option<Timestamp>,
     /// Callbacks that have not run. A run that is over may have some.
     callbacks_pending: u64,
-    /// With defaults filled in.
+    /// With defaults filled in; `***` stands for secrets.
     #[schema(value_type = BTreeMap<String, Value>)]
     params: Value,
     only_tasks: Vec<&'a str>,
@@ -81,8 +82,8 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// As the store has it.
-    pub fn new(row: &'a RunRow, abandoned: bool) -> Self {
+    /// As the store has it, but for secrets in its parameters.
+    pub fn new(row: &'a RunRow, abandoned: bool, redactor: &Redactor) -> Self {
         let header = &*row.header;
         Self {
             run_id: header.run_id.as_str(),
@@ -97,7 +98,7 @@ impl<'a> Run<'a> {
             started_at: row.started_at,
             ended_at: row.ended_at,
             callbacks_pending: row.callbacks_pending,
-            params: json(&header.params),
+            params: redactor.clean_named(&json(&header.params)),
             only_tasks: only_tasks(header),
             dry_run: header.dry_run,
             version: &header.version,

@@ -27,10 +27,11 @@ pub fn back_up(path: &Path, to: &Path) -> Result<BackedUp, Error> {
     let operation = format!("back up the store {} to", path.display());
     let failed = |cause| fault::from_sqlite(&operation, to, cause);
     let made = || -> Result<BackedUp, Error> {
+        let io = |cause| fault::from_io(&format!("{operation} {}", to.display()), to, cause);
+        open::own_file(&unfinished).map_err(io)?;
         // It keeps SQLite from writing to the store. The copy is another file, and the connection was opened for reading only.
         connection.pragma_update(None, "query_only", false).map_err(failed)?;
         connection.execute("VACUUM INTO ?1", [unfinished.to_string_lossy()]).map_err(failed)?;
-        let io = |cause| fault::from_io(&format!("{operation} {}", to.display()), to, cause);
         let file = File::open(&unfinished).map_err(io)?;
         file.sync_all().map_err(io)?;
         let bytes = file.metadata().map_err(io)?.len();

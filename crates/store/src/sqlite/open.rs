@@ -1,11 +1,13 @@
 //! Opening a store's file: what it must be before anything is read from it or written to it.
 
 use super::{Options, fault};
+use crate::lock::{OWN_FILE, OWN_FOLDER};
 use crate::{Error, ErrorKind};
 use refinery::{Migration, Runner};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Marks a file as a Backstop store ("BSTO"), so that a user's own SQLite database is never taken for one and changed.
@@ -87,6 +89,7 @@ fn create(path: &Path, options: &Options) -> Result<(), Error> {
 
 fn fill_new(unfinished: &Path, path: &Path, options: &Options) -> Result<(), Error> {
     let failed = |cause| fault::from_sqlite("create the store", path, cause);
+    own_file(unfinished).map_err(|cause| fault::from_io(&format!("create the store {}", path.display()), path, cause))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(unfinished, flags).map_err(failed)?;
     connection.pragma_update(None, "synchronous", "OFF").map_err(failed)?;
@@ -95,6 +98,11 @@ fn fill_new(unfinished: &Path, path: &Path, options: &Options) -> Result<(), Err
     migrate(&mut connection, path)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(failed)?;
     connection.close().map_err(|(_, cause)| failed(cause))
+}
+
+/// An empty file for its owner alone. SQLite gives the files beside it the same permissions.
+pub(super) fn own_file(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(OWN_FILE).open(path).map(drop)
 }
 
 fn move_durably(from: &Path, to: &Path) -> std::io::Result<()> {
@@ -278,7 +286,7 @@ fn make_one_folder(folder: &Path) -> std::io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
-    match std::fs::create_dir(folder) {
+    match DirBuilder::new().mode(OWN_FOLDER).create(folder) {
         Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => return Ok(()),
         other => other?,
     }
@@ -289,7 +297,7 @@ fn make_one_folder(folder: &Path) -> std::io::Result<()> {
 fn lock_opening(path: &Path, locks: &Path) -> Result<File, Error> {
     let lock_path = locks.join("opening");
     let failed = |cause| fault::from_io(&format!("open the store {}: lock {}", path.display(), lock_path.display()), path, cause);
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(OWN_FILE).open(&lock_path).map_err(failed)?;
     file.lock().map_err(failed)?;
     Ok(file)
 }

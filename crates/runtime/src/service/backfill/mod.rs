@@ -192,7 +192,7 @@ impl Service {
             reprocess: wanted.reprocess,
             runs_at_once: wanted.runs_at_once,
             params: wanted.params,
-            who: who.clone(),
+            who: self.masked(who),
             at: self.clock.now(),
             total,
         });

@@ -185,7 +185,7 @@ impl Service {
             logs: self.logs.clone(),
             scratch: self.scratch.clone(),
             clock,
-            watcher: Arc::new(LiveWatcher::new(self, run.clone(), header.dag_id.clone(), header.queued_at)),
+            watcher: Arc::new(LiveWatcher::of(self, &header)),
             sessions,
             slots: Some(self.slots.clone()),
             others: Some(self.clone()),
