@@ -5,7 +5,7 @@
 
 use crate::engine::Answer;
 use async_trait::async_trait;
-use backstop_core::event::Cause;
+use backstop_core::event::{Cause, RunHeader};
 use backstop_core::{Command, DagId, InstanceId, RunId, RunPhase, TaskId};
 use backstop_store::{InstanceRow, RunFilter, RunRow, Store};
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ pub const CHAIN_MAX: u32 = 32;
 /// How often the store is looked into: a run may end in another process, which tells nobody here.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Runs read at once when one about a date is looked for.
-const RUNS_AT_ONCE: u32 = 1000;
+const RUNS_AT_ONCE: u32 = 50;
 /// What ids of runs are made from that tasks start.
 const NAMESPACE: uuid::Uuid = uuid::Uuid::from_u128(0x6261_636b_7374_6f70_6368_696c_6472_656e);
 
@@ -156,7 +156,7 @@ pub(crate) fn child_id(run: &RunId, instance: &InstanceId, tries_before: u32, nu
 pub async fn look(store: &dyn Store, awaited: &Awaited) -> Result<Seen, backstop_store::Error> {
     let row = match &awaited.which {
         Which::Run(run) => store.run(run).await?,
-        Which::About(date) => about(store, &awaited.dag, *date).await?,
+        Which::About(date) => about(store, &awaited.dag, *date, awaited.task.as_ref()).await?,
     };
     let Some(row) = row else { return Ok(Seen::Missing) };
     match &awaited.task {
@@ -201,34 +201,88 @@ async fn of_task(store: &dyn Store, row: RunRow, task: &TaskId) -> Result<Seen, 
     })
 }
 
-/// The run of a DAG about a date: one that ended well before all others, then one that goes on, then the newest. Dry runs do not count.
-async fn about(store: &dyn Store, dag: &DagId, date: Timestamp) -> Result<Option<RunRow>, backstop_store::Error> {
-    let mut filter = RunFilter {
-        dag: Some(dag.clone()),
-        dates_from: Some(date),
-        dates_until: Some(date),
-        limit: RUNS_AT_ONCE,
-        ..RunFilter::default()
-    };
+/// Whether a run stands for its date: it is all of its DAG, and has effects. A run of some of its tasks leaves the date undone.
+pub(crate) fn is_whole(header: &RunHeader) -> bool {
+    header.only_tasks.is_empty() && !header.dry_run
+}
+
+/// The newest run of a DAG about a date that is meant.
+///
+/// # Errors
+/// When the store cannot read.
+pub(crate) async fn newest_about(
+    store: &dyn Store,
+    dag: &DagId,
+    date: Timestamp,
+    is_meant: fn(&RunHeader) -> bool,
+) -> Result<Option<RunRow>, backstop_store::Error> {
+    let mut pages = Pages::about(dag, date);
+    while let Some(page) = pages.next(store).await? {
+        if let Some(newest) = page.into_iter().find(|row| is_meant(&row.header)) {
+            return Ok(Some(newest));
+        }
+    }
+    Ok(None)
+}
+
+/// The run of a DAG about a date: one that ended well before all others, then one that goes on, then the newest. Dry runs do not count, and a
+/// run of some tasks only for these.
+async fn about(
+    store: &dyn Store,
+    dag: &DagId,
+    date: Timestamp,
+    task: Option<&TaskId>,
+) -> Result<Option<RunRow>, backstop_store::Error> {
     let mut best: Option<RunRow> = None;
     let rank = |row: &RunRow| match (row.state == RunPhase::Succeeded.as_str(), row.ended_at) {
         (true, _) => 2,
         (false, None) => 1,
         (false, Some(_)) => 0,
     };
-    loop {
-        let page = store.runs(&filter).await?;
-        filter.before = page.last().map(|row| row.header.run_id.clone());
-        let is_last = page.len() < RUNS_AT_ONCE as usize;
-        for row in page.into_iter().filter(|row| row.header.logical_date == Some(date) && !row.header.dry_run) {
+    let is_meant =
+        |header: &RunHeader| is_whole(header) || !header.dry_run && task.is_some_and(|task| header.only_tasks.contains(task));
+    let mut pages = Pages::about(dag, date);
+    while let Some(page) = pages.next(store).await? {
+        for row in page.into_iter().filter(|row| is_meant(&row.header)) {
             // The newest comes first.
             if best.as_ref().is_none_or(|best| rank(&row) > rank(best)) {
                 best = Some(row);
             }
         }
-        if is_last {
-            return Ok(best);
+    }
+    Ok(best)
+}
+
+/// The runs of a DAG about one date, newest first, a page at a time.
+struct Pages {
+    date: Timestamp,
+    /// `None` behind the last page.
+    filter: Option<RunFilter>,
+}
+
+impl Pages {
+    fn about(dag: &DagId, date: Timestamp) -> Self {
+        let dates = Some(date);
+        let filter = RunFilter {
+            dag: Some(dag.clone()),
+            dates_from: dates,
+            dates_until: dates,
+            limit: RUNS_AT_ONCE,
+            ..RunFilter::default()
+        };
+        Self { date, filter: Some(filter) }
+    }
+
+    async fn next(&mut self, store: &dyn Store) -> Result<Option<Vec<RunRow>>, backstop_store::Error> {
+        let Some(filter) = &mut self.filter else { return Ok(None) };
+        let mut page = store.runs(filter).await?;
+        filter.before = page.last().map(|row| row.header.run_id.clone());
+        if page.len() < RUNS_AT_ONCE as usize {
+            self.filter = None;
         }
+        // The store tells dates apart to the microsecond.
+        page.retain(|row| row.header.logical_date == Some(self.date));
+        Ok(Some(page))
     }
 }
 

@@ -249,3 +249,25 @@ fn what_cannot_be_filled_is_refused_with_what_to_do() {
     other["reverse"] = json!(true);
     assert_eq!(refused("daily", other).0, 409);
 }
+
+#[test]
+fn a_run_of_some_tasks_leaves_its_date_to_be_filled() {
+    let project = daily();
+    project.sql("INSERT INTO gate VALUES (1)");
+    let up = up(&project);
+    let run = up.trigger("daily", json!({ "logical_date": "2025-05-02T00:00:00Z", "tasks": ["gate"] }));
+    up.wait_for_state(&run, "success");
+    let dates = json!({ "from": "2025-05-02T00:00:00Z", "to": "2025-05-02T00:00:00Z" });
+    let mut dry = dates.clone();
+    dry["dry_run"] = json!(true);
+    let preview = up.ask("POST", "/api/v1/dags/daily/backfills", Some(&dry)).body;
+    assert_eq!(
+        (&preview["items"][0]["action"], &preview["items"][0]["existing_run"]),
+        (&json!("run"), &Value::Null),
+        "{preview}"
+    );
+    let asked = ask(&up, &dates);
+    wait_until(&up, &id(&asked), "done");
+    assert_eq!(progress(&up, &id(&asked)), [1, 1, 0, 0, 0, 0]);
+    assert_eq!(project.ask("SELECT count(*) FROM loaded WHERE day = '2025-05-02'"), 1);
+}

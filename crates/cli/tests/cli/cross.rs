@@ -128,6 +128,30 @@ fn the_run_about_the_same_date_is_waited_for_and_a_cancel_leaves_it_alone() {
 }
 
 #[test]
+fn a_run_of_some_tasks_does_not_pass_for_the_whole() {
+    let two = "dag: two\nconnection: db\ntasks:\n  \
+               p: {sql: \"INSERT INTO effect VALUES ('p')\"}\n  q: {sql: \"INSERT INTO effect VALUES ('q')\", after: [p]}\n";
+    let parent = "dag: parent\nconnection: db\ntasks:\n  part: {wait_for: {dag: two, task: p}}\n  \
+                  whole: {wait_for: two}\n  after: {sql: \"INSERT INTO effect VALUES ('after')\", after: [whole]}\n";
+    let project = project(two, parent);
+    let up = Up::of(&project);
+    let date = "2026-03-05T00:00:00Z";
+    let partial = up.trigger("two", json!({ "logical_date": date, "tasks": ["p"] }));
+    up.wait_for_state(&partial, "success");
+    let run = up.trigger("parent", json!({ "logical_date": date }));
+    wait("what was done of it to be seen", || up.task(&run, "part") == "success");
+    let told = format!("it waits for the run of DAG `two` about {date}: there is none yet");
+    wait("the rest to be waited for", || is_waiting(&up, &run, "whole") && why(&up, &run, "whole") == told);
+    assert_eq!((count(&project, "q"), count(&project, "after")), (0, 0));
+    let again = up.ask("POST", "/api/v1/dags/two/runs", Some(&json!({ "logical_date": date, "tasks": ["p"] })));
+    assert_eq!(again.status, 409, "the same part once more: {}", again.body);
+    let whole = up.trigger("two", json!({ "logical_date": date }));
+    up.wait_for_state(&whole, "success");
+    up.wait_for_state(&run, "success");
+    assert_eq!((count(&project, "q"), count(&project, "after")), (1, 1));
+}
+
+#[test]
 fn what_failed_is_waited_on_skipped_or_fails_the_task() {
     let child = "dag: child\nconnection: db\ntasks:\n  work: {sql: \"INSERT INTO effect SELECT 'child' FROM missing\"}\n";
     let parent = "dag: parent\nconnection: db\ntasks:\n  fails: {wait_for: child}\n  \

@@ -9,10 +9,10 @@
 //! out come when it is their time: the cursor goes back, and ticks that were made find their runs.
 
 use super::assets::AssetPlan;
-use super::backfill::runs_about;
 use super::notice::{Level, Topic};
 use super::{DagEntry, Error, Service};
 use crate::clock::JumpWatch;
+use crate::others::{is_whole, newest_about};
 use crate::run::Request;
 use backstop_core::event::{RunHeader, RunType};
 use backstop_core::timetable::{Tick, Timetable};
@@ -295,8 +295,7 @@ impl Service {
         };
         // A person or a backfill may have come to this date before.
         let _one_at_a_time = self.dates.lock().await;
-        let about = runs_about(&*self.store, &dag, tick.logical_date).await?;
-        if !about.iter().any(|row| stands_for_its_date(&row.header)) {
+        if newest_about(&*self.store, &dag, tick.logical_date, stands_for_a_tick).await?.is_none() {
             let made = self.make(entry, request).await?;
             if made.is_new {
                 self.live.measures().schedule_lag.observe_between(tick.run_after, self.wall());
@@ -313,8 +312,8 @@ impl Service {
 }
 
 /// Whether a run is what a tick of its date would make: all of the DAG, and not as a part of something else.
-fn stands_for_its_date(header: &RunHeader) -> bool {
-    header.only_tasks.is_empty() && header.cause.is_none()
+fn stands_for_a_tick(header: &RunHeader) -> bool {
+    is_whole(header) && header.cause.is_none()
 }
 
 /// What a jump of the clock means, for whoever looks after the machine.

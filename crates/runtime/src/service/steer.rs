@@ -1,8 +1,8 @@
 //! What people and programs ask of a service.
 
-use super::backfill::newest_about;
 use super::{DagEntry, Error, Service, Standing};
 use crate::control::{Answer, Ask};
+use crate::others::{is_whole, newest_about};
 use crate::redact::Redactor;
 use crate::run::{self, Launch, Limits, Request, new_run_id};
 use backstop_core::event::{RunHeader, RunType};
@@ -182,8 +182,10 @@ impl Service {
             }
             return same(row.header, &request, trigger.logical_date).map(|header| Triggered { header, is_new: false });
         }
+        // A run of some tasks leaves the rest of its date to others, and only stands in the way of the like.
+        let is_in_the_way = if request.only_tasks.is_empty() { is_whole } else { has_effects };
         if let Some(date) = date
-            && let Some(row) = newest_about(&*self.store, entry.definition.dag.id(), date).await?
+            && let Some(row) = newest_about(&*self.store, entry.definition.dag.id(), date, is_in_the_way).await?
         {
             let run = &row.header.run_id;
             let message =
@@ -405,6 +407,10 @@ impl Service {
         let Who { who, why } = self.masked(who);
         Act { at: self.clock.now(), who, why, what }
     }
+}
+
+fn has_effects(header: &RunHeader) -> bool {
+    !header.dry_run
 }
 
 /// The run that a request had made before; a conflict when that request was another one.

@@ -9,6 +9,7 @@ mod kept;
 pub use kept::{Backfill, Wish};
 
 use super::{DagEntry, Error, Service, Standing, Waiting, Who};
+use crate::others;
 use crate::run::new_run_id;
 use backstop_core::backfill::{RUNS_AT_ONCE_MAX, Reprocess, Span, Verdict};
 use backstop_core::{DagId, RunId, Tick, Timetable};
@@ -24,8 +25,6 @@ use std::sync::Arc;
 pub const PREVIEW_MAX: usize = 1000;
 /// Backfills that are over and still kept.
 const OVER_MAX: usize = 1000;
-/// Runs about one date that are looked at, newest first, for one that is no dry run.
-const RUNS_OF_A_DATE_MAX: u32 = 50;
 
 /// A backfill that is asked for.
 #[derive(Clone, Debug)]
@@ -96,24 +95,9 @@ pub(super) async fn unfinished(store: &dyn Store) -> Result<Fillings, Error> {
     Ok(open.map(|(id, backfill)| (id, Filling { backfill, timetable: None, trouble: None })).collect())
 }
 
-/// The newest run of a DAG about a date that is no dry run.
+/// The newest run of a DAG that stands for a date.
 pub(super) async fn newest_about(store: &dyn Store, dag: &DagId, date: Timestamp) -> Result<Option<RunRow>, Error> {
-    Ok(runs_about(store, dag, date).await?.into_iter().next())
-}
-
-/// The runs of a DAG about a date that are no dry runs, newest first; so many that what is sought is among them.
-pub(super) async fn runs_about(store: &dyn Store, dag: &DagId, date: Timestamp) -> Result<Vec<RunRow>, Error> {
-    let dates = Some(date);
-    let filter = backstop_store::RunFilter {
-        dag: Some(dag.clone()),
-        dates_from: dates,
-        dates_until: dates,
-        limit: RUNS_OF_A_DATE_MAX,
-        ..backstop_store::RunFilter::default()
-    };
-    let mut rows = store.runs(&filter).await?;
-    rows.retain(|row| row.header.logical_date == Some(date) && !row.header.dry_run);
-    Ok(rows)
+    Ok(others::newest_about(store, dag, date, others::is_whole).await?)
 }
 
 /// What a backfill would do, from behind a date; nothing is kept, and nobody needs to drive.
