@@ -11,7 +11,7 @@ mod rounds;
 
 use crate::clock::{Clock, SystemClock};
 use crate::engine::Answer;
-use crate::sessions::{Kept, Purpose};
+use crate::sessions::{ConnectionKey, Kept, Purpose};
 use crate::watch::Watcher;
 use backstop_connect::session::NAME_BYTES_MAX;
 use backstop_connect::{Connector, Session};
@@ -21,6 +21,7 @@ use backstop_store::{Sample, Store};
 use jiff::Timestamp;
 use past::Pasts;
 use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -58,10 +59,23 @@ impl User {
 pub(crate) struct Watched {
     /// Of this process, unique.
     number: u64,
+    /// The folder of its project: another one may have a connection of the same id.
+    project: PathBuf,
     pub(crate) id: String,
     pub(crate) sessions_max: usize,
     server: String,
     connector: Arc<dyn Connector>,
+}
+
+impl Watched {
+    fn is(&self, project: &Path, id: &str) -> bool {
+        self.id == id && self.project == project
+    }
+
+    /// What its earlier versions had, too.
+    fn key(&self) -> ConnectionKey {
+        (self.project.clone(), self.id.clone())
+    }
 }
 
 /// A statement at work.
@@ -104,8 +118,8 @@ struct State {
     works: BTreeMap<u64, Work>,
     /// Connections that are being watched.
     rounds: HashSet<u64>,
-    /// What could not be seen, by connection.
-    limits: BTreeMap<String, String>,
+    /// What could not be seen, by project and connection.
+    limits: BTreeMap<ConnectionKey, String>,
 }
 
 /// A statement that runs now.
@@ -203,11 +217,24 @@ impl Monitor {
             .collect()
     }
 
-    /// Makes a connection known.
-    pub(crate) fn connection(&self, id: &str, sessions_max: usize, connector: Arc<dyn Connector>) -> Arc<Watched> {
+    /// Makes a connection of the project in this folder known.
+    pub(crate) fn connection(
+        &self,
+        project: &Path,
+        id: &str,
+        sessions_max: usize,
+        connector: Arc<dyn Connector>,
+    ) -> Arc<Watched> {
         let mut state = self.state();
         state.next += 1;
-        Arc::new(Watched { number: state.next, id: id.to_owned(), sessions_max, server: connector.server(), connector })
+        Arc::new(Watched {
+            number: state.next,
+            project: project.to_owned(),
+            id: id.to_owned(),
+            sessions_max,
+            server: connector.server(),
+            connector,
+        })
     }
 
     /// Somebody wants a session.
@@ -230,10 +257,10 @@ impl Monitor {
         running
     }
 
-    /// The sessions of a connection that are in use here, by the server's names of them.
-    pub(crate) fn sessions_in_use(&self, connection: &str) -> Vec<String> {
+    /// The sessions of a project's connection that are in use here, by the server's names of them.
+    pub(crate) fn sessions_in_use(&self, project: &Path, connection: &str) -> Vec<String> {
         let state = self.state();
-        let used = state.works.values().filter(|work| work.watched.id == connection);
+        let used = state.works.values().filter(|work| work.watched.is(project, connection));
         used.filter_map(|work| work.session.clone()).collect()
     }
 
@@ -243,9 +270,18 @@ impl Monitor {
         self.state().works.values().any(is_its)
     }
 
-    /// What could not be seen, and which right is missing: by connection.
+    /// What could not be seen, and which right is missing: by connection. Of connections of one id in several projects, all of it.
     pub fn limits(&self) -> BTreeMap<String, String> {
-        self.state().limits.clone()
+        let mut limits: BTreeMap<String, String> = BTreeMap::new();
+        for ((_, id), limit) in &self.state().limits {
+            let known = limits.entry(id.clone()).or_default();
+            if known.is_empty() {
+                known.clone_from(limit);
+            } else if !known.split("; ").any(|other| other == limit) {
+                known.push_str(&format!("; {limit}"));
+            }
+        }
+        limits
     }
 
     /// What an instance is doing on its server, or waits for there; `None` when it has nothing to do with one.
@@ -254,22 +290,22 @@ impl Monitor {
         let state = self.state();
         let work = state.works.values().find(|work| work.user.run == *run && work.user.instance == *instance)?;
         if let Some(activity) = work.activity(now) {
-            let limit = state.limits.get(&work.watched.id).map(|limit| format!(" ({limit})")).unwrap_or_default();
+            let limit = state.limits.get(&work.watched.key()).map(|limit| format!(" ({limit})")).unwrap_or_default();
             return Some(format!("{}{limit}", activity.sample));
         }
         if work.session.is_some() {
             return Some(format!("it has a session of connection `{}`", work.watched.id));
         }
-        Some(state.waits_for_session(work, &self.kept.by(&work.watched.id)))
+        Some(state.waits_for_session(work, &self.kept.by(&work.watched.key())))
     }
 }
 
 impl State {
     /// `kept` are the attempts in doubt that keep a session of the connection.
     fn waits_for_session(&self, work: &Work, kept: &[(RunId, InstanceId)]) -> String {
-        let Watched { id, sessions_max, .. } = &*work.watched;
+        let Watched { project, id, sessions_max, .. } = &*work.watched;
         // Those of an earlier version of the connection have sessions of the same one.
-        let used = self.works.values().filter(|other| other.watched.id == *id && other.session.is_some());
+        let used = self.works.values().filter(|other| other.watched.is(project, id) && other.session.is_some());
         let in_doubt = kept
             .iter()
             .map(|(run, instance)| format!("`{instance}` of run {run} (in doubt: its statement may still run on the server)"));
@@ -383,4 +419,43 @@ impl Drop for Ticket {
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backstop_core::TaskId;
+
+    fn connector() -> Arc<dyn Connector> {
+        let config = backstop_connect::Config {
+            id: "db".into(),
+            conn_type: "sqlite".into(),
+            host: None,
+            port: None,
+            login: None,
+            password: None,
+            database: Some("data.db".into()),
+            extra: BTreeMap::default(),
+            base_dir: PathBuf::from("/nowhere"),
+        };
+        backstop_connect::connector(&config).unwrap()
+    }
+
+    #[test]
+    fn connections_of_one_id_in_two_projects_are_two() {
+        let monitor = Arc::new(Monitor::default());
+        let (one, other) = (Path::new("/one"), Path::new("/other"));
+        let instance = InstanceId { task: TaskId::new("load"), map_index: None };
+        let user = |run: &str| User { run: RunId::new(run), dag: DagId::new("d"), instance: instance.clone(), try_number: 1 };
+        let of_one = monitor.connection(one, "db", 1, connector());
+        let works = monitor.begin(&of_one, user("works"));
+        works.with(|work| work.session = Some("7".into()));
+        assert_eq!((monitor.sessions_in_use(one, "db"), monitor.sessions_in_use(other, "db")), (vec!["7".to_owned()], vec![]));
+        let tell = |run: &str| monitor.tell(&RunId::new(run), &instance).unwrap();
+        let _waits = monitor.begin(&monitor.connection(other, "db", 1, connector()), user("waits"));
+        assert_eq!(tell("waits"), "it waits for a session of connection `db`, which is being opened (0 of 1 in use)");
+        // As it is after the project was loaded again.
+        let _waits = monitor.begin(&monitor.connection(one, "db", 1, connector()), user("waits too"));
+        assert_eq!(tell("waits too"), "it waits for a session of connection `db`: 1 of 1 in use by `load` of run works");
+    }
 }

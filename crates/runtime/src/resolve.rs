@@ -362,7 +362,7 @@ impl Doubt {
     /// What the lost attempt still does can commit no more, or not to anybody's knowledge, but holds locks that the next one waits for, and
     /// the slots of its pool. `Err` when it has not ended by the end of this.
     async fn end_leftovers(&self, connection: &str, lease: &mut Lease, name: &str) -> Result<(), String> {
-        let ours = self.shared.sessions.monitor().sessions_in_use(connection);
+        let ours = self.shared.sessions.monitor().sessions_in_use(&self.shared.project.root, connection);
         // Where it is not allowed, they end by themselves, sooner or later.
         if let Ok(ended @ 1..) = lease.session().end_leftovers(name, &ours).await {
             self.shared

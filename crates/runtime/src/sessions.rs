@@ -74,7 +74,7 @@ impl Sessions {
         };
         let connector = (self.connect)(&connection_config(id, connection, &self.project.root))?;
         let sessions_max = connection.sessions_max.max(1) as usize;
-        let watched = self.monitor.connection(id, sessions_max, connector.clone());
+        let watched = self.monitor.connection(&self.project.root, id, sessions_max, connector.clone());
         let (kept, key) = (self.monitor.kept(), self.key(id));
         let shelf = Arc::new(Shelf::new(connector, sessions_max, kept.count(&key)));
         kept.tell(&key, &shelf);
@@ -134,7 +134,7 @@ impl Sessions {
     pub(crate) async fn leftovers(&self, id: &str, user: User) -> Result<Option<usize>, Error> {
         let name = user.name();
         let mut lease = self.get(id, Purpose::Ask, user).await?;
-        let ours = self.monitor.sessions_in_use(id);
+        let ours = self.monitor.sessions_in_use(&self.project.root, id);
         let left = lease.session().leftovers(&name, &ours).await;
         lease.give_back().await;
         left

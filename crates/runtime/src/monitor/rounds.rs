@@ -132,8 +132,8 @@ impl Monitor {
     fn note_limits(&self, watched: &Watched, limit: Option<String>) {
         let mut state = self.state();
         match limit {
-            Some(limit) => drop(state.limits.insert(watched.id.clone(), limit)),
-            None => drop(state.limits.remove(&watched.id)),
+            Some(limit) => drop(state.limits.insert(watched.key(), limit)),
+            None => drop(state.limits.remove(&watched.key())),
         }
     }
 

@@ -94,14 +94,13 @@ impl Kept {
         told.iter().for_each(Shelf::look_again);
     }
 
-    /// Who keeps sessions of connections of this name.
-    pub(crate) fn by(&self, id: &str) -> Vec<(RunId, InstanceId)> {
+    /// Who keeps sessions of a connection.
+    pub(crate) fn by(&self, key: &ConnectionKey) -> Vec<(RunId, InstanceId)> {
         if self.total.load(Ordering::Relaxed) == 0 {
             return Vec::new();
         }
         let connections = self.connections();
-        let named = connections.iter().filter(|((_, name), _)| name == id);
-        named.flat_map(|(_, of_connection)| of_connection.by.keys().cloned()).collect()
+        connections.get(key).into_iter().flat_map(|of_connection| of_connection.by.keys().cloned()).collect()
     }
 
     /// Who keeps one at all, the number of that, and of which connection.
