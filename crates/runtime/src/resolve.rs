@@ -191,7 +191,8 @@ impl Doubt {
     ///
     /// A segment that only reads, or that the script rolls back, leaves no marker: whether it was run shows in the segments behind it.
     async fn probe_on(&self, connection: &str, prepared: &Prepared, committed: &mut usize) -> Result<Verdict, String> {
-        let mut evidence = Evidence::Marker;
+        // What is run without a marker shows nothing: it only reads, or its script rolls it back.
+        let mut evidence = Evidence::ReadOnly;
         let mut number = *committed;
         while number < prepared.segments.len() {
             let segment = &prepared.segments[number];
@@ -205,12 +206,14 @@ impl Doubt {
                         self.tell_silent(prepared, committed, number).await;
                         self.tell(number, row, Promise::AtLeastOnce(why.clone())).await;
                         *committed = number + 1;
+                        evidence = Evidence::Marker;
                     }
                     Some(Probe::Fenced) | None => match self.probe(connection, number, &intent_kind("forward")).await? {
                         Some(Probe::Committed(_)) if self.went_on_behind(connection, prepared, number).await? => {
                             self.tell_silent(prepared, committed, number).await;
                             self.tell_ended(prepared, number, Promise::AtLeastOnce(why.clone()), Evidence::Marker).await;
                             *committed = number + 1;
+                            evidence = Evidence::Marker;
                         }
                         Some(Probe::Committed(_)) => {
                             self.tell_silent(prepared, committed, number).await;
@@ -236,6 +239,7 @@ impl Doubt {
                             self.tell_silent(prepared, committed, number).await;
                             self.tell(number, row, Promise::ExactlyOnce).await;
                             *committed = number + 1;
+                            evidence = Evidence::Marker;
                         }
                         Some(Probe::Fenced) if *promise == SegmentPromise::ReadOnly => {}
                         Some(Probe::Fenced) => {
