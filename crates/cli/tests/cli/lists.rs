@@ -149,6 +149,15 @@ fn what_no_list_knows_is_refused() {
         ("activity?after=x!y", 400, "take it from `next`"),
         (&format!("runs/{}/tasks?state=broken", runs[0]), 400, "must be one of none"),
         (&format!("runs/{}/tasks?after=each[x]", runs[0]), 400, "take it from `next`"),
+        (&format!("runs/{}/tasks?after=zzz", runs[0]), 400, "take it from `next`"),
+        (&format!("runs/{}/tasks?after=gate", runs[0]), 400, "take it from `next`"),
+        (&format!("runs/{}/events?after=99999", runs[0]), 400, "take it from `next`"),
+        (&format!("runs/{}/events?after=x", runs[0]), 400, "`after` must be a whole number from 0"),
+        ("runs?limit=x", 400, "`limit` must be a whole number from 0"),
+        ("runs?limit=99999999999", 400, "`limit` must be a smaller whole number"),
+        ("runs?unfinished=x", 400, "`unfinished` must be `true` or `false`"),
+        ("problems?after=7", 400, "take it from `next`"),
+        (&format!("runs/{}/statements?after=99999.7", runs[0]), 400, "take it from `next`"),
         (&format!("runs/{}/statements?after=1", runs[0]), 400, "take it from `next`"),
         (&format!("runs/{}/statements?after=1.x", runs[0]), 400, "take it from `next`"),
         (&format!("runs/{}/tasks/each/samples", runs[0]), 404, "no task instance `each`"),
@@ -161,7 +170,11 @@ fn what_no_list_knows_is_refused() {
         assert!(detail.contains(told), "{path}: {detail}");
     }
     // A run without tasks of that name, and a cursor behind everything, are lists that end.
-    let behind = format!("/api/v1/task_instances?after={}:4294967295:zzz", runs[0]);
-    assert_eq!(up.get(&behind)["next"], Value::Null);
+    let end = format!(
+        "/api/v1/runs/{}/events?after={}",
+        runs[0],
+        up.get(&format!("/api/v1/runs/{}/events?limit=1000", runs[0]))["items"].as_array().unwrap().len()
+    );
+    assert_eq!(up.get(&end), json!({ "items": [], "next": null }));
     assert_eq!(up.get("/api/v1/task_instances?dag=nothing"), json!({ "items": [], "next": null }));
 }

@@ -173,7 +173,9 @@ fn a_run_is_cancelled_whether_it_goes_on_or_waits() {
     }
     // Nothing of the run that waited was begun.
     assert_eq!((count(&project, "first"), count(&project, "last")), (1, 0));
-    let again = up.ask("POST", &format!("/api/v1/runs/{going}/cancel"), Some(&json!({})));
+    let silent = up.ask("POST", &format!("/api/v1/runs/{going}/cancel"), Some(&json!({ "why": " " })));
+    assert_eq!((silent.status, silent.body["type"].as_str()), (400, Some("bad-request")), "{}", silent.body);
+    let again = up.ask("POST", &format!("/api/v1/runs/{going}/cancel"), Some(&json!({ "why": "once more" })));
     assert_eq!((again.status, again.body["type"].as_str()), (409, Some("conflict")), "{}", again.body);
 }
 
@@ -385,6 +387,8 @@ fn what_makes_no_sense_is_refused_with_what_to_do() {
     let many = json!({ "why": "x".repeat(4097), "dry_run": true });
     assert_eq!(refused("POST", "/api/v1/runs/none/retry", Some(many)), kind(422, "bad-body"));
     let huge = json!({ "why": "x".repeat(2 * 1024 * 1024) });
+    let told = up.ask("POST", "/api/v1/dags/gated/runs", Some(&huge)).body["detail"].clone();
+    assert_eq!(told, "the body is too large: it may have 1048576 bytes (1 MiB)");
     assert_eq!(refused("POST", "/api/v1/dags/gated/runs", Some(huge)), kind(413, "bad-body"));
     let answer = up.ask_with("GET", "/api/v1/dags", None, "Host: evil.example");
     assert_eq!((answer.status, answer.body["type"].as_str()), (421, Some("wrong-host")));

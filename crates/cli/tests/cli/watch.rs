@@ -127,7 +127,7 @@ fn who_waits_for_a_session_is_told_who_has_them() {
             let why = up.get(&format!("/api/v1/runs/{run}/tasks/pay/why"));
             why["why"].as_str().unwrap().contains(&expected)
         });
-        up.ask("POST", &format!("/api/v1/runs/{holder}/cancel"), Some(&json!({})));
+        up.ask("POST", &format!("/api/v1/runs/{holder}/cancel"), Some(&json!({ "why": "it was seen" })));
         up.wait_for_state(&run, "success");
         assert_eq!(database.ask(&project, "SELECT v FROM account"), 7);
     }

@@ -259,10 +259,13 @@ impl Service {
     /// Ends a run: running statements are killed on their servers, the rest is not begun. Returns when that is asked for, durably.
     ///
     /// # Errors
-    /// No such run; one that is over; one that another process drives.
+    /// `Invalid` when no reason is given; no such run; one that is over; one that another process drives.
     pub async fn cancel(&self, run: &RunId, who: &Who) -> Result<(), Error> {
+        if who.why.trim().is_empty() {
+            return Err(Error::Invalid("`why` is empty: say why, it is kept in the run's log".into()));
+        }
         let who = &self.masked(who);
-        let reason = if who.why.is_empty() { format!("{} asked", who.who) } else { format!("{}: {}", who.who, who.why) };
+        let reason = format!("{}: {}", who.who, who.why);
         self.act(run, Command::Cancel { reason }, who, "cancelled the run").await
     }
 

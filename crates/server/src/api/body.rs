@@ -47,7 +47,10 @@ impl<T: DeserializeOwned + ToSchema, S: Send + Sync> FromRequest<S> for Body<T> 
             let detail = format!("the body did not come within {} seconds", BODY_AT_MOST.as_secs());
             bad_body(StatusCode::REQUEST_TIMEOUT, detail)
         })?;
-        let bytes = bytes.map_err(|rejection| bad_body(rejection.status(), rejection.body_text()))?;
+        let bytes = bytes.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => bad_body(StatusCode::PAYLOAD_TOO_LARGE, too_large()),
+            status => bad_body(status, rejection.body_text()),
+        })?;
         read(&bytes).map(Self)
     }
 }
@@ -79,6 +82,11 @@ fn refusal<T: ToSchema>(path: &str, error: &serde_json::Error) -> Problem {
             bad_body(StatusCode::BAD_REQUEST, format!("the body is no JSON: {text}, at {place}"))
         }
     }
+}
+
+/// Of the body of any request.
+fn too_large() -> String {
+    format!("the body is too large: it may have {} bytes ({} MiB)", crate::BODY_BYTES_MAX, crate::BODY_BYTES_MAX / (1024 * 1024))
 }
 
 fn bad_body(status: StatusCode, detail: impl Into<String>) -> Problem {
@@ -197,6 +205,9 @@ fn words(text: &str, path: &str, keys: &BTreeSet<String>) -> Told {
             return told(format!("{name} must be {}, and is {}", in_words(wanted), self::given(given)));
         }
     }
+    if let Some(wanted) = unreadable(text) {
+        return told(format!("{name} must be {wanted}"));
+    }
     // Of ours, which name their field, or of a type that reads a text: a date, say.
     match field {
         Some(field) if !text.contains(&format!("`{field}`")) => told(format!("`{}`: {}", echo(field), shortened(text))),
@@ -222,6 +233,18 @@ fn quoted<'t>(text: &'t str, beginning: &str) -> Option<&'t str> {
     // A name that was given may have backticks of its own.
     let end = rest.rfind("`, expected ").or_else(|| rest.rfind("`, there are no fields")).or_else(|| rest.rfind('`'))?;
     Some(&rest[..end])
+}
+
+/// What is wanted of a text that was not read as it: of a query, say, where nothing but texts is given.
+fn unreadable(text: &str) -> Option<&'static str> {
+    Some(match text {
+        "invalid digit found in string" | "cannot parse integer from empty string" | "number would be zero for non-zero type" => {
+            "a whole number from 0"
+        }
+        "number too large to fit in target type" | "number too small to fit in target type" => "a smaller whole number",
+        "provided string was not `true` or `false`" => "`true` or `false`",
+        _ => return None,
+    })
 }
 
 /// What is wanted.

@@ -1,6 +1,6 @@
 //! Lists over many runs: the grid of a DAG, task instances, how long tasks take.
 
-use super::page::no_place;
+use super::page::{cursor_of, key_of, no_place};
 use super::runs::bad_cursor;
 use super::{Page, Path, Query, rows};
 use crate::wire::grid::GridRun;
@@ -116,13 +116,13 @@ pub(super) async fn instances(
         dag: wanted.dag.map(DagId::new),
         task: wanted.task.map(TaskId::new),
         state: wanted.state.map(kept_state).transpose()?,
-        after: wanted.after.as_deref().map(cursor).transpose()?,
+        after: wanted.after.as_deref().map(|after| cursor(key_of(after)?)).transpose()?,
         limit: rows(wanted.limit)?,
     };
     let page = service.store().list_instances(&filter).await.map_err(bad_cursor)?;
     let next = page.next.map(|next| {
         let map = next.instance.map_index.map_or_else(String::new, |index| index.to_string());
-        format!("{}:{map}:{}", next.run, next.instance.task)
+        cursor_of(&format!("{}:{map}:{}", next.run, next.instance.task))
     });
     let items = page
         .rows

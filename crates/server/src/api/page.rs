@@ -46,16 +46,19 @@ pub(super) fn of_project(name: &str, project: Option<&str>) -> String {
 }
 
 /// `KEY~DIGEST`: where a list goes on, and that it is a list that said so.
-fn cursor_of(key: &str) -> String {
+pub(super) fn cursor_of(key: &str) -> String {
     // FNV-1a: against mistakes, not against malice.
     let digest = key.bytes().fold(0x811c_9dc5_u32, |digest, byte| (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("{key}~{digest:08x}")
 }
 
-/// The key of a cursor; `None` of what [`cursor_of`] did not make.
-fn key_of(cursor: &str) -> Option<&str> {
-    let (key, _) = cursor.rsplit_once('~')?;
-    (cursor_of(key) == cursor).then_some(key)
+/// The key of a cursor in `after`.
+///
+/// # Errors
+/// Of what [`cursor_of`] did not make.
+pub(super) fn key_of(cursor: &str) -> Result<&str, Problem> {
+    let key = cursor.rsplit_once('~').map(|(key, _)| key).filter(|key| cursor_of(key) == cursor);
+    key.ok_or_else(|| no_place("after"))
 }
 
 /// Which page of a list is wanted.
@@ -74,7 +77,7 @@ impl Paging {
     /// from a text that no list gave by its digest.
     pub(super) fn by_key<T>(&self, all: impl IntoIterator<Item = T>, key: impl Fn(&T) -> String) -> Result<Page<T>, Problem> {
         let limit = rows(self.limit)? as usize;
-        let after = self.after.as_deref().map(|after| key_of(after).ok_or_else(|| no_place("after"))).transpose()?;
+        let after = self.after.as_deref().map(key_of).transpose()?;
         let keyed = all.into_iter().map(|row| (key(&row), row));
         let mut behind: Vec<(String, T)> = keyed.filter(|(key, _)| after.is_none_or(|after| key.as_str() > after)).collect();
         behind.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -101,11 +104,11 @@ impl Paging {
         let limit = rows(self.limit)? as usize;
         let from: usize = match &self.after {
             None => 0,
-            Some(after) => after.parse().map_err(|_| no_place("after"))?,
+            Some(after) => key_of(after)?.parse().map_err(|_| no_place("after"))?,
         };
         let mut left = all.into_iter().skip(from);
         let items: Vec<T> = left.by_ref().take(limit).collect();
-        let next = left.next().map(|_| from.saturating_add(limit).to_string());
+        let next = left.next().map(|_| cursor_of(&from.saturating_add(limit).to_string()));
         Ok(Page { items, next })
     }
 }
@@ -149,8 +152,8 @@ mod tests {
             assert!(behind(no_cursor).by_key([1, 3], key).is_err(), "{no_cursor}");
         }
         assert!(behind("2").by_place(vec![1, 3], key).is_err());
-        assert_eq!(behind("7").by_number([1, 3]).unwrap().items, [0; 0]);
-        assert!(behind("x").by_number([1, 3]).is_err());
+        assert_eq!(behind(&cursor_of("7")).by_number([1, 3]).unwrap().items, [0; 0]);
+        assert!(behind("x").by_number([1, 3]).is_err() && behind("7").by_number([1, 3]).is_err());
         for limit in [0, 1001] {
             assert!(Paging { after: None, limit: Some(limit) }.by_number([1]).is_err());
         }

@@ -1,7 +1,7 @@
 //! Runs: what they are, what they did, why they wait, and steering them.
 
-use super::page::{PAGE_BYTES_MAX, no_place};
-use super::{Because, Body, By, Page, Path, Query, rows};
+use super::page::{PAGE_BYTES_MAX, cursor_of, key_of, no_place};
+use super::{Because, Body, Page, Path, Query, rows};
 use crate::wire::steer::{RunWhy, TaskInstance, TaskWhy};
 use crate::{Problem, wire};
 use axum::Json;
@@ -155,7 +155,8 @@ pub(super) async fn tasks(
     Query(wanted): Query<TasksWanted>,
 ) -> Result<Json<Page<TaskInstance>>, Problem> {
     let run = find(&service, run).await?.header.run_id.clone();
-    let after = wanted.after.as_deref().map(|text| super::operate::instance(text).map_err(|_| no_place("after"))).transpose()?;
+    let place = |cursor: &str| super::operate::instance(key_of(cursor)?).map_err(|_| no_place("after"));
+    let after = wanted.after.as_deref().map(place).transpose()?;
     let filter = InstanceFilter {
         run: Some(run.clone()),
         task: wanted.task.map(TaskId::new),
@@ -165,7 +166,7 @@ pub(super) async fn tasks(
         ..InstanceFilter::default()
     };
     let page = service.store().list_instances(&filter).await?;
-    let next = page.next.map(|next| next.instance.to_string());
+    let next = page.next.map(|next| cursor_of(&next.instance.to_string()));
     Ok(Json(Page { items: page.rows.into_iter().map(|(_, _, row)| TaskInstance::from(row)).collect(), next }))
 }
 
@@ -206,7 +207,7 @@ pub(super) struct StatementsWanted {
 
 /// `EVENT.PLACE`, as `next` gave it.
 fn statement_cursor(text: &str) -> Result<StatementCursor, Problem> {
-    let parts = text.split_once('.').and_then(|(seq, place)| Some((seq.parse().ok()?, place.parse().ok()?)));
+    let parts = key_of(text)?.split_once('.').and_then(|(seq, place)| Some((seq.parse().ok()?, place.parse().ok()?)));
     parts.map(|(seq, place)| StatementCursor { seq, place }).ok_or_else(|| no_place("after"))
 }
 
@@ -228,7 +229,7 @@ pub(super) async fn statements(
     };
     let StatementPage { rows: found, next } = service.store().list_statements(&filter).await?;
     let items: Vec<wire::Statement<'_>> = found.iter().map(wire::Statement::from).collect();
-    Ok(Json(Page { items, next: next.map(|place| format!("{}.{}", place.seq, place.place)) }).into_response())
+    Ok(Json(Page { items, next: next.map(|place| cursor_of(&format!("{}.{}", place.seq, place.place))) }).into_response())
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -253,6 +254,10 @@ pub(super) async fn events(
 ) -> Result<Response, Problem> {
     let row = find(&service, run).await?;
     let limit = (rows(wanted.limit)? as usize).min(EVENTS_MAX);
+    // Behind the last event is a place in the log, too: more may come there.
+    if wanted.after > row.version {
+        return Err(no_place("after"));
+    }
     let found = service.store().events(&row.header.run_id, wanted.after, limit).await?;
     let next = (found.len() == limit).then(|| found.last().map(|recorded| recorded.seq.to_string())).flatten();
     let redactor = service.redactor().of_run(&row.header.params);
@@ -281,7 +286,7 @@ pub(super) async fn why(
 }
 
 /// Cancels a run: what is running is killed on its server.
-#[utoipa::path(post, path = "/runs/{run}/cancel", operation_id = "cancel_run", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = By,
+#[utoipa::path(post, path = "/runs/{run}/cancel", operation_id = "cancel_run", tag = "runs", params(("run" = String, Path, description = "The run's id")), request_body = Because,
     responses(
         (status = 202, body = wire::Run<'static>),
         (status = 409, body = Problem, content_type = "application/problem+json"),
@@ -289,7 +294,7 @@ pub(super) async fn why(
 pub(super) async fn cancel(
     State(service): State<Arc<Service>>,
     Path(run): Path<String>,
-    Body(by): Body<By>,
+    Body(by): Body<Because>,
 ) -> Result<Response, Problem> {
     let row = find(&service, run).await?;
     service.cancel(&row.header.run_id, &by.into()).await?;

@@ -288,6 +288,8 @@ impl Service {
             backfill
         };
         if wish == Wish::Cancel {
+            let behind = if who.why.is_empty() { String::new() } else { format!(": {}", who.why) };
+            let who = &Who { why: format!("backfill {id} is cancelled{behind}"), who: who.who.clone() };
             for run in changed.active() {
                 let has_not_begun = matches!(self.standing(&run), Standing::Queued(_));
                 if and_runs || has_not_begun {
