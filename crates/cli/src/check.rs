@@ -22,6 +22,8 @@ const CONNECTION: &str = "B0702";
 const PARAMETER: &str = "B0703";
 /// A query that does more than read, or nothing.
 const QUESTION: &str = "B0704";
+/// A placeholder that has no value.
+const PLACEHOLDER: &str = "B0705";
 
 /// Checks.
 pub(crate) fn check(arguments: &CheckArgs, place: &Place) -> Result<Exit, Problem> {

@@ -1,8 +1,7 @@
 //! What the lexical rules of the databases find in a project's SQL, before any of it is sent: scripts, and the questions of checks, branches,
 //! sensors and lists, which the runtime cuts in the same way.
 
-use super::{PARAMETER, QUESTION, SCRIPT};
-use crate::words;
+use super::{PARAMETER, PLACEHOLDER, QUESTION, SCRIPT};
 use backstop_connect::Dialect;
 use backstop_connect::script::{self, SplitError, Statement, Verb};
 use backstop_project::definition::{
@@ -174,12 +173,46 @@ fn of_text(text: &Text<'_>, dialect: Dialect, files: &dyn Files) -> Vec<Diagnost
                 return wrong;
             }
         }
-        Use::Part => return of_part(text.template, &statements).into_iter().collect(),
+        Use::Part => {
+            if let Some(wrong) = of_part(text.template, &statements) {
+                return vec![wrong];
+            }
+        }
     }
-    match text.parameters.filter(|parameters| !parameters.is_empty()) {
-        Some(parameters) => unused(text, dialect, &statements, parameters, files),
-        None => Vec::new(),
+    let none = Parameters::default();
+    let parameters = text.parameters.unwrap_or(&none);
+    let (mut found, meant) = match unbound(text, dialect, &statements, parameters) {
+        Ok(found) => found,
+        Err(error) => return vec![of_split(text.template, error)],
+    };
+    found.extend(unused(text, dialect, &statements, parameters, &meant, files));
+    found
+}
+
+/// Placeholders that have no value, which no database can run; and the parameters that were probably meant by them.
+fn unbound<'p>(
+    text: &Text<'_>,
+    dialect: Dialect,
+    statements: &[Statement],
+    parameters: &'p Parameters,
+) -> Result<(Vec<Diagnostic>, BTreeSet<&'p str>), SplitError> {
+    let known: Vec<&str> = parameters.keys().map(String::as_str).collect();
+    let (mut found, mut meant) = (Vec::new(), BTreeSet::new());
+    // A file may be right for one task and wrong for another.
+    let template = text.template;
+    let is_apart = template.source.file != text.owner.file;
+    let owner = Span { file: text.owner.file.clone(), line: text.owner.line, column: text.owner.column, length: 1 };
+    let labels: Vec<(Span, String)> = is_apart.then_some((owner, "as a script of this".to_owned())).into_iter().collect();
+    for statement in statements {
+        for one in script::unbound(dialect, &template.text, statement, &|name| parameters.contains_key(name))? {
+            meant.extend(one.meant(&known).filter(|_| !is_apart));
+            let error = one.into_error(&known);
+            let place = span(template, error.line, error.column);
+            let wrong = told(PLACEHOLDER, Severity::Error, error.what, place);
+            found.push(Diagnostic { hint: error.hint, labels: labels.clone(), ..wrong });
+        }
     }
+    Ok((found, meant))
 }
 
 fn of_split(template: &Template, error: SplitError) -> Diagnostic {
@@ -229,17 +262,18 @@ fn of_part(template: &Template, statements: &[Statement]) -> Option<Diagnostic> 
     Some(Diagnostic { hint: Some("write a table, or one condition, without `;`".to_owned()), ..wrong })
 }
 
-/// Parameters that no statement uses. A script with one fails when it runs; a question goes without, and is probably not what was meant.
+/// Parameters that no statement uses. A script with one fails when it runs; a question goes without, and is probably not what was meant. One slip is
+/// told once: at the placeholder that meant the parameter, where there is one.
 fn unused(
     text: &Text<'_>,
     dialect: Dialect,
     statements: &[Statement],
     parameters: &Parameters,
+    meant: &BTreeSet<&str>,
     files: &dyn Files,
 ) -> Vec<Diagnostic> {
     let mut used = BTreeSet::new();
-    let mut others = BTreeSet::new();
-    for statement in statements {
+    for statement in statements.iter().filter(|_| !parameters.is_empty()) {
         let sql = &text.template.text[statement.text.clone()];
         match script::bind_names(dialect, sql, &|name| parameters.contains_key(name)) {
             Ok(bound) => used.extend(bound.names),
@@ -250,23 +284,17 @@ fn unused(
                 return vec![of_split(text.template, error)];
             }
         }
-        if let Ok(bound) = script::bind_names(dialect, sql, &|name| !parameters.contains_key(name)) {
-            others.extend(bound.names);
-        }
     }
     let severity = match text.runs {
         Use::Script { .. } => Severity::Error,
         Use::Question | Use::Part => Severity::Warning,
     };
-    let missing = parameters.keys().filter(|name| !used.contains(*name));
+    let missing = parameters.keys().filter(|name| !used.contains(*name) && !meant.contains(name.as_str()));
     missing
         .map(|name| {
             let keys: Vec<&str> = text.keys.iter().copied().chain([name.as_str()]).collect();
             let place = place_of_key(files, text.owner, &keys).unwrap_or_else(|| span(text.template, 1, 1));
-            let hint = match words::did_you_mean(name, others.iter().map(String::as_str)) {
-                Some(near) => format!("the SQL has `:{near}`; did you mean `:{name}` there?"),
-                None => format!("write `:{name}` where its value belongs, outside of quotes, or remove it from `parameters`"),
-            };
+            let hint = format!("write `:{name}` where its value belongs, outside of quotes, or remove it from `parameters`");
             Diagnostic {
                 hint: Some(hint),
                 ..told(PARAMETER, severity, format!("no statement uses the parameter `{name}`"), place)

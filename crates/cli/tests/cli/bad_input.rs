@@ -235,12 +235,74 @@ fn a_pull_that_can_find_nothing_is_an_error_and_no_null() {
 
 #[test]
 fn a_parameter_that_no_statement_uses_is_an_error() {
-    let project = Project::with_tasks("  keep: {sql: \"INSERT INTO t VALUES (:dya)\", parameters: {day: 1}}\n");
+    let project = Project::with_tasks("  keep: {sql: \"INSERT INTO t VALUES (':day')\", parameters: {day: 1}}\n");
     project.sql("CREATE TABLE t (n)");
     assert_says(&project.backstop(&["run", "d"]), 2, &["no statement uses the parameter `day`", "nothing ran"]);
     // What is known only when it runs is found then.
-    let project = Project::with_tasks("  keep: {sql: \"INSERT INTO t VALUES ({{ 1 }}, :dya)\", parameters: {day: 1}}\n");
+    let project = Project::with_tasks("  keep: {sql: \"INSERT INTO t VALUES ({{ 1 }}, ':day')\", parameters: {day: 1}}\n");
     assert_says(&project.backstop(&["run", "d"]), 1, &["no statement uses the parameter `day`", "nothing was sent"]);
+}
+
+#[test]
+fn a_misspelt_placeholder_never_takes_the_value_of_another() {
+    // SQLite gives a name that nobody knows the next free number, which is that of a value where one comes later.
+    for (condition, parameters, placeholder) in [
+        ("region = :rgion AND day = :day", "{day: mon, region: us}", "`:rgion` has no value"),
+        ("day = :day AND region = :regoin AND n = :n", "{day: mon, region: us, n: 1}", "`:regoin` has no value"),
+        ("day = :Day AND region = :day", "{day: mon}", "`:Day` has no value"),
+        ("day = $day AND region = :day", "{day: mon}", "`$day` has no value"),
+        ("day = @day", "{}", "`@day` has no value"),
+        ("day = ?1 OR :day = ''", "{day: mon}", "`?1` has no value"),
+        ("day = ?", "{}", "`?` has no value"),
+    ] {
+        let rendered = format!("{{{{ '' }}}}DELETE FROM t WHERE {condition}");
+        let written = format!("DELETE FROM t WHERE {condition}");
+        for (sql, code, told) in [(&written, 2, "nothing ran"), (&rendered, 1, "nothing was sent")] {
+            let project = Project::with_tasks(&format!("  keep: {{sql: \"{sql}\", parameters: {parameters}}}\n"));
+            project
+                .sql("CREATE TABLE t (day, region, n); INSERT INTO t VALUES ('mon', 'mon', 1), ('us', 'us', 1), (NULL, NULL, 1)");
+            assert_says(&project.backstop(&["run", "d"]), code, &[placeholder, told]);
+            assert_eq!(project.ask("SELECT count(*) FROM t"), 3, "{sql}");
+        }
+    }
+    // So it is with questions.
+    let project = Project::with_tasks(
+        "  ask: {check: {sql: \"{{ '' }}SELECT :dya = 'us', :region\", parameters: {region: us}}}\n  \
+         wait: {sensor: {sql: \"{{ '' }}SELECT :regoin = 'us', :region\", parameters: {region: us}}}\n",
+    );
+    let told = ["`:dya` has no value", "dags/d.yaml:4:", "`:regoin` has no value", "did you mean `:region`?", "dags/d.yaml:5:"];
+    assert_says(&project.backstop(&["run", "d"]), 1, &told);
+}
+
+#[test]
+fn check_finds_placeholders_that_have_no_value() {
+    let project = Project::with_tasks(
+        "  keep:\n    sql: |\n      SELECT 1;\n      INSERT INTO t\n        VALUES (:dya, :other)\n    parameters:\n      day: 1\n  \
+         ask: {check: {sql: \"SELECT @n\", parameters: {n: 1}}}\n  \
+         part: {check: {table: t, checks: {whole: \"a > :a\"}}}\n  \
+         plain: {sql: \"SELECT ?\"}\n",
+    );
+    insta::assert_snapshot!(checked(&project, &[]).join("\n"), @r"
+    B0705 error dags/d.yaml:8:17 `:dya` has no value: no parameter has this name | did you mean `:day`?
+    B0705 error dags/d.yaml:8:23 `:other` has no value: no parameter has this name | give it a value in `parameters`; a colon that belongs to a text stands in quotes
+    B0705 error dags/d.yaml:11:30 `@n` has no value: no parameter has this name | did you mean `:n`?
+    B0705 error dags/d.yaml:12:49 `:a` has no value: no parameter has this name | give it a value in `parameters`; a colon that belongs to a text stands in quotes
+    B0705 error dags/d.yaml:13:24 `?` has no value | values have names, with a colon: write `:name`, and give `name` a value in `parameters`
+    ");
+    // Each database has colons of its own.
+    let project = Project::new(&[
+        ("backstop.yaml", "name: test\nconnections:\n  pg: postgres://u@localhost/d\n  my: mysql://u@localhost/d\n"),
+        (
+            "dags/e.yaml",
+            "dag: e\ntasks:\n  pg:\n    connection: pg\n    sql: |\n      SELECT x::date, v[1:2], v[:n], ':x', $$ :x $$ FROM t WHERE n = :n -- :x\n    \
+             parameters: {n: 1}\n  pg_typo: {connection: pg, sql: \"SELECT :m::date\", parameters: {n: 1}}\n  \
+             my: {connection: my, sql: \"SELECT @x := 1, @y:=2, ':x', `:x` # :x\"}\n  my_typo: {connection: my, sql: \"SELECT :x\"}\n",
+        ),
+    ]);
+    insta::assert_snapshot!(checked(&project, &[]).join("\n"), @r"
+    B0705 error dags/e.yaml:8:42 `:m` has no value: no parameter has this name | did you mean `:n`?
+    B0705 error dags/e.yaml:10:42 `:x` has no value: no parameter has this name | give it a value in `parameters`; a colon that belongs to a text stands in quotes
+    ");
 }
 
 #[test]
@@ -276,7 +338,7 @@ fn check_finds_parameters_that_no_statement_uses() {
          used:\n    sql: SELECT 1\n    on_failure:\n      - {sql: \"SELECT 1; SELECT :n\", parameters: {n: 1, k: 2}}\n",
     );
     insta::assert_snapshot!(checked(&project, &[]).join("\n"), @r"
-    B0703 error dags/d.yaml:7:7 no statement uses the parameter `day` | the SQL has `:dya`; did you mean `:day` there?
+    B0705 error dags/d.yaml:5:33 `:dya` has no value: no parameter has this name | did you mean `:day`?
     B0703 error dags/d.yaml:9:7 no statement uses the parameter `quoted` | write `:quoted` where its value belongs, outside of quotes, or remove it from `parameters`
     B0703 warning dags/d.yaml:10:45 no statement uses the parameter `n` | write `:n` where its value belongs, outside of quotes, or remove it from `parameters`
     B0703 warning dags/d.yaml:11:67 no statement uses the parameter `m` | write `:m` where its value belongs, outside of quotes, or remove it from `parameters`
@@ -288,8 +350,9 @@ fn check_finds_parameters_that_no_statement_uses() {
     );
     project.write("sql/a.sql", "SELECT 1;\nSELECT :a;\n");
     insta::assert_snapshot!(checked(&project, &[]).join("\n"), @r"
-    B0703 error dags/d.yaml:5:38 no statement uses the parameter `b` | the SQL has `:a`; did you mean `:b` there?
-    B0703 error dags/d.yaml:6:40 no statement uses the parameter `b` | the SQL has `:a`; did you mean `:b` there?
+    B0703 error dags/d.yaml:5:38 no statement uses the parameter `b` | write `:b` where its value belongs, outside of quotes, or remove it from `parameters`
+    B0703 error dags/d.yaml:6:40 no statement uses the parameter `b` | write `:b` where its value belongs, outside of quotes, or remove it from `parameters`
+    B0705 error sql/a.sql:2:8 `:a` has no value: no parameter has this name | did you mean `:b`?
     ");
 }
 

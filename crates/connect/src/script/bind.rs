@@ -91,14 +91,14 @@ fn places(dialect: Dialect, sql: &str) -> Result<Places, Fault> {
     }
 }
 
-fn begins_name(bytes: &[u8], colon: usize) -> bool {
+pub(super) fn begins_name(bytes: &[u8], colon: usize) -> bool {
     let joined = colon.checked_sub(1).is_some_and(|before| {
         is_name_byte(bytes[before]) || matches!(bytes[before], b')' | b']' | b'\'' | b'"' | b'`' | b'$' | b':')
     });
     !joined && bytes.get(colon + 1).copied().is_some_and(is_word_start)
 }
 
-fn is_name_byte(byte: u8) -> bool {
+pub(super) fn is_name_byte(byte: u8) -> bool {
     is_word_start(byte) || byte.is_ascii_digit()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The way through: [`split`] cuts a script into statements (`lexer` scans the bytes, `split` holds the rules of each dialect and
 //! `compound` those of bodies with semicolons inside, `verb` says what kind of statement it is), [`plan`] groups them into segments
-//! that commit together, [`bind_names`] turns `:name` into the database's own placeholders, [`digest`] names what ran for the
+//! that commit together, [`bind_names`] turns `:name` into the database's own placeholders ([`unbound`] are those without a value), [`digest`] names what ran for the
 //! marker, and [`statement_position_to_source`] leads an error of the server back to a line of the script.
 //!
 //! What is not here: no parser, no knowledge of the server's version or settings. Strings are read as the database reads them with
@@ -18,6 +18,7 @@ mod outline;
 mod place;
 mod plan;
 mod split;
+mod unbound;
 mod verb;
 
 pub use bind::{Bound, bind_names};
@@ -26,6 +27,7 @@ pub use outline::outline;
 pub use place::{statement_position_to_source, summary};
 pub use plan::{plan, session_statements_before};
 pub use split::split;
+pub use unbound::{Unbound, unbound};
 
 use std::ops::Range;
 

@@ -20,6 +20,11 @@ impl Place {
         Self { offset: byte_order_mark(text), line: 1, column: 1 }
     }
 
+    /// The first byte of a part of a text, which stands there.
+    pub(super) fn beginning(line: u32, column: u32) -> Self {
+        Self { offset: 0, line, column }
+    }
+
     pub(super) fn of(text: &str, offset: usize) -> Self {
         let mut place = Self::start(text);
         place.advance(text.as_bytes(), offset);
@@ -50,7 +55,7 @@ pub fn statement_position_to_source(text: &str, statement: &Statement, position:
     let sql = text.get(statement.text.clone()).unwrap_or_default();
     let before = usize::try_from(position.saturating_sub(1)).unwrap_or(usize::MAX);
     let length = sql.char_indices().nth(before).map_or(sql.len(), |(offset, _)| offset);
-    let mut place = Place { offset: 0, line: statement.line, column: statement.column };
+    let mut place = Place::beginning(statement.line, statement.column);
     place.advance(sql.as_bytes(), length);
     (place.line, place.column)
 }

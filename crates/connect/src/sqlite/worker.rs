@@ -230,6 +230,14 @@ impl Worker {
             let message = format!("the statement has {wanted} parameters, {} were given", call.parameters.len());
             return Err(Step::Stop(Stop::Failed(Error::new(ErrorKind::Config, &self.operation, message))));
         }
+        for index in 1..=wanted {
+            // SQLite gives a name the next free number, which may be that of a value meant for another.
+            let name = statement.parameter_name(index).filter(|name| *name != format!("?{index}"));
+            if let Some(name) = name {
+                let message = format!("the statement's placeholder `{name}` has no value");
+                return Err(Step::Stop(Stop::Failed(Error::new(ErrorKind::Config, &self.operation, message))));
+            }
+        }
         for (index, parameter) in call.parameters.iter().enumerate() {
             statement.raw_bind_parameter(index + 1, encode(parameter))?;
         }

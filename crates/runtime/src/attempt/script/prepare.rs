@@ -118,10 +118,14 @@ fn bind_named(
     parameters: &[(String, Value)],
 ) -> Result<(String, Vec<String>, Vec<Value>), script::SplitError> {
     let sql = &text[statement.text.clone()];
+    let find = |name: &str| parameters.iter().find(|(known, _)| known == name);
+    if let Some(first) = script::unbound(dialect, text, statement, &|name| find(name).is_some())?.into_iter().next() {
+        let known: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+        return Err(first.into_error(&known));
+    }
     if parameters.is_empty() {
         return Ok((sql.to_owned(), Vec::new(), Vec::new()));
     }
-    let find = |name: &str| parameters.iter().find(|(known, _)| known == name);
     let bound = script::bind_names(dialect, sql, &|name| find(name).is_some()).map_err(|mut error| {
         // Its place is within the statement.
         error.column += if error.line == 1 { statement.column - 1 } else { 0 };
