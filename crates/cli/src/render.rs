@@ -27,6 +27,9 @@ pub(crate) fn render(arguments: &RenderArgs, place: &Place) -> Result<Exit, Prob
     context.params = begin::parse_params(&definition, &arguments.params)?;
     context.logical_date = Some(begin::date_to_render(arguments, &definition)?);
     context.run_start = context.logical_date;
+    if let (Some(timetable), Some(date)) = (&definition.timetable, context.logical_date) {
+        (context.previous_logical_date, context.next_logical_date) = timetable.around(date);
+    }
     context.max_tries = definition.dag.task(task).settings.retry.retries;
     let page = Page { renderer: Renderer::new(&project, &definition), context, paint: Painter::stdout(), text: String::new() };
     let page = page.with_item(arguments, body).map_err(|problem| clean(problem, &Redactor::of(&project)))?;

@@ -55,6 +55,7 @@ pub struct RunState {
     phase: RunPhase,
     epoch: u64,
     version: u64,
+    began_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
     cancel: Option<CancelCause>,
     /// What ended the run before its time, before it was reopened.
@@ -256,6 +257,7 @@ impl RunState {
             phase: RunPhase::Queued,
             epoch: FIRST_EPOCH,
             version: 0,
+            began_at: None,
             started_at: None,
             cancel: None,
             cancelled_before: None,
@@ -327,7 +329,12 @@ impl RunState {
         self.version
     }
 
-    /// When the run left the queue.
+    /// When the run left the queue first, whatever of it ran again later.
+    pub fn began_at(&self) -> Option<Timestamp> {
+        self.began_at
+    }
+
+    /// When the run left the queue last.
     pub fn started_at(&self) -> Option<Timestamp> {
         self.started_at
     }

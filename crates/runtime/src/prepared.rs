@@ -14,17 +14,40 @@ pub struct Prepared {
     pub definition: Arc<Definition>,
     renderer: OnceLock<Arc<Renderer>>,
     redactor: OnceLock<Arc<Redactor>>,
+    wants: OnceLock<Wants>,
+}
+
+/// By the words in the sources: true where a name of a template may stand for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wants {
+    /// The schedule's ticks around the logical date.
+    pub(crate) ticks: bool,
+    /// The last run that succeeded.
+    pub(crate) success: bool,
 }
 
 impl Prepared {
     /// Nothing is made yet.
     pub fn new(project: Arc<Project>, definition: Arc<Definition>) -> Arc<Self> {
-        Arc::new(Self { project, definition, renderer: OnceLock::new(), redactor: OnceLock::new() })
+        Arc::new(Self { project, definition, renderer: OnceLock::new(), redactor: OnceLock::new(), wants: OnceLock::new() })
     }
 
     /// Renders the DAG's templates; compiled ones are kept.
     pub(crate) fn renderer(&self) -> Arc<Renderer> {
         self.renderer.get_or_init(|| Arc::new(Renderer::new(&self.project, &self.definition))).clone()
+    }
+
+    /// What the texts of the DAG may want to know of what is beside a run. Many runs a second share the answer.
+    pub(crate) fn wants(&self) -> Wants {
+        *self.wants.get_or_init(|| {
+            let says = |words: &[&str]| {
+                self.definition.bundle.files.values().any(|bytes| {
+                    let text = String::from_utf8_lossy(bytes);
+                    words.iter().any(|word| text.contains(word))
+                })
+            };
+            Wants { ticks: says(&["prev_", "next_"]), success: says(&["prev_data_interval_", "prev_start_date_"]) }
+        })
     }
 
     /// Masks the project's secrets.

@@ -4,7 +4,7 @@
 //! It must not know where the sources come from, nor who wants them.
 
 use crate::attempt::script::{check_prefix, prepare};
-use crate::attempt::{Results, Shared, params_of, template_context};
+use crate::attempt::{Began, Results, Shared, params_of, template_context};
 use crate::clock::Clock;
 use crate::logs::{LogWriter, Logs};
 use crate::prepared::Prepared;
@@ -15,11 +15,11 @@ use crate::watch::Silent;
 use backstop_core::event::Failure;
 use backstop_core::{Command, Event, InstanceId, RunId, RunState, TaskId};
 use backstop_project::definition::{Definition, Kind};
-use backstop_store::RunRow;
+use backstop_store::{RunRow, Store};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Instances whose commits are compared before anything is done; each attempt compares its own once more, so that those of the others are
 /// compared, too, before they go on.
@@ -150,8 +150,12 @@ pub struct Current {
 impl Current {
     /// Why a run cannot go on with these files, in a sentence: an instance would go on behind a commit that is another one in them. `before`
     /// is how the run stands, `after` how it will. What cannot be rendered or read now is left to its attempt.
-    pub async fn refuses(&self, row: &RunRow, before: &RunState, after: &RunState) -> Option<String> {
+    pub async fn refuses(&self, store: &dyn Store, row: &RunRow, before: &RunState, after: &RunState) -> Option<String> {
         let shared = self.shared(row, before);
+        let began_at = before.began_at().unwrap_or(row.header.queued_at);
+        // Without it, the attempts compare their own.
+        let began = Began::look(store, &self.prepared, &row.header, began_at).await.ok()?;
+        shared.began.get_or_init(|| began);
         let (instance, failure) = changed_commit(&shared, after).await?;
         let at = failure.place.map(|at| format!("{}:{}: ", at.file, at.line)).unwrap_or_default();
         let told = format!(
@@ -176,7 +180,7 @@ impl Current {
             clock: self.clock.clone(),
             watcher: Arc::new(Silent),
             params: params_of(&header),
-            run_start: row.started_at.unwrap_or(header.queued_at),
+            began: OnceLock::new(),
             header,
             results: Results::of(state),
             others: None,

@@ -1,6 +1,6 @@
 //! The way in: start a run, or take over one whose process is gone.
 
-use crate::attempt::{Results, Shared, params_of};
+use crate::attempt::{Began, Results, Shared, params_of};
 use crate::clock::Clock;
 pub use crate::control::Control;
 use crate::deadlines;
@@ -23,7 +23,7 @@ use backstop_store::{AppendError, Store, Version};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Events read in one go when a run is taken over.
 const EVENTS_AT_ONCE: usize = 10_000;
@@ -233,12 +233,11 @@ pub async fn begin(launch: Launch, created: Created, control: Control) -> Result
     let header = created.header;
     let version = state.version();
     let journal = Journal::new(launch.store.clone(), header.run_id.clone(), FIRST_EPOCH, version, launch.watcher.clone());
-    let begun_at = header.queued_at;
-    let shared = Arc::new(share(&launch, header, begun_at, false));
+    let shared = Arc::new(share(&launch, header, false));
     let mut engine = engine(&launch, shared, state, journal, control);
     engine.past = deadlines::past_of(&*launch.store, &launch.prepared.definition).await?;
     engine.start_if_queued().await?;
-    finish(engine).await
+    finish(&launch, engine).await
 }
 
 fn engine(launch: &Launch, shared: Arc<Shared>, state: RunState, journal: Journal, control: Control) -> Engine {
@@ -272,12 +271,12 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
     }
     let epoch = launch.store.take_over(run).await?;
     keep_version(&*launch.store, &launch.prepared.project, &launch.prepared.definition).await?;
-    let run_start = row.started_at.unwrap_or(row.header.queued_at);
-    let mut shared = share(&launch, row.header.clone(), run_start, true);
+    let mut shared = share(&launch, row.header.clone(), true);
     shared.results = Results::of(&state);
     let journal = Journal::new(launch.store.clone(), run.clone(), epoch, events.len() as u64, launch.watcher.clone());
     let mut engine = engine(&launch, Arc::new(shared), state, journal, control);
     engine.past = deadlines::past_of(&*launch.store, &launch.prepared.definition).await?;
+    look_around(&launch, &engine).await?;
     if !engine.state.phase().is_terminal() {
         engine.command(Command::Resume { epoch }).await?;
         if let Some(pin) = repin::command(&engine.shared.definition, &engine.state) {
@@ -289,7 +288,7 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
     for decision in decisions {
         decide(&mut engine, decision).await?;
     }
-    finish(engine).await
+    finish(&launch, engine).await
 }
 
 /// How a run that waits stands when its deadlines have been told of.
@@ -329,12 +328,12 @@ pub(crate) async fn tell(
     if state.phase().is_terminal() {
         return Ok(Told { created: Created { header, events }, next: None });
     }
-    let run_start = row.started_at.unwrap_or(header.queued_at);
-    let mut shared = share(&launch, header.clone(), run_start, !is_fresh);
+    let mut shared = share(&launch, header.clone(), !is_fresh);
     shared.results = Results::of(&state);
     let journal = Journal::new(launch.store.clone(), run.clone(), row.epoch, events.len() as u64, launch.watcher.clone());
     let mut engine = Engine::new(Arc::new(shared), state, journal, control, launch.limits);
     engine.past = past;
+    look_around(&launch, &engine).await?;
     let told = engine.tell().await;
     if told.is_err() {
         engine.abandon().await;
@@ -344,7 +343,18 @@ pub(crate) async fn tell(
     Ok(Told { created: Created { header, events: read_all(&*launch.store, run).await? }, next })
 }
 
-async fn finish(mut engine: Engine) -> Result<Report, Error> {
+/// Looks up what templates see of the runs beside this one, once it has begun; nothing is rendered before.
+async fn look_around(launch: &Launch, engine: &Engine) -> Result<(), Error> {
+    let shared = &engine.shared;
+    if let Some(at) = engine.state.began_at().filter(|_| shared.began.get().is_none()) {
+        let began = Began::look(&*launch.store, &launch.prepared, &shared.header, at).await?;
+        shared.began.get_or_init(|| began);
+    }
+    Ok(())
+}
+
+async fn finish(launch: &Launch, mut engine: Engine) -> Result<Report, Error> {
+    look_around(launch, &engine).await?;
     let driven = engine.drive().await;
     if driven.is_err() {
         engine.abandon().await;
@@ -368,7 +378,7 @@ pub async fn keep_version(store: &dyn Store, project: &Project, definition: &Def
     Ok(())
 }
 
-fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_interrupted: bool) -> Shared {
+fn share(launch: &Launch, header: Arc<RunHeader>, was_interrupted: bool) -> Shared {
     launch.sessions.monitor().learn(&header.dag_id);
     let redactor = launch.prepared.redactor().of_run(&header.params);
     let params = params_of(&header);
@@ -383,7 +393,7 @@ fn share(launch: &Launch, header: Arc<RunHeader>, run_start: Timestamp, was_inte
         watcher: launch.watcher.clone(),
         header,
         params,
-        run_start,
+        began: OnceLock::new(),
         results: Results::default(),
         others: launch.others.clone(),
         was_interrupted,

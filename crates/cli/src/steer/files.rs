@@ -118,7 +118,7 @@ impl Taken {
             let prepared = Prepared::new(self.project.clone(), self.definition.clone());
             let sessions = Arc::new(Sessions::new(self.project.clone(), Arc::new(backstop_connect::connector)));
             let current = Current { prepared, sessions, clock: Arc::new(clock) };
-            if let Some(why) = current.refuses(&held.row, &before, &after).await {
+            if let Some(why) = current.refuses(held.store, &held.row, &before, &after).await {
                 return Err(Problem::usage(why));
             }
         }

@@ -30,6 +30,7 @@ mod kinds;
 mod left;
 mod lists;
 mod mended;
+mod neighbours;
 mod outcome;
 mod places;
 mod project;

@@ -16,6 +16,7 @@ pub fn apply(state: &mut RunState, event: &Event) {
             if state.phase == RunPhase::Queued {
                 state.phase = RunPhase::Running;
                 state.started_at = Some(*at);
+                state.began_at.get_or_insert(*at);
                 (0..state.tasks.len() as u32).for_each(|place| state.judge(TaskIx(place)));
             }
         }

@@ -44,12 +44,22 @@ impl Timetable {
         Range { timetable: self, left: Some((from, to)) }
     }
 
-    /// The first tick after a time, whatever was planned. For a template's `next_logical_date`.
+    /// The logical dates of the ticks before and after one, which need not be that of a tick itself. For a template's `prev_logical_date`
+    /// and `next_logical_date`.
+    pub fn around(&self, logical_date: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
+        let before = logical_date.checked_sub(NANOSECOND).ok();
+        let after = logical_date.checked_add(NANOSECOND).ok();
+        let before = before.and_then(|before| self.range(Timestamp::MIN, before).next_back());
+        let after = after.and_then(|after| self.range(after, Timestamp::MAX).next());
+        (before.map(|tick| tick.logical_date), after.map(|tick| tick.logical_date))
+    }
+
+    /// The first tick after a time, whatever was planned.
     pub fn tick_after(&self, time: Timestamp) -> Option<Tick> {
         self.first_allowed_after(time).filter(|tick| self.allows(tick))
     }
 
-    /// The last tick before a time, whatever was planned. For a template's `prev_logical_date`.
+    /// The last tick before a time, whatever was planned.
     pub fn tick_before(&self, time: Timestamp) -> Option<Tick> {
         self.last_allowed_until(time.checked_sub(NANOSECOND).ok()?)
     }

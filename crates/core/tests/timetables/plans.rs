@@ -207,6 +207,12 @@ fn assets_have_no_ticks_and_do_not_hinder_those_of_others() {
 fn neighbours_stand_beside_a_tick() {
     let bounded = Timetable { start: Some(at("2025-05-02T00:00:00Z")), end: Some(at("2025-05-03T12:00:00Z")), ..daily() };
     let second = at("2025-05-02T02:00:00Z");
+    let third = at("2025-05-03T02:00:00Z");
+    for timetable in [bounded.clone(), Timetable { interval: IntervalReading::Classic, ..bounded.clone() }] {
+        assert_eq!(timetable.around(second), (None, Some(third)));
+        assert_eq!(timetable.around(third), (Some(second), None));
+        assert_eq!(timetable.around(at("2025-05-02T12:00:00Z")), (Some(second), Some(third)), "of a run by hand");
+    }
     assert_eq!(bounded.tick_before(second), None);
     assert_eq!(bounded.tick_after(second).map(|tick| tick.run_after), Some(at("2025-05-03T02:00:00Z")));
     assert_eq!(bounded.tick_after(at("2025-05-03T02:00:00Z")), None);

@@ -1,6 +1,7 @@
 //! What all attempts of a run share, and what their templates see.
 
 use super::Results;
+use super::neighbours::Began;
 use crate::clock::Clock;
 use crate::logs::Logs;
 use crate::others::Others;
@@ -12,10 +13,9 @@ use backstop_core::{InstanceId, TaskId};
 use backstop_project::context::Context;
 use backstop_project::definition::{Definition, Project};
 use backstop_project::template::Renderer;
-use jiff::Timestamp;
 use serde_json::{Map, Value as Json, json};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What all attempts of a run share.
 pub(crate) struct Shared {
@@ -39,8 +39,8 @@ pub(crate) struct Shared {
     pub(crate) header: Arc<RunHeader>,
     /// The header's parameters, parsed.
     pub(crate) params: Map<String, Json>,
-    /// When the run began.
-    pub(crate) run_start: Timestamp,
+    /// When the run began, with what was beside it then; nothing before that.
+    pub(crate) began: OnceLock<Began>,
     /// Results of tasks.
     pub(crate) results: Results,
     /// Runs of other DAGs, where they are known.
@@ -75,7 +75,7 @@ pub(crate) struct Seen<'a> {
     pub(crate) definition: &'a Definition,
     /// The header's parameters, parsed.
     pub(crate) params: Map<String, Json>,
-    pub(crate) run_start: Timestamp,
+    pub(crate) began: Option<&'a Began>,
     pub(crate) results: Results,
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn template_context(
         header: &shared.header,
         definition: &shared.definition,
         params: shared.params.clone(),
-        run_start: shared.run_start,
+        began: shared.began.get(),
         results: shared.results.clone(),
     };
     seen.context(instance, try_number, item, failure)
@@ -114,7 +114,7 @@ impl Seen<'_> {
         item: Option<Json>,
         failure: Option<&Failure>,
     ) -> Context {
-        let Self { header, definition, params, run_start, results } = self;
+        let Self { header, definition, params, began, results } = self;
         let task = instance.map_or("", |instance| instance.task.as_str());
         let mut context = Context::new(header.run_id.as_str(), header.dag_id.as_str(), task);
         context.run_type = match header.run_type {
@@ -130,7 +130,11 @@ impl Seen<'_> {
         context.max_tries = instance.map_or(0, |instance| retries(definition, &instance.task));
         context.logical_date = header.logical_date;
         context.data_interval = header.data_interval;
-        context.run_start = Some(run_start);
+        context.run_start = Some(began.map_or(header.queued_at, |began| began.at));
+        let success = began.and_then(|began| began.success.as_ref());
+        context.previous_success = success.and_then(|success| success.interval);
+        context.previous_success_start = success.and_then(|success| success.began_at);
+        (context.previous_logical_date, context.next_logical_date) = began.map_or((None, None), |began| began.ticks);
         context.params = params;
         context.exception = failure.map(|failure| failure.message.clone());
         context.failure = failure.map(Shared::failure_json);

@@ -5,6 +5,7 @@ mod check;
 mod context;
 mod expand;
 mod http;
+mod neighbours;
 pub(crate) mod other;
 mod process;
 mod python;
@@ -17,6 +18,7 @@ mod stop;
 
 pub(crate) use context::{Seen, Shared, params_of, template_context};
 pub(crate) use http::is_safe as http_is_safe;
+pub(crate) use neighbours::Began;
 pub(crate) use results::Results;
 pub(crate) use stop::{Stop, Stopper};
 

@@ -148,7 +148,7 @@ impl Service {
         let refused = |refused: backstop_core::command::Rejected| Error::Conflict(refused.to_string());
         backstop_core::handle(&mut after, command.clone(), self.now()).map_err(refused)?;
         let current = Current { prepared: entry.prepared.clone(), sessions: entry.sessions.clone(), clock: self.clock.clone() };
-        if let Some(why) = current.refuses(row, state, &after).await {
+        if let Some(why) = current.refuses(&*self.store, row, state, &after).await {
             return Err(Error::Conflict(why));
         }
         let pin = repin::command(&entry.definition, state);

@@ -3,7 +3,7 @@
 //! turn one into something that is not known for it, and once more after that.
 
 use super::{Error, Service};
-use crate::attempt::{Results, Seen, params_of};
+use crate::attempt::{Began, Results, Seen, params_of};
 use crate::redact::Redactor;
 use backstop_core::{InstanceId, RunId};
 use backstop_project::context::Context;
@@ -68,11 +68,13 @@ impl Service {
         if is_mapped != item.is_some() || !is_mapped && instance.map_index.is_some() {
             return Err(self.no_instance(&row, instance.clone()).await);
         }
+        let began_at = state.began_at().unwrap_or_else(|| self.now());
+        let began = Began::look(&*self.store, &prepared, &row.header, began_at).await.map_err(Error::Store)?;
         let seen = Seen {
             header: &row.header,
             definition: &definition,
             params: params_of(&row.header),
-            run_start: row.started_at.unwrap_or(row.header.queued_at),
+            began: Some(&began),
             results: Results::of(state),
         };
         let try_number = state.instance(instance).map_or(1, |view| view.try_number.max(1));
