@@ -73,7 +73,9 @@ pub(crate) fn now() -> Timestamp {
 
 /// The last moment that is meant by the end of a range: a day alone means all of it, of today what has passed.
 pub(crate) fn parse_end_in(text: &str, timezone: &str, now: Timestamp) -> Result<Timestamp, Problem> {
-    let Ok(day) = text.parse::<civil::Date>() else { return parse_date_in(text, timezone) };
+    // A time reads as a day, too, with what tells the time left out.
+    let day = text.parse::<civil::Date>().ok().filter(|_| !text.contains(['T', 't', ' ', ':', '[']));
+    let Some(day) = day else { return parse_date_in(text, timezone) };
     let start = parse_date_in(text, timezone)?;
     let next = day.tomorrow().ok().map(|next| parse_date_in(&next.to_string(), timezone)).transpose()?;
     let end = next.and_then(|next| next.checked_sub(jiff::SignedDuration::from_micros(1)).ok()).unwrap_or(start);
@@ -160,4 +162,24 @@ pub(super) fn command(arguments: &RunArgs, place: &Place) -> String {
     }
     command.push_str(&paths::flags(place));
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_day_alone_is_all_of_that_day() {
+        let end = |text: &str| {
+            let now = "2026-11-23T12:00:00Z".parse().unwrap();
+            parse_end_in(text, "Europe/Paris", now).map_err(|_| ()).unwrap().to_string()
+        };
+        assert_eq!(end("2026-11-20"), "2026-11-20T22:59:59.999999Z");
+        assert_eq!(end("2026-11-20T09:00:00Z"), "2026-11-20T09:00:00Z");
+        assert_eq!(end("2026-11-20T09:00:00+01:00"), "2026-11-20T08:00:00Z");
+        assert_eq!(end("2026-11-20T09:00:00"), "2026-11-20T08:00:00Z");
+        assert_eq!(end("2026-11-20 09:00"), "2026-11-20T08:00:00Z");
+        assert_eq!(end("2026-11-20T00:00"), "2026-11-19T23:00:00Z", "midnight is a time");
+        assert_eq!(end("2026-11-23"), "2026-11-23T12:00:00Z", "of today what has passed");
+    }
 }
