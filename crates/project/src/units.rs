@@ -1,7 +1,7 @@
 //! Durations, sizes and times as people write them.
 
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, civil};
+use jiff::{SignedDuration, Timestamp, civil};
 use std::time::Duration;
 
 /// `10m`, `1h30m`, `1d`, `1.5h`, `500ms`, or a number of seconds.
@@ -63,6 +63,15 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         other => return Err(format!("`{other}` is no unit")),
     };
     value.checked_mul(unit).ok_or_else(|| format!("`{text}` is too large"))
+}
+
+/// As [`timestamp`], of the end of a span: a day alone is all of that day, to its last microsecond.
+pub(crate) fn last_timestamp(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+    // A time reads as a day, too, with what tells the time left out.
+    let day = text.trim().parse::<civil::Date>().ok().filter(|_| !text.trim().contains(['T', 't', ' ', ':', '[']));
+    let Some(day) = day else { return timestamp(text, zone) };
+    let next = day.tomorrow().ok()?.to_zoned(zone.clone()).ok()?.timestamp();
+    next.checked_sub(SignedDuration::from_micros(1)).ok()
 }
 
 /// A date or a time, in the zone unless it has an offset of its own.

@@ -23,7 +23,7 @@ pub struct Dag {
     pub timezone: Option<String>,
     /// No logical date before it. A date or time, in the DAG's time zone.
     pub start_date: Option<String>,
-    /// No logical date after it.
+    /// No logical date after it. A day alone is all of that day.
     pub end_date: Option<String>,
     /// Run everything that was missed; false by default: the latest missed run alone.
     pub catchup: Option<bool>,

@@ -64,7 +64,7 @@ impl Reading<'_> {
         let (timezone, zone) = zone.unwrap_or_else(|| ("UTC".to_owned(), TimeZone::UTC));
         let start_date = fields.take_present("start_date").and_then(|node| self.timestamp(node, "`start_date`", &zone));
         let end_node = fields.take_present("end_date");
-        let end_date = end_node.and_then(|node| self.timestamp(node, "`end_date`", &zone));
+        let end_date = end_node.and_then(|node| self.last_timestamp(node, "`end_date`", &zone));
         if let (Some(start), Some(end), Some(node)) = (start_date, end_date, end_node)
             && end < start
         {

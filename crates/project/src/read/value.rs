@@ -189,8 +189,17 @@ impl Reading<'_> {
 
     /// A date, or a time; without an offset it is in the given zone.
     pub(crate) fn timestamp(&mut self, node: &Node, what: &str, zone: &jiff::tz::TimeZone) -> Option<Timestamp> {
+        self.read_time(node, what, |text| units::timestamp(text, zone))
+    }
+
+    /// As [`Self::timestamp`], of the end of a span: a day alone is all of that day.
+    pub(crate) fn last_timestamp(&mut self, node: &Node, what: &str, zone: &jiff::tz::TimeZone) -> Option<Timestamp> {
+        self.read_time(node, what, |text| units::last_timestamp(text, zone))
+    }
+
+    fn read_time(&mut self, node: &Node, what: &str, read: impl Fn(&str) -> Option<Timestamp>) -> Option<Timestamp> {
         let text = self.text(node, what)?;
-        let read = units::timestamp(&text, zone);
+        let read = read(&text);
         if read.is_none() {
             let hint = "write `2025-05-01`, `2025-05-01T02:00:00`, or with an offset `2025-05-01T02:00:00+02:00`";
             self.error_with_hint(code::BAD_DATE, format!("{what} is not a date: `{text}`"), node, hint);

@@ -56,10 +56,32 @@ fn bounds_and_reading_go_into_the_timetable() {
         "schedule: \"@daily\"\ntimezone: Europe/Paris\nstart_date: 2025-05-01\nend_date: 2025-05-03\ncatchup: true\ndata_interval: classic\nmax_active_runs: 1",
     ));
     let timetable = definition.timetable.as_ref().unwrap();
-    assert_eq!((timetable.start, timetable.end), (Some(at("2025-04-30T22:00:00Z")), Some(at("2025-05-02T22:00:00Z"))));
+    assert_eq!((timetable.start, timetable.end), (Some(at("2025-04-30T22:00:00Z")), Some(at("2025-05-03T21:59:59.999999Z"))));
     assert_eq!((timetable.catchup, timetable.interval), (true, IntervalReading::Classic));
     assert_eq!(definition.max_active_runs, 1);
     assert_eq!(timetable.missed(None, at("2025-06-01T00:00:00Z"), 10).count(), 3);
+}
+
+#[test]
+fn a_day_alone_ends_when_it_is_over() {
+    let end = |date: &str| {
+        let text = header(&format!(
+            "schedule: \"0 2 * * *\"\ntimezone: Europe/Paris\nstart_date: 2026-11-21\nend_date: {date}\ncatchup: true"
+        ));
+        let timetable = definition(&text).timetable.clone().unwrap();
+        let last = timetable.missed(None, at("2027-06-01T00:00:00Z"), 10).last().unwrap();
+        (timetable.end.unwrap().to_string(), last.logical_date.to_string())
+    };
+    let end = |date| {
+        let (end, last) = end(date);
+        format!("{end}, last run {last}")
+    };
+    assert_eq!(end("2026-11-22"), "2026-11-22T22:59:59.999999Z, last run 2026-11-22T01:00:00Z");
+    assert_eq!(end("2026-11-22T01:00:00"), "2026-11-22T00:00:00Z, last run 2026-11-21T01:00:00Z");
+    assert_eq!(end("2026-11-22T02:00"), "2026-11-22T01:00:00Z, last run 2026-11-22T01:00:00Z");
+    assert_eq!(end("2026-11-22T02:00:00+01:00"), "2026-11-22T01:00:00Z, last run 2026-11-22T01:00:00Z");
+    // A day on which clocks are put forward is shorter.
+    assert_eq!(end("2027-03-28"), "2027-03-28T21:59:59.999999Z, last run 2026-11-30T01:00:00Z");
 }
 
 #[test]
