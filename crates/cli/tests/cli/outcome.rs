@@ -283,6 +283,25 @@ fn what_a_script_rolled_back_by_itself_is_not_called_committed() {
 }
 
 #[test]
+fn what_earlier_tries_committed_is_told_by_a_try_that_could_send_nothing() {
+    let project = Project::with_tasks(
+        "  load: {sql: 'INSERT INTO t VALUES (1); COMMIT; INSERT INTO t VALUES (2); COMMIT; SELECT * FROM missing'}\n",
+    );
+    project.sql("CREATE TABLE t (n INTEGER)");
+    assert_eq!(project.backstop(&["run", "d"]).code, Some(1));
+    // The next try finds no database.
+    let database = project.path().join("data.db");
+    std::fs::rename(&database, project.path().join("away.db")).unwrap();
+    std::fs::create_dir(&database).unwrap();
+    let run = project.newest();
+    assert_eq!(project.backstop(&["runs", "retry", &run, "--reason", "the table is there"]).code, Some(0));
+    let outcome = project.backstop(&["run", "--resume", &run]);
+    let told = format!("{}{}{}", outcome.stdout, outcome.stderr, project.data(&["runs", "show", &run]));
+    assert!(told.contains("segments 1 to 2 of 3 are committed and stay; nothing new was sent"), "{told}");
+    assert!(!told.contains("nothing was sent"), "{told}");
+}
+
+#[test]
 fn after_a_failure_the_way_on_is_shown_rather_than_a_second_payment() {
     let project =
         Project::with_tasks("  pay: {sql: INSERT INTO t VALUES (1)}\n  report: {sql: INSERT INTO u VALUES (1), after: [pay]}\n");

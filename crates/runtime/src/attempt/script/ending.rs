@@ -77,6 +77,17 @@ impl Runner<'_> {
         }
     }
 
+    /// The effect of an attempt that sent nothing of its own: what the segments before this one committed stays. Without the script, how many
+    /// it has is not known.
+    pub(super) fn unsent(&self, prepared: Option<&Prepared>, number: usize) -> String {
+        match prepared {
+            _ if number == 0 || self.shared.header.dry_run => "nothing was sent".to_owned(),
+            Some(prepared) => format!("{}nothing new was sent", before(&prepared.segments, number)),
+            None if number == 1 => "what segment 1 committed stays; nothing new was sent".to_owned(),
+            None => format!("what segments 1 to {number} committed stays; nothing new was sent"),
+        }
+    }
+
     /// A segment whose marker's key holds another commit: another store had a run of this id on the same database, or the script was
     /// another one. To take that commit for this one would lose what this segment does.
     pub(super) fn key_is_taken(&self, prepared: &Prepared, number: usize, row: &MarkerRow) -> Failure {

@@ -151,11 +151,11 @@ impl Runner<'_> {
     async fn run_segments(&mut self, sql: &Sql) -> Outcome {
         let (dialect, capabilities) = match self.shared.sessions.dialect(self.connection).await {
             Ok(found) => found,
-            Err(error) => return Outcome::Failed(of_database(&error).effect("nothing was sent")),
+            Err(error) => return Outcome::Failed(of_database(&error).effect(self.unsent(None, self.committed.len()))),
         };
         let prepared = match prepare(self.shared, sql, self.context, dialect).await {
             Ok(prepared) => prepared,
-            Err(failure) => return Outcome::Failed(failure),
+            Err(failure) => return Outcome::Failed(failure.effect(self.unsent(None, self.committed.len()))),
         };
         if let Err(failure) = check_prefix(self.shared, sql, self.context, dialect, self.committed, &prepared).await {
             // Not failed: the run asks, and goes on once the script is restored.
@@ -213,15 +213,15 @@ impl Runner<'_> {
         lease: &mut Lease,
         prepared: &Prepared,
         dialect: Dialect,
-        number: usize,
+        segment: usize,
     ) -> Result<(), Outcome> {
-        let places = session_statements_before(dialect, &prepared.text, &prepared.statements, &prepared.segments, number);
+        let places = session_statements_before(dialect, &prepared.text, &prepared.statements, &prepared.segments, segment);
         for place in places {
             let (sql, parameters) = &prepared.calls[place];
             let call = Call { sql, parameters, copy_data: None };
             if let Err(error) = lease.session().execute(&call, 0, &mut Ignore).await {
                 let number = prepared.statements[place].number;
-                let mut told = of_database(&error).effect("nothing new was sent");
+                let mut told = of_database(&error).effect(self.unsent(Some(prepared), segment));
                 told.message = format!("statement {number}, run again for a new session: {}", error.message);
                 return Err(Outcome::Failed(told));
             }
@@ -244,6 +244,7 @@ impl Runner<'_> {
         let only_reads = prepared.segments.iter().all(|segment| segment.promise == SegmentPromise::ReadOnly);
         let purpose = if only_reads { Purpose::Read } else { Purpose::Write };
         let user = self.user();
+        let unsent = self.unsent(Some(prepared), self.committed.len());
         let opened = tokio::select! {
             biased;
             opened = async {
@@ -252,9 +253,9 @@ impl Runner<'_> {
                     None => self.shared.sessions.get(self.connection, purpose, user).await,
                 }
             } => opened,
-            reason = self.stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
+            reason = self.stopper.wait() => return Err(stopped(&reason, &unsent)),
         };
-        opened.map_err(|error| Outcome::Failed(of_database(&error).effect("nothing was sent")))
+        opened.map_err(|error| Outcome::Failed(of_database(&error).effect(unsent)))
     }
 
     fn user(&self) -> User {
@@ -329,10 +330,11 @@ impl Runner<'_> {
 
     /// Runs a segment with its marker. What it stands on must be durable before it has an effect; what only reads need not wait.
     async fn once(&mut self, lease: &mut Lease, sql: &Sql, prepared: &Prepared, number: usize, marked: Wrap) -> Ended {
-        if let Err(outcome) = wait_until_durable(&self.gate, self.stands_on, &mut self.stopper).await {
-            return Ended::Stopped(outcome);
+        match wait_until_durable(&self.gate, self.stands_on, &mut self.stopper).await {
+            Ok(()) => self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await,
+            Err(Outcome::Failed(failure)) => Ended::Stopped(Outcome::Failed(failure.effect(self.unsent(Some(prepared), number)))),
+            Err(outcome) => Ended::Stopped(outcome),
         }
-        self.unit(lease, sql, prepared, number, marked, Promise::ExactlyOnce).await
     }
 
     fn marked(&self, prepared: &Prepared, number: usize, kind: &str) -> Wrap {
@@ -372,7 +374,9 @@ impl Runner<'_> {
                     return Ended::Stopped(Outcome::Unknown(failure(FailureClass::Interrupted, text).effect("not known")));
                 }
                 // Whether the intent is there or not: this process knows that nothing was begun, and the next try has another key.
-                Err(Outcome::Unknown(failure)) => return Ended::Stopped(Outcome::Failed(failure.effect("nothing was sent"))),
+                Err(Outcome::Unknown(failure)) => {
+                    return Ended::Stopped(Outcome::Failed(failure.effect(self.unsent(Some(prepared), number))));
+                }
                 Err(outcome) => return Ended::Stopped(outcome),
             }
         }
