@@ -6,6 +6,42 @@ use crate::up::{Up, wait};
 const GOOD: &str = "dag: good\nconnection: db\ntasks:\n  one: {sql: SELECT 1}\n";
 
 #[test]
+fn nothing_is_written_through_a_connection_that_is_gone() {
+    let dag = |id: &str, connection: &str| {
+        format!("dag: {id}\nconnection: {connection}\ntasks:\n  one: {{sql: INSERT INTO t VALUES (1)}}\n")
+    };
+    let project = Project::new(&[("dags/once.yaml", &dag("once", "db")), ("dags/other.yaml", &dag("other", "db2"))]);
+    let connections = |first: &str| {
+        format!(
+            "name: test\nconnections:\n  {first}: {{conn_type: sqlite, database: data.db}}\n  db2: {{conn_type: sqlite, database: data.db}}\n"
+        )
+    };
+    project.write("backstop.yaml", &connections("db"));
+    project.sql("CREATE TABLE t (a int)");
+    let up = Up::of(&project);
+    assert_eq!(project.backstop(&["trigger", "once", "--wait"]).code, Some(0));
+    assert_eq!(project.ask("SELECT count(*) FROM t"), 1);
+
+    // It is renamed, and the DAG is not; another DAG is broken as well, and has what it needs.
+    project.write("backstop.yaml", &connections("dwh"));
+    project.write("dags/other.yaml", "dag: other\ntasks: {{{\n");
+    wait("the trouble", || {
+        up.ask("GET", "/api/v1/dags/once", None).status == 404 && up.get("/api/v1/dags/other")["stale"] == true
+    });
+    let asked = project.backstop(&["trigger", "once", "--wait"]);
+    assert_eq!(asked.code, Some(2), "{}", asked.stderr);
+    assert!(asked.stderr.contains("there is no connection `db`"), "{}", asked.stderr);
+    assert!(project.backstop(&["dags", "why", "once"]).stderr.contains("there is no connection `db`"));
+    assert_eq!(project.ask("SELECT count(*) FROM t"), 1, "nothing went through the old one");
+    assert_eq!(project.backstop(&["trigger", "other", "--wait"]).code, Some(0), "its last good version runs");
+
+    project.write("backstop.yaml", &connections("db"));
+    wait("the connection", || up.ask("GET", "/api/v1/dags/once", None).status == 200);
+    assert_eq!(project.backstop(&["trigger", "once", "--wait"]).code, Some(0));
+    assert_eq!(project.ask("SELECT count(*) FROM t"), 3);
+}
+
+#[test]
 fn who_asks_about_a_dag_is_told_that_its_file_is_broken() {
     let project = Project::new(&[("dags/good.yaml", GOOD), ("dags/nightly.yaml", "dag: nightly\ntasks: {{{\n")]);
     let up = Up::of(&project);

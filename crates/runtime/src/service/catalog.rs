@@ -150,7 +150,10 @@ impl Catalog {
             let is_elsewhere = project.dags.contains_key(id);
             let is_in_file = loaded.dag_files.contains_key(id);
             if is_still_there && !is_elsewhere && !is_renamed(&project, id.as_str(), &entry.definition.file, is_in_file) {
-                entries.push(DagEntry { is_stale: true, ..entry.clone() });
+                match last_good(entry, &project, &sessions, &loaded.diagnostics) {
+                    Ok(entry) => entries.push(entry),
+                    Err(because) => self.not_loaded.push(NotLoaded { dag: id.clone(), because }),
+                }
             }
         }
         for entry in entries {
@@ -294,6 +297,37 @@ impl Catalog {
     /// The projects, in the order they were given.
     pub(super) fn projects(&self) -> &[(Arc<Project>, Arc<Sessions>)] {
         &self.projects
+    }
+}
+
+/// The last good version of a DAG, with today's connections: nothing goes on with those that are gone or were changed. While backstop.yaml is
+/// broken nobody knows them, and the DAG keeps those it had.
+///
+/// # Errors
+/// Why it cannot run with them, in a sentence.
+fn last_good(
+    entry: &DagEntry,
+    project: &Arc<Project>,
+    sessions: &Arc<Sessions>,
+    diagnostics: &[Diagnostic],
+) -> Result<DagEntry, String> {
+    let is_broken = diagnostics.iter().any(|found| found.severity == Severity::Error && found.is_of_project_file());
+    if is_broken || entry.project.connections == project.connections {
+        return Ok(DagEntry { is_stale: true, ..entry.clone() });
+    }
+    let id = entry.definition.dag.id();
+    match backstop_project::load_definition(&entry.definition.bundle, id, project) {
+        Ok(definition) => Ok(DagEntry {
+            prepared: Prepared::new(project.clone(), definition.clone()),
+            definition,
+            project: project.clone(),
+            sessions: sessions.clone(),
+            is_stale: true,
+        }),
+        Err(diagnostics) => {
+            let first = diagnostics.first().map(|diagnostic| diagnostic.message.clone()).unwrap_or_default();
+            Err(format!("its last good version does not fit the project any more: {first}"))
+        }
     }
 }
 

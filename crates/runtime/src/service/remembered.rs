@@ -183,7 +183,8 @@ impl Catalog {
     /// Takes in last good versions of DAGs that are missing.
     pub(super) fn restore(&mut self, remembered: &[Remembered]) {
         for Remembered { good, bundle } in remembered {
-            if !is_missing(self, good) {
+            let is_told = self.not_loaded.iter().any(|not_loaded| not_loaded.dag.as_str() == good.dag);
+            if is_told || !is_missing(self, good) {
                 continue;
             }
             let found = self.projects().iter().find(|(project, _)| project.root == good.root).cloned();
