@@ -174,7 +174,7 @@ async fn plan_resume(arguments: &RunArgs, wanted: &str, place: &Place) -> Result
     };
     let store = open(&kept)?;
     let dag = chosen.as_ref().map(|chosen| chosen.definition.dag.id().clone());
-    let row = runs::find(&*store, wanted, runs::Latest::Unfinished(dag.as_ref())).await?;
+    let row = runs::find_to_act(&*store, wanted, runs::Latest::Unfinished(dag.as_ref())).await?;
     check_dag(&row, dag.as_ref())?;
     let lock = runs::left::take(&*store, &row, &kept.flags).await?;
     let current = chosen.map(|chosen| chosen.definition).or_else(|| project.dags.get(&row.header.dag_id).cloned());

@@ -108,6 +108,30 @@ pub(crate) async fn find(store: &dyn Store, wanted: &str, latest: Latest<'_>) ->
     }
 }
 
+/// The characters of an id that it takes to do something to its run.
+const MEANT_CHARACTERS_MIN: usize = 8;
+
+/// As [`find`], to do something to the run: what may be a slip, a few characters or the name of a DAG, means no run that merely begins so.
+pub(crate) async fn find_to_act(store: &dyn Store, wanted: &str, latest: Latest<'_>) -> Result<RunRow, Problem> {
+    let row = find(store, wanted, latest).await?;
+    let run = &row.header.run_id;
+    if wanted == "latest" || wanted == run.as_str() {
+        return Ok(row);
+    }
+    let of_dag = RunFilter { dag: Some(DagId::new(wanted)), limit: 1, ..RunFilter::default() };
+    let why = if row.header.dag_id.as_str() == wanted || !store.runs(&of_dag).await?.is_empty() {
+        format!("`{wanted}` is a DAG, not a run")
+    } else if wanted.chars().count() < MEANT_CHARACTERS_MIN {
+        format!("`{wanted}` is too little of a run's id to do something to that run")
+    } else {
+        return Ok(row);
+    };
+    Err(Problem::usage(why).hint(format!(
+        "write the run's id, or {MEANT_CHARACTERS_MIN} characters of it at least: run {run} of DAG `{}` begins so",
+        row.header.dag_id
+    )))
+}
+
 async fn row_of(store: &dyn Store, run: &RunId) -> Result<RunRow, Problem> {
     store.run(run).await?.ok_or_else(|| Problem::usage(format!("there is no run `{run}`")))
 }

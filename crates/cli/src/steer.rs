@@ -171,7 +171,7 @@ async fn operate(wanted: &Wanted<'_>, wish: &Wish<'_>, kept: &Kept, place: &Plac
     if wish.is_several() {
         return several(wanted, wish, &hand, &signature, place).await;
     }
-    let row = runs::find(&store, &wish.order.which.run, Latest::Any).await?;
+    let row = runs::find_to_act(&store, &wish.order.which.run, Latest::Any).await?;
     let rows = match hand.act(wanted, &row, &signature).await? {
         Done::Changed(rows) => rows,
         Done::NothingMeant => Vec::new(),
@@ -246,7 +246,7 @@ async fn meant(wish: &Wish<'_>, store: &SqliteStore, place: &Place) -> Result<Ve
         runs_between(store, dag, range).await.map_err(|error| Problem::usage(error.to_string()))
     };
     if !wish.order.which.is_range() {
-        let row = runs::find(store, &wish.order.which.run, Latest::Any).await?;
+        let row = runs::find_to_act(store, &wish.order.which.run, Latest::Any).await?;
         let run = row.header.run_id.clone();
         let date = row.header.logical_date;
         let date = date.ok_or_else(|| Problem::usage(format!("run {run} is about no date: it has neither past nor future")))?;

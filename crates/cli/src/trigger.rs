@@ -70,8 +70,9 @@ pub(crate) fn trigger(arguments: &TriggerArgs, place: &Place) -> Result<Exit, Pr
         if let Some(file) = &arguments.each {
             return each::trigger(arguments, file, &service, &kept.flags).await;
         }
-        let asked =
-            service.post(&format!("/api/v1/dags/{}/runs", part(&arguments.dag)), &body(arguments, &service).await?).await?;
+        let asked = service.post(&format!("/api/v1/dags/{}/runs", part(&arguments.dag)), &body(arguments, &service).await?).await;
+        // The API names its own key.
+        let asked = asked.map_err(|problem| Problem { message: problem.message.replace("`again`", "`--again`"), ..problem })?;
         let dag = service.get(&format!("/api/v1/dags/{}", part(&arguments.dag))).await;
         // The run is there already: that this cannot be told does not matter.
         if let Some(broken) = dag.as_ref().ok().and_then(|dag| dag["broken"].as_str()) {

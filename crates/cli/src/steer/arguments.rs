@@ -1,7 +1,7 @@
 //! The command line of what people do to runs.
 
 use crate::service::{Entrance, Signature};
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 /// Changes runs, through the service that drives them or where nobody does; or says why one is not further.
 #[derive(Debug, Subcommand)]
@@ -109,6 +109,7 @@ pub(crate) struct RetryArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("as").required(true).args(["success", "failed"])))]
 pub(crate) struct MarkArgs {
     #[command(flatten)]
     pub(crate) order: Order,
@@ -116,7 +117,7 @@ pub(crate) struct MarkArgs {
     #[arg(value_name = "TASK", required = true)]
     pub(crate) tasks: Vec<String>,
     /// As succeeded
-    #[arg(long, required_unless_present = "failed", conflicts_with = "failed")]
+    #[arg(long)]
     pub(crate) success: bool,
     /// As failed
     #[arg(long)]
@@ -144,13 +145,14 @@ pub(crate) struct CancelArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("did").required(true).args(["committed", "not_committed"])))]
 pub(crate) struct ResolveArgs {
     /// The run's id, the beginning of it, or `latest`
     pub(crate) run: String,
     /// The task, such as `load` or `load[3]`
     pub(crate) task: String,
     /// What it was doing took effect
-    #[arg(long, required_unless_present = "not_committed", conflicts_with = "not_committed")]
+    #[arg(long)]
     pub(crate) committed: bool,
     /// It did not
     #[arg(long)]

@@ -17,7 +17,7 @@ pub(super) fn cancel(arguments: &CancelArgs, kept: &Kept, place: &Place) -> Resu
     reason(&arguments.signature)?;
     let left = block_on(async {
         let looking = SqliteStore::open_read_only(&kept.store)?;
-        let row = runs::find(&looking, &arguments.run, Latest::Any).await?;
+        let row = runs::find_to_act(&looking, &arguments.run, Latest::Any).await?;
         match Service::of(&looking, &arguments.entrance).await? {
             Some(service) => ask(arguments, &service, &row).await.map(|()| None),
             None => Ok(Some(row)),
@@ -89,7 +89,7 @@ fn cancel_run(arguments: &CancelArgs, row: &RunRow, kept: &Kept, place: &Place) 
 pub(super) async fn resolve(arguments: &ResolveArgs, kept: &Kept) -> Result<(), Problem> {
     reason(&arguments.signature)?;
     let looking = SqliteStore::open_read_only(&kept.store)?;
-    let row = runs::find(&looking, &arguments.run, Latest::Any).await?;
+    let row = runs::find_to_act(&looking, &arguments.run, Latest::Any).await?;
     let run = row.header.run_id.clone();
     let Some(service) = Service::of(&looking, &arguments.entrance).await? else {
         let word = paths::shell_word(&arguments.task);

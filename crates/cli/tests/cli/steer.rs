@@ -1,6 +1,8 @@
 //! People run tasks of a run again, or say how they ended; what took effect is looked up in the database.
 
 use crate::project::{Project, scrub};
+use crate::up::Up;
+use serde_json::json;
 
 /// `make` commits; `load` commits a first segment and fails in its second as long as `gate` is empty; `report` comes behind it.
 const TASKS: &str = "  make: {sql: 'INSERT INTO t VALUES (1)'}\n  load: {sql: sql/load.sql, after: [make]}\n  report: {sql: 'INSERT INTO t VALUES (4)', after: [load]}\n";
@@ -172,4 +174,47 @@ fn mistakes_are_told() {
     assert!(told(&["runs", "mark", "latest", "load", "--reason", "x"]).contains("--success"));
     assert!(told(&["runs", "clear", "latest", "load"]).contains("--reason"));
     assert!(told(&["runs", "clear", "nowhere", "--reason", "x"]).contains("there is no run"));
+}
+
+#[test]
+fn what_may_be_a_slip_does_nothing_to_a_run_that_begins_so() {
+    let project = failed();
+    project.write("dags/fix.yaml", "dag: fix\nconnection: db\ntasks:\n  one: {sql: SELECT 1}\n");
+    let up = Up::of(&project);
+    let run = up.trigger("fix", json!({ "run_id": "fixrun-0001" }));
+    up.wait_for_state(&run, "success");
+    let refused = |arguments: &[&str], told: &str| {
+        let outcome = project.backstop(&[arguments, &["--reason", "to see"]].concat());
+        assert_eq!(outcome.code, Some(2), "{arguments:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(told), "{arguments:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("run fixrun-0001 of DAG `fix` begins so"), "{}", outcome.stderr);
+    };
+    refused(&["runs", "clear", "fix"], "`fix` is a DAG, not a run");
+    refused(&["runs", "cancel", "fix"], "`fix` is a DAG, not a run");
+    refused(&["runs", "mark", "fixr", "one", "--failed"], "`fixr` is too little of a run's id");
+    refused(&["runs", "resolve", "fixr", "one", "--committed"], "`fixr` is too little of a run's id");
+    assert_eq!(up.state(&run), "success");
+    assert!(project.data(&["runs", "show", "fixr"]).contains("fixrun-0001"), "a look may be short");
+    let outcome = project.backstop(&["runs", "clear", "fixrun-0", "--reason", "to see"]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_word_that_is_missing_is_named_with_its_other() {
+    let project = failed();
+    for (arguments, choices) in [
+        (&["runs", "resolve", "latest", "load"][..], "--committed|--not-committed"),
+        (&["runs", "mark", "latest", "load"], "--success|--failed"),
+    ] {
+        let outcome = project.backstop(&[arguments, &["--reason", "to see"]].concat());
+        assert_eq!(outcome.code, Some(2));
+        assert!(outcome.stderr.contains(choices), "{}", outcome.stderr);
+    }
+    let up = Up::of(&project);
+    let trigger = ["trigger", "d", "--logical-date", "2025-05-01"];
+    assert_eq!(project.backstop(&trigger).code, Some(0));
+    let twice = project.backstop(&trigger);
+    assert_eq!(twice.code, Some(2), "{}", twice.stderr);
+    assert!(twice.stderr.contains("or ask with `--again` for another"), "{}", twice.stderr);
+    drop(up);
 }
