@@ -130,6 +130,8 @@ pub(crate) struct Patch {
     pub(crate) try_number: Option<u32>,
     /// The inner `None` clears it, here and below.
     pub(crate) started_at: Option<Option<Timestamp>>,
+    /// The start holds only where the row tells of no try that goes on: an attempt behind a deferral is the next look of the same try.
+    pub(crate) may_go_on: bool,
     pub(crate) ended_at: Option<Option<Timestamp>>,
     pub(crate) error: Option<Option<String>>,
 }
@@ -169,9 +171,25 @@ impl Patch {
         }
         self.state = later.state.or(self.state);
         self.try_number = later.try_number.or(self.try_number);
-        self.started_at = later.started_at.or(self.started_at);
+        self.merge_start(&later);
         self.ended_at = later.ended_at.or(self.ended_at);
         self.error = later.error.or(self.error.take());
+    }
+
+    fn merge_start(&mut self, later: &Self) {
+        let goes_on = match (self.started_at, self.ended_at) {
+            (Some(Some(_)), Some(None)) => Some(true),
+            (Some(_), _) | (_, Some(_)) => Some(false),
+            (None, None) => None,
+        };
+        match (later.may_go_on, goes_on) {
+            (true, Some(true)) => {}
+            // Only the row knows.
+            (true, None) => (self.started_at, self.may_go_on) = (later.started_at, true),
+            (true, Some(false)) => (self.started_at, self.may_go_on) = (later.started_at, false),
+            (false, _) if later.started_at.is_some() => (self.started_at, self.may_go_on) = (later.started_at, false),
+            (false, _) => {}
+        }
     }
 
     /// Changes a row; `None` is no row.
@@ -189,7 +207,8 @@ impl Patch {
         if let Some(try_number) = self.try_number {
             seen.row.try_number = try_number;
         }
-        if let Some(started_at) = self.started_at {
+        let goes_on = self.may_go_on && seen.row.started_at.is_some() && seen.row.ended_at.is_none();
+        if let Some(started_at) = self.started_at.filter(|_| !goes_on) {
             seen.row.started_at = started_at;
         }
         if let Some(ended_at) = self.ended_at {
@@ -228,7 +247,12 @@ pub(crate) fn instance_patches(recorded_seq: u64, at: Timestamp, event: &Event, 
         Event::TaskExpanded { task, items } => expansion(recorded_seq, task, items.len(), give),
         Event::AttemptStarted { instance, try_number, epoch: _, at } => give(
             instance,
-            Patch { started_at: Some(Some(to_microsecond(*at))), ended_at: Some(None), ..to("running").tried(*try_number) },
+            Patch {
+                started_at: Some(Some(to_microsecond(*at))),
+                may_go_on: true,
+                ended_at: Some(None),
+                ..to("running").tried(*try_number)
+            },
         ),
         Event::AttemptSucceeded { instance, try_number, .. } => give(instance, to("success").tried(*try_number).ended(at)),
         Event::AttemptDeferred { instance, try_number, .. } => give(instance, to("deferred").tried(*try_number)),

@@ -49,7 +49,7 @@ pub struct InstanceRow {
     pub state: String,
     /// The last try, 0 before the first.
     pub try_number: u32,
-    /// Of the last try.
+    /// Of the last try; of one that looks again and again, when it looked first.
     pub started_at: Option<Timestamp>,
     /// Of the last try; of an instance that will not run, when that was decided.
     pub ended_at: Option<Timestamp>,

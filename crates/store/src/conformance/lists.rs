@@ -344,3 +344,38 @@ pub async fn durations_are_of_what_went_well(subject: &mut dyn Subject) {
     assert_eq!(of(2).await, micros(&[4, 3]));
     assert_eq!(subject.store().durations(&"x".into(), &"nothing".into(), 10).await.unwrap(), micros(&[]));
 }
+
+/// A task that looks again and again began with its first look, whether its events come in one append or each by itself; another try begins anew.
+pub async fn the_looks_of_a_try_are_one_wait(subject: &mut dyn Subject) {
+    let store = subject.store();
+    let wait = || single("wait");
+    let deferred = || Event::AttemptDeferred { instance: wait(), try_number: 1, until: at(0) };
+    let failed =
+        Event::AttemptFailed { instance: wait(), try_number: 1, failure: Arc::new(failure("it failed")), is_final: false };
+    let scheduled = || Event::TaskScheduled { instance: wait() };
+    let succeeded = |try_number| Event::AttemptSucceeded { instance: wait(), try_number, result: None, follow: None };
+    let looks = [
+        scheduled(),
+        attempt_started(wait(), 1, at(10)),
+        deferred(),
+        Event::TimerFired { instance: wait() },
+        attempt_started(wait(), 1, at(20)),
+        deferred(),
+        Event::TimerFired { instance: wait() },
+        attempt_started(wait(), 1, at(30)),
+    ];
+    let well: Vec<Event> = looks.iter().cloned().chain([succeeded(1)]).collect();
+    let again: Vec<Event> =
+        looks.iter().cloned().chain([failed, scheduled(), attempt_started(wait(), 2, at(40)), succeeded(2)]).collect();
+    for (name, events, began) in [("well", well, 10), ("again", again, 40)] {
+        let (whole, split) = (RunId::new(name), RunId::new(format!("{name}-split")));
+        make_run(&*store, &whole, "d", events.clone()).await;
+        make_run(&*store, &split, "d", Vec::new()).await;
+        for (version, event) in (1..).zip(events) {
+            do_append(&*store, append(&split, version, vec![event])).await.unwrap();
+        }
+        for run in [whole, split] {
+            assert_eq!(store.instances(&run).await.unwrap()[0].started_at, Some(at(began)), "{run}");
+        }
+    }
+}

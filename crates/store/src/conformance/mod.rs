@@ -51,6 +51,7 @@ macro_rules! conformance_suite {
             instances_are_listed_over_runs, a_list_of_instances_ends_though_nothing_is_found, a_grid_folds_instances_by_task,
             instances_of_a_run_are_listed, statements_are_listed,
             a_large_run_does_not_crowd_a_grid, durations_are_of_what_went_well,
+            the_looks_of_a_try_are_one_wait,
             old_runs_may_go, removed_runs_are_gone, versions_are_listed_by_their_use,
             samples_are_kept_and_replaced, past_statements_are_of_runs_that_are_over,
             updates_of_assets_are_in_one_order, updates_are_found_by_asset,

@@ -412,7 +412,8 @@ impl<'w> Batch<'w> {
                       VALUES (?1, ?2, ?3, ?4, coalesce(?5, ?11), coalesce(?6, 0), ?7, ?9, ?10) \
                       ON CONFLICT (run, task, map_index) DO UPDATE SET \
                       state = coalesce(?5, state), try_number = coalesce(?6, try_number), \
-                      started_at = iif(?12, ?7, started_at), ended_at = iif(?8, ?9, ended_at), error = iif(?13, ?10, error)";
+                      started_at = CASE ?12 WHEN 0 THEN started_at WHEN 1 THEN ?7 \
+                                        ELSE iif(started_at IS NULL OR ended_at IS NOT NULL, ?7, started_at) END, ended_at = iif(?8, ?9, ended_at), error = iif(?13, ?10, error)";
         let mut delete = self.prepare(delete)?;
         let mut upsert = self.prepare(upsert)?;
         for (run, instance, patch) in &self.patches {
@@ -436,7 +437,11 @@ impl<'w> Batch<'w> {
                     patch.ended_at.flatten().map(Timestamp::as_microsecond),
                     patch.error.as_ref().and_then(Option::as_ref),
                     NO_STATE,
-                    patch.started_at.is_some(),
+                    match (patch.started_at, patch.may_go_on) {
+                        (None, _) => 0,
+                        (Some(_), false) => 1,
+                        (Some(_), true) => 2,
+                    },
                     patch.error.is_some()
                 ])
                 .map_err(|cause| self.broken(cause))?;
