@@ -32,7 +32,7 @@ pub use definition::{Definition, Project};
 pub use diagnostic::{Diagnostic, Severity, Span, render};
 pub use environment::Environment;
 pub use files::{Bundle, Disk, Files};
-pub use load::{Loaded, load, load_definition, load_only, load_only_with, load_with};
+pub use load::{Loaded, load, load_definition, load_only, load_only_with, load_unfit, load_with};
 pub use overrides::Overrides;
 pub use place::place_of_key;
 pub use secrets::{MASKED_BYTES_MIN, SERVICE_TOKEN, Secrets, is_secret_key};

@@ -139,10 +139,24 @@ fn look_at_others(
 /// # Errors
 /// Everything that is wrong with it, such as a connection that is no longer there.
 pub fn load_definition(bundle: &Bundle, dag: &DagId, live: &Project) -> Result<Arc<Definition>, Vec<Diagnostic>> {
+    load_kept(bundle, dag, live, false)
+}
+
+/// As [`load_definition`], also where it names connections, pools, notifiers or variables that the live project has no more: to end a run that
+/// cannot go on. It has the tasks and edges that the run began with; what is missing is missed when it is used.
+///
+/// # Errors
+/// What else is wrong with it.
+pub fn load_unfit(bundle: &Bundle, dag: &DagId, live: &Project) -> Result<Arc<Definition>, Vec<Diagnostic>> {
+    load_kept(bundle, dag, live, true)
+}
+
+fn load_kept(bundle: &Bundle, dag: &DagId, live: &Project, is_forgiving: bool) -> Result<Arc<Definition>, Vec<Diagnostic>> {
     let mut checker = Checker::default();
     let mut shared = load_shared(bundle, &Environment::new(), &live.overrides, &mut checker);
     shared.scope.connections = live.connections.keys().map(|id| (id.clone(), true)).collect();
     shared.scope.variables = live.variables.keys().cloned().collect();
+    shared.scope.is_forgiving = is_forgiving;
     // Notifiers and defaults name connections, which are only known now.
     shared.diagnostics.clear();
     let root = shared.root.clone();
@@ -154,7 +168,7 @@ pub fn load_definition(bundle: &Bundle, dag: &DagId, live: &Project) -> Result<A
         let read = read::read_dag(bundle, &file, &text, shared.kept_yaml.as_deref(), &shared.scope, &mut checker);
         shared.diagnostics.extend(read.diagnostics);
         if read.id.is_some_and(|(id, _)| id == *dag) {
-            return read.definition.filter(|_| !flawed).ok_or(shared.diagnostics);
+            return read.definition.filter(|_| is_forgiving || !flawed).ok_or(shared.diagnostics);
         }
     }
     let message = format!("the sources kept with the run have no DAG `{dag}`");

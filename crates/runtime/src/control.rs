@@ -20,6 +20,17 @@ pub struct Control {
     listener: Option<Arc<Notify>>,
     /// Taken by the engine.
     inbox: Arc<Mutex<Option<mpsc::UnboundedReceiver<Ask>>>>,
+    /// What the run was begun for, where that can be done whether it can be gone on with or not.
+    settles: Option<Settles>,
+}
+
+/// What a person wants of a run that can be done by its DAG's shape alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settles {
+    /// To end it.
+    Run,
+    /// To say how some of its instances ended: nothing more of it is done.
+    Instances,
 }
 
 impl Default for Control {
@@ -32,6 +43,7 @@ impl Default for Control {
             is_idle: Arc::default(),
             listener: None,
             inbox: Arc::new(Mutex::new(Some(inbox))),
+            settles: None,
         }
     }
 }
@@ -52,6 +64,18 @@ impl Control {
     /// One that tells when nothing of the run goes on, or something again.
     pub(crate) fn telling(listener: Arc<Notify>) -> Self {
         Self { listener: Some(listener), ..Self::default() }
+    }
+
+    /// As [`Self::telling`], of a run that is begun for what is asked first.
+    pub(crate) fn begun_for(ask: Ask, listener: Arc<Notify>) -> Self {
+        let control = Self { settles: ask.settles(), ..Self::telling(listener) };
+        control.ask(ask);
+        control
+    }
+
+    /// What the run was begun for, where that can be done by its DAG's shape alone.
+    pub(crate) fn settles(&self) -> Option<Settles> {
+        self.settles
     }
 
     /// Whether the run only waits, for time or for another run.
@@ -187,6 +211,24 @@ impl Ask {
     pub(crate) fn decide(decision: Decision) -> (Self, Answer) {
         let (sender, answer) = oneshot::channel();
         (Self::Decide(decision, sender), answer)
+    }
+
+    /// What can be done by the DAG's shape alone; `None` of what lets something run again, or only looks.
+    fn settles(&self) -> Option<Settles> {
+        let is_settling = |command: &Command| {
+            matches!(
+                command,
+                Command::Cancel { .. } | Command::CancelInstance { .. } | Command::Mark { .. } | Command::RecordOperator { .. }
+            )
+        };
+        match self {
+            Self::Act(commands, _) if commands.iter().any(|command| matches!(command, Command::Cancel { .. })) => {
+                Some(Settles::Run)
+            }
+            Self::Act(commands, _) if commands.iter().all(is_settling) => Some(Settles::Instances),
+            Self::Decide(..) => Some(Settles::Instances),
+            Self::Act(..) | Self::Look(_) | Self::Awaited(..) | Self::LookInto(_) | Self::HandOver | Self::LetGo(_) => None,
+        }
     }
 }
 

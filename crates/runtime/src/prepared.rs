@@ -12,6 +12,10 @@ pub struct Prepared {
     pub project: Arc<Project>,
     /// The DAG.
     pub definition: Arc<Definition>,
+    /// The DAG's shape alone: nothing of its runs is begun with it, and its sources are not kept again.
+    pub(crate) is_shape: bool,
+    /// Not even that: what the log of one run tells of it.
+    pub(crate) is_of_log: bool,
     renderer: OnceLock<Arc<Renderer>>,
     redactor: OnceLock<Arc<Redactor>>,
     wants: OnceLock<Wants>,
@@ -29,7 +33,17 @@ pub(crate) struct Wants {
 impl Prepared {
     /// Nothing is made yet.
     pub fn new(project: Arc<Project>, definition: Arc<Definition>) -> Arc<Self> {
-        Arc::new(Self { project, definition, renderer: OnceLock::new(), redactor: OnceLock::new(), wants: OnceLock::new() })
+        Arc::new(Self::of(project, definition))
+    }
+
+    /// Of a run that cannot be gone on with: see `service::unfit`.
+    pub(crate) fn shape(project: Arc<Project>, definition: Arc<Definition>, is_of_log: bool) -> Arc<Self> {
+        Arc::new(Self { is_shape: true, is_of_log, ..Self::of(project, definition) })
+    }
+
+    fn of(project: Arc<Project>, definition: Arc<Definition>) -> Self {
+        let (renderer, redactor, wants) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { project, definition, is_shape: false, is_of_log: false, renderer, redactor, wants }
     }
 
     /// Renders the DAG's templates; compiled ones are kept.

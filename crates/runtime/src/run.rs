@@ -270,7 +270,9 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
         ));
     }
     let epoch = launch.store.take_over(run).await?;
-    keep_version(&*launch.store, &launch.prepared.project, &launch.prepared.definition).await?;
+    if !launch.prepared.is_shape {
+        keep_version(&*launch.store, &launch.prepared.project, &launch.prepared.definition).await?;
+    }
     let mut shared = share(&launch, row.header.clone(), true);
     shared.results = Results::of(&state);
     let journal = Journal::new(launch.store.clone(), run.clone(), epoch, events.len() as u64, launch.watcher.clone());

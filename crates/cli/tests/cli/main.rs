@@ -45,6 +45,7 @@ mod service_log;
 mod steer;
 mod store;
 mod through;
+mod unfit;
 mod up;
 mod versions;
 mod watch;

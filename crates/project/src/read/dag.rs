@@ -6,7 +6,7 @@ use super::settings::Defaults;
 use super::task::{RawGraph, hooks};
 use super::{Reading, Scope};
 use crate::definition::{Callbacks, Definition, Param};
-use crate::diagnostic::{Diagnostic, Severity, Span, code};
+use crate::diagnostic::{Diagnostic, Span, code};
 use crate::files::{Bundle, Files};
 use crate::template::check::Checker;
 use crate::yaml::{self, Fields, Node};
@@ -85,7 +85,7 @@ pub(crate) fn read_dag(
         return ReadDag { id: None, definition: None, diagnostics: reading.diagnostics, others, awaited_assets };
     };
     let (id, parts) = reading.dag(&root);
-    let valid = !reading.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    let valid = !reading.diagnostics.iter().any(|diagnostic| reading.is_fatal(diagnostic));
     let definition = match (parts, valid) {
         (Some(parts), true) => reading.define(parts, text, project_yaml, &root),
         (Some(_) | None, _) => None,

@@ -47,6 +47,8 @@ pub(crate) struct Scope {
     pub(crate) defaults: settings::Defaults,
     /// Files that backstop.yaml names, with their content: they go into every bundle.
     pub(crate) used: BTreeMap<String, Vec<u8>>,
+    /// A DAG is read although it names what the project has no more: to end its runs, not to run it.
+    pub(crate) is_forgiving: bool,
 }
 
 /// The reading of one file.
@@ -99,6 +101,11 @@ impl<'a> Reading<'a> {
     /// How many errors were found so far, warnings apart.
     pub(crate) fn errors(&self) -> usize {
         self.diagnostics.iter().filter(|told| told.severity == Severity::Error).count()
+    }
+
+    /// Whether a DAG cannot be read because of it.
+    fn is_fatal(&self, told: &Diagnostic) -> bool {
+        told.severity == Severity::Error && !(self.scope.is_forgiving && told.names_what_is_shared())
     }
 
     /// Reports an error at a value.

@@ -44,6 +44,7 @@ impl Scope {
             notifiers: BTreeMap::new(),
             defaults: Defaults::default(),
             used: BTreeMap::new(),
+            is_forgiving: false,
         }
     }
 }

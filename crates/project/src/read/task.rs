@@ -183,7 +183,7 @@ impl Reading<'_> {
             on_stuck: Vec::new(),
         };
         self.callbacks_need_connections(&callbacks, &settings);
-        let broken = self.diagnostics[errors_before..].iter().any(|d| d.severity == crate::diagnostic::Severity::Error);
+        let broken = self.diagnostics[errors_before..].iter().any(|diagnostic| self.is_fatal(diagnostic));
         let core = core_settings(&settings, trigger_rule, role, for_each.is_some(), &callbacks, within.group, &updates);
         let source = Source { file: self.file.clone(), line: at.line, column: at.column };
         let body = read.filter(|_| !broken).map(|read| Body {

@@ -4,7 +4,7 @@ use super::schema::EVERYTHING;
 use super::{definition, loaded, project, report};
 use crate::connection::{parse_json, parse_uri};
 use crate::definition::{ForEach, Kind};
-use crate::{Bundle, Disk, Environment, Files, load, load_definition, load_only};
+use crate::{Bundle, Disk, Environment, Files, load, load_definition, load_only, load_unfit};
 use backstop_core::DagId;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -172,6 +172,30 @@ fn a_pinned_dag_whose_connection_is_gone_is_refused() {
     let errors = load_definition(&definition.bundle, &"d".into(), &loaded.project).unwrap_err();
     assert_eq!(errors[0].code, "B0501");
     assert_eq!(load_definition(&definition.bundle, &"e".into(), &loaded.project).unwrap_err().last().unwrap().code, "B0105");
+}
+
+#[test]
+fn a_pinned_dag_has_its_shape_also_where_the_project_lacks_what_it_names() {
+    let text = "//- backstop.yaml\nconnections: {db: \"sqlite:///d.db\", two: \"sqlite:///e.db\"}\npools: {small: 2}\nvariables: {schema: sales}\n\
+                notifiers: {ops: {sql: INSERT INTO told VALUES (1), connection: two}}\ndefaults: {connection: two}\n\
+                //- dags/d.yaml\ndag: d\non_failure: [ops]\ntasks:\n  a: {sql: SELECT 1, pool: small}\n  \
+                b: {sensor: {sql: \"SELECT 1 FROM {{ var.value.schema }}.t\"}, connection: two, after: [a]}\n";
+    let (_, loaded) = loaded(text);
+    assert!(loaded.is_valid(), "{:?}", loaded.diagnostics);
+    let definition = &loaded.project.dags["d"];
+    let (_, bare) = self::loaded("dag: other\ntasks:\n  a: {empty: true}\n");
+    assert!(load_definition(&definition.bundle, &"d".into(), &bare.project).is_err());
+    let unfit = load_unfit(&definition.bundle, &"d".into(), &bare.project).unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert_eq!(unfit.version, definition.version);
+    let shape = |definition: &crate::definition::Definition| {
+        let tasks = definition.dag.tasks().iter().map(|task| (task.id.clone(), task.upstream.clone()));
+        (tasks.collect::<Vec<_>>(), definition.bodies.iter().map(|body| body.connection.clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(shape(&unfit), shape(definition));
+    // What is wrong in itself stays wrong.
+    let mut broken = definition.bundle.clone();
+    broken.files.insert("dags/d.yaml".into(), b"dag: d\ntasks:\n  a: {nothing: 1}\n".to_vec());
+    assert!(load_unfit(&broken, &"d".into(), &bare.project).is_err());
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod scheduler;
 pub mod settings;
 mod several;
 mod steer;
+mod unfit;
 mod why;
 
 pub use catalog::{Catalog, DagEntry, Loader, Trouble};

@@ -162,7 +162,10 @@ impl Service {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut idle = self.idle(&row).await?;
+        let mut idle = match operation {
+            Operation::Clear(..) | Operation::Retry(_) => self.idle(&row).await?,
+            Operation::Mark(..) | Operation::Cancel(_) => self.idle_to_settle(&row).await?,
+        };
         let (instances, command) = operation.plan(idle.state(), by, self.now())?;
         if dry_run {
             return Ok(instances);
@@ -182,6 +185,15 @@ impl Service {
 
     pub(super) async fn row(&self, run: &RunId) -> Result<RunRow, Error> {
         self.store.run(run).await?.ok_or_else(|| Error::NoRun(run.clone()))
+    }
+
+    /// As [`Self::idle`], for what can be done by the DAG's shape alone.
+    async fn idle_to_settle(&self, row: &RunRow) -> Result<Idle, Error> {
+        let (prepared, _) = self.pinned_or_shape(&row.header).await.map_err(Error::Conflict)?;
+        if prepared.is_of_log {
+            return Err(Error::Conflict(super::unfit::ONLY_LOG.to_owned()));
+        }
+        Idle::read(&*self.store, prepared.definition.dag.clone(), &row.header.run_id).await.map_err(refused)
     }
 
     pub(super) async fn idle(&self, row: &RunRow) -> Result<Idle, Error> {

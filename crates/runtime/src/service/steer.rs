@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The kind of entries that keep what is known of DAGs beside their files.
 const DAG: &str = "dag";
@@ -61,6 +62,11 @@ pub struct Triggered {
     /// False when the same request had made it before.
     pub is_new: bool,
 }
+
+/// How often it is looked at whether a run was let go whose engine has gone.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How many times at most.
+const LOOKS_MAX: u32 = 100;
 
 impl Service {
     /// A DAG by its id.
@@ -295,7 +301,20 @@ impl Service {
             Ok(Ok(())) => Ok(()),
             Ok(Err(refused)) => Err(Error::Conflict(refused)),
             Err(_) if self.is_over(run).await? => Err(Error::Conflict(format!("run {run} is over"))),
-            Err(_) => Err(self.not_answered(run)),
+            Err(_) => {
+                self.until_let_go(run).await;
+                Err(self.not_answered(run))
+            }
+        }
+    }
+
+    /// Waits until nobody here drives a run any more whose engine has gone: what became of it is known a moment later.
+    async fn until_let_go(&self, run: &RunId) {
+        for _ in 0..LOOKS_MAX {
+            if self.control(run).is_none() {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -303,7 +322,15 @@ impl Service {
     pub(super) fn not_answered(&self, run: &RunId) -> Error {
         Error::Conflict(match self.standing(run) {
             Standing::Hindered { why, .. } => format!("run {run} cannot be driven now: {why}"),
-            Standing::Queued(_) | Standing::Active { .. } | Standing::Stuck { .. } | Standing::Unknown => {
+            Standing::Stuck { undecided } => {
+                let which: Vec<String> = undecided.iter().map(|(instance, why)| format!("`{instance}` ({why})")).collect();
+                format!(
+                    "run {run} goes on waiting: it is not known what the last attempt of {} did. Say what became of it (`backstop runs \
+                     resolve`), and ask again",
+                    which.join(", ")
+                )
+            }
+            Standing::Queued(_) | Standing::Active { .. } | Standing::Unknown => {
                 format!("run {run} was let go just now: ask again")
             }
         })

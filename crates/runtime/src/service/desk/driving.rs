@@ -3,10 +3,11 @@
 //! It must not know in which order runs go, nor why one waits: that is the desk's business.
 
 use super::finding::Search;
-use super::{Hindered, Queued, Stuck};
+use super::{Desk, Hindered, Queued, Stuck};
 use crate::clock::{Clock, Reading};
+use crate::control::Settles;
 use crate::prepared::Prepared;
-use crate::run::{self, Control, Launch, Limits, Report};
+use crate::run::{self, Control, Created, Launch, Limits, Report};
 use crate::service::home;
 use crate::service::live::LiveWatcher;
 use crate::service::notice::{Level, Topic};
@@ -33,6 +34,8 @@ enum Driven {
     Report(Box<Report>),
     /// It cannot be driven now.
     Hindered(String),
+    /// Its sources do not fit, or its project is not there. What this process knows because it made the run still holds.
+    Unfit(String, Option<Created>),
     /// Another process drives it.
     Elsewhere(String),
     /// There is nothing to drive.
@@ -117,16 +120,16 @@ impl Service {
             Driven::Report(report) if !report.undecided.is_empty() => {}
             Driven::Report(_) | Driven::Over => self.keeps_nothing(&header.run_id),
             // Nobody knows what it left: it is looked at (`left`).
-            Driven::Hindered(_) | Driven::Elsewhere(_) => {}
+            Driven::Hindered(_) | Driven::Unfit(..) | Driven::Elsewhere(_) => {}
         }
         match &driven {
             Driven::Report(report) => self.notices.run_ended(&header, report),
             // It is tried again and again: told once, and what hinders it now is in `why`.
-            Driven::Hindered(why) if failures == 0 => {
+            Driven::Hindered(why) | Driven::Unfit(why, _) if failures == 0 => {
                 let line = format!("{} could not be driven, and is tried again: {why}", name());
                 self.notices.tell(Topic::RunHindered, Level::Warn, &line);
             }
-            Driven::Hindered(_) | Driven::Elsewhere(_) | Driven::Over => {}
+            Driven::Hindered(_) | Driven::Unfit(..) | Driven::Elsewhere(_) | Driven::Over => {}
         }
         let mut desk = self.desk();
         desk.let_go(&header.run_id);
@@ -137,12 +140,10 @@ impl Service {
                 desk.stick(Stuck { header: header.clone(), undecided: report.undecided, version });
             }
             Driven::Report(_) => {}
-            Driven::Hindered(why) | Driven::Elsewhere(why) => {
-                let wait = AGAIN_AFTER.saturating_mul(1 << failures.min(5)).min(AGAIN_AFTER_MAX);
-                let queued = Queued { header: header.clone(), created: None, failures: failures.saturating_add(1) };
-                let again_at = tokio::time::Instant::now() + wait;
-                let again = self.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX);
-                desk.hinder(Hindered { queued, why, again_at, again });
+            Driven::Hindered(why) | Driven::Elsewhere(why) => self.hinder(&mut desk, (&header, None), failures, why),
+            Driven::Unfit(why, created) => {
+                let why = format!("{why} (it can be cancelled, and its tasks marked)");
+                self.hinder(&mut desk, (&header, created), failures, why);
             }
         }
         desk.replan.dags.insert(header.dag_id.clone());
@@ -152,6 +153,15 @@ impl Service {
         if header.run_type == RunType::Backfill {
             self.fill_up.notify_one();
         }
+    }
+
+    /// A run that is to be tried again, less and less often.
+    fn hinder(&self, desk: &mut Desk, (header, created): (&Arc<RunHeader>, Option<Created>), failures: u32, why: String) {
+        let wait = AGAIN_AFTER.saturating_mul(1 << failures.min(5)).min(AGAIN_AFTER_MAX);
+        let queued = Queued { header: header.clone(), created, failures: failures.saturating_add(1) };
+        let again_at = tokio::time::Instant::now() + wait;
+        let again = self.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX);
+        desk.hinder(Hindered { queued, why, again_at, again });
     }
 
     async fn drive_run(self: &Arc<Self>, queued: Queued, control: Control) -> Driven {
@@ -166,14 +176,22 @@ impl Service {
         if created.is_none() {
             // As long as it waited it may have been given other files.
             match self.store.run(&run).await {
+                Ok(Some(row)) if row.is_finished() => return Driven::Over,
                 Ok(Some(row)) => header = row.header,
                 Ok(None) => return Driven::Over,
                 Err(error) => return Driven::Hindered(explain(&error)),
             }
         }
+        let mut unfit = None;
         let (prepared, sessions) = match self.pinned(&header).await {
             Ok(found) => found,
-            Err(why) => return Driven::Hindered(why),
+            Err(why) => match self.settled_by_shape(&header, &control).await {
+                Some(found) => {
+                    unfit = Some(why);
+                    found
+                }
+                None => return Driven::Unfit(why, created),
+            },
         };
         let clock: Arc<dyn Clock> = match self.clock_of(&run, created.is_some()).await {
             Ok(clock) => clock,
@@ -195,11 +213,27 @@ impl Service {
             Some(created) => run::begin(launch, created, control).await,
             None => run::resume(launch, &run, &[], control).await,
         };
-        match ended {
-            Ok(report) => Driven::Report(Box::new(report)),
-            Err(run::Error::Over { .. }) => Driven::Over,
-            Err(error) => Driven::Hindered(explain(&error)),
+        match (ended, unfit) {
+            // What was asked is done; it is no more gone on with than before.
+            (Ok(report), Some(why)) if !report.state.is_finished() && report.undecided.is_empty() => Driven::Unfit(why, None),
+            (Ok(report), _) => Driven::Report(Box::new(report)),
+            (Err(run::Error::Over { .. }), _) => Driven::Over,
+            (Err(error), _) => Driven::Hindered(explain(&error)),
         }
+    }
+
+    /// With what a run is begun that cannot be gone on with, where what is asked of it can be done all the same: then that is done, and
+    /// nothing else.
+    async fn settled_by_shape(&self, header: &RunHeader, control: &Control) -> Option<(Arc<Prepared>, Arc<Sessions>)> {
+        let settles = control.settles()?;
+        let found = self.shape(header).await.ok()?;
+        match settles {
+            // Behind what is asked.
+            Settles::Instances => control.hand_over(),
+            // It may first have to be looked for what an earlier process did, and once it is cancelled nothing begins.
+            Settles::Run => {}
+        }
+        Some(found)
     }
 
     /// What a run goes on with: the definition it began with, and the project's connections as they are now.

@@ -366,8 +366,7 @@ impl Service {
         if desk.active.contains_key(&header.run_id) {
             return Err(ask);
         }
-        let control = Control::telling(self.pump.clone());
-        control.ask(ask);
+        let control = Control::begun_for(ask, self.pump.clone());
         desk.making.remove(&header.run_id);
         let queued = desk.take_off(&header.run_id).unwrap_or(Queued { header: header.clone(), created: None, failures: 0 });
         desk.enter(&header, &control, self.clock.now());
