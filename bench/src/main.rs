@@ -11,6 +11,7 @@ mod memory;
 mod projects;
 mod service;
 mod splitter;
+mod tick;
 mod up;
 
 use anyhow::{Context as _, Result};
@@ -59,6 +60,9 @@ fn main() -> Result<()> {
     }
     if wanted("trigger") {
         rows.extend(service::trigger(&bench)?);
+    }
+    if wanted("tick") {
+        rows.extend(tick::one_tick(&bench)?);
     }
     if wanted("burst") {
         rows.extend(service::burst(&bench)?);

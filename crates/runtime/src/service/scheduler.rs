@@ -18,6 +18,8 @@ use backstop_core::event::{RunHeader, RunType};
 use backstop_core::timetable::{Tick, Timetable};
 use backstop_core::{DagId, RunId};
 use backstop_project::params;
+use futures_util::FutureExt as _;
+use futures_util::stream::{self, StreamExt as _};
 use jiff::{SignedDuration, SpanRound, Timestamp, Unit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,8 +29,13 @@ use std::time::Duration;
 const SLEEP_MAX: Duration = Duration::from_secs(2);
 /// Until a tick that could not be planned is tried again.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Runs of one moment that are made at once.
+const MADE_AT_ONCE: usize = 256;
 /// What ids of scheduled runs are made from.
 const NAMESPACE: uuid::Uuid = uuid::Uuid::from_u128(0x6261_636b_7374_6f70_7363_6865_6475_6c65);
+
+/// A DAG and its tick that is due.
+type Due<'c> = (DagId, &'c DagEntry, Tick);
 
 /// DAGs whose ticks may have changed.
 #[derive(Default)]
@@ -196,11 +203,12 @@ impl Service {
         self.first_of(entry.definition.timetable.as_ref()?, entry.definition.dag.id(), now, Some(now))
     }
 
+    /// Makes the runs that are due together: one after the other, each would wait for the disk behind all that come before it by name.
     async fn plan_what_is_due(&self, plan: &mut Plan) {
         let now = self.wall();
         let due: Vec<DagId> = plan.due.iter().filter(|(_, at)| **at <= now).map(|(dag, _)| dag.clone()).collect();
         let catalog = self.catalog();
-        let mut moved = Vec::new();
+        let mut ticks = Vec::new();
         for dag in due {
             plan.due.remove(&dag);
             let Some(entry) = catalog.dag(dag.as_str()) else { continue };
@@ -209,14 +217,21 @@ impl Service {
                 plan.due.insert(dag, tick.run_after);
                 continue;
             }
-            match self.make_scheduled(entry, &tick).await {
+            ticks.push((dag, entry, tick));
+        }
+        if ticks.is_empty() {
+            return;
+        }
+        let mut moved = Vec::new();
+        for ((dag, entry, tick), made) in self.make_all(ticks).await {
+            match made {
                 Ok(()) => {
                     self.move_cursor(entry, &tick);
-                    moved.push(dag.clone());
                     // With catchup the next may be due as well.
                     if let Some(next) = self.next_tick_of(entry, now) {
-                        plan.due.insert(dag, next.run_after);
+                        plan.due.insert(dag.clone(), next.run_after);
                     }
+                    moved.push(dag);
                 }
                 Err(error) => {
                     let why = super::desk::explain(&error);
@@ -225,7 +240,23 @@ impl Service {
                 }
             }
         }
+        // Behind all of them: a process that dies before this finds their cursors where they were, and the runs that it made.
         self.keep_cursors(&moved).await;
+    }
+
+    /// Makes the run of each tick, of each DAG one, so that what is written for them is written in one go.
+    async fn make_all<'c>(&self, ticks: Vec<Due<'c>>) -> Vec<(Due<'c>, Result<(), Error>)> {
+        // A person or a backfill may have come to a date before, and nobody else may come to one meanwhile.
+        let _one_at_a_time = self.dates.lock().await;
+        let make = |due: Due<'c>| {
+            async move {
+                let made = self.make_scheduled(due.1, &due.2).await;
+                (due, made)
+            }
+            .boxed()
+        };
+        let making: Vec<_> = ticks.into_iter().map(make).collect();
+        stream::iter(making).buffered(MADE_AT_ONCE).collect().await
     }
 
     fn move_cursor(&self, entry: &DagEntry, tick: &Tick) {
@@ -277,6 +308,7 @@ impl Service {
         ))
     }
 
+    /// Whoever calls it has `dates`.
     async fn make_scheduled(&self, entry: &DagEntry, tick: &Tick) -> Result<(), Error> {
         let definition = &entry.definition;
         let dag = definition.dag.id().clone();
@@ -294,7 +326,6 @@ impl Service {
             asked_by: None,
         };
         // A person or a backfill may have come to this date before.
-        let _one_at_a_time = self.dates.lock().await;
         if newest_about(&*self.store, &dag, tick.logical_date, stands_for_a_tick).await?.is_none() {
             let made = self.make(entry, request).await?;
             if made.is_new {

@@ -13,6 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
+/// So often what is ready is let go on; then only the disk is waited for.
+const YIELDS: usize = 1_000;
 
 /// The machine's clocks, turned by hand.
 pub(super) struct Hand(Mutex<(Reading, Timestamp)>);
@@ -64,6 +66,21 @@ impl Loader for OneFile {
     }
 }
 
+fn options(store: &MemoryStore, loader: Arc<dyn Loader>) -> Options {
+    Options {
+        store: Arc::new(store.clone()),
+        loader,
+        clock: Arc::new(crate::clock::SystemClock::starting(None)),
+        connect: Arc::new(backstop_connect::connector),
+        logs: LogWriter::start(None),
+        scratch: PathBuf::new(),
+        limits: ServiceLimits::default(),
+        keep: Keep { runs_for: None, runs: None },
+        notice: Notice { up_to: Level::Error, tell: Arc::new(|_, _| {}) },
+        address: "nowhere".into(),
+    }
+}
+
 /// A service that makes runs and drives none, as one does that is new.
 pub(super) struct Planning {
     pub(super) service: Arc<Service>,
@@ -79,18 +96,8 @@ impl Planning {
             let tell = Arc::new(move |_: Level, line: &str| said.lock().unwrap().push(line.to_owned()));
             Notice { up_to: Level::Debug, tell }
         };
-        let service = Service::new(Options {
-            store: Arc::new(store.clone()),
-            loader: Arc::new(OneFile(format!("dag: d\nmax_active_runs: 100\n{schedule}\ntasks:\n  one: {{empty: true}}\n"))),
-            clock: clock.clone(),
-            connect: Arc::new(backstop_connect::connector),
-            logs: LogWriter::start(None),
-            scratch: PathBuf::new(),
-            limits: ServiceLimits::default(),
-            keep: Keep { runs_for: None, runs: None },
-            notice,
-            address: "nowhere".into(),
-        });
+        let file = OneFile(format!("dag: d\nmax_active_runs: 100\n{schedule}\ntasks:\n  one: {{empty: true}}\n"));
+        let service = Service::new(Options { clock: clock.clone(), notice, ..options(store, Arc::new(file)) });
         let service = service.await.unwrap();
         service.desk().replan.all = true;
         let mut planning = Self { service, plan: Plan::default(), said };
@@ -269,4 +276,62 @@ async fn what_is_asked_of_a_run_that_cannot_be_driven_is_answered() {
     assert!(matches!(service.standing(&header.run_id), Standing::Hindered { .. }));
     service.stop();
     driving.await.unwrap();
+}
+
+/// What is due at one moment is made together, whatever the names are: while one of them waits for the disk, all others are written.
+#[tokio::test]
+async fn the_runs_of_one_tick_wait_for_the_disk_together() {
+    struct Many;
+    impl Loader for Many {
+        fn load(&self, overrides: &Overrides) -> Vec<Loaded> {
+            let dag = |n: usize| format!("dag: d{n:03}\nschedule: \"0 * * * *\"\ntasks:\n  one: {{empty: true}}\n").into_bytes();
+            let files = (0..100).map(|n| (format!("dags/d{n:03}.yaml"), dag(n))).collect();
+            let files = Bundle { files, ..Bundle::default() };
+            vec![backstop_project::load_with(&files, &Environment::default(), overrides)]
+        }
+
+        fn fingerprint(&self) -> u64 {
+            0
+        }
+    }
+    let (store, clock) = (MemoryStore::with_manual_durability(), Hand::at("2025-05-10T12:30:00Z"));
+    let synced = async |work: &mut (dyn Future<Output = ()> + Unpin)| {
+        let mut syncs = 0;
+        loop {
+            // Until nothing more happens without the disk.
+            for _ in 0..YIELDS {
+                tokio::select! {
+                    biased;
+                    () = &mut *work => return syncs,
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            syncs += 1;
+            store.sync_all();
+        }
+    };
+    let mut service = None;
+    synced(&mut Box::pin(async {
+        let options = Options { clock: clock.clone(), ..options(&store, Arc::new(Many)) };
+        service = Some(Service::new(options).await.unwrap());
+    }))
+    .await;
+    let (service, mut plan) = (service.unwrap(), Plan::default());
+    service.desk().replan.all = true;
+    synced(&mut Box::pin(service.look_at_schedules(&mut plan))).await;
+    clock.pass(HOUR);
+    let syncs = synced(&mut Box::pin(service.look_at_schedules(&mut plan))).await;
+    let runs = store.runs(&RunFilter { limit: 1000, ..RunFilter::default() }).await.unwrap();
+    assert_eq!(runs.len(), 100);
+    assert!(syncs < 10, "{syncs} times the disk was waited for");
+    // As if the process had died before it noted how far it was: each is planned again, and there.
+    for n in 0..100 {
+        let dag = DagId::new(format!("d{n:03}"));
+        let mut desk = service.desk();
+        desk.cursors.remove(&dag);
+        desk.replan.all = true;
+    }
+    synced(&mut Box::pin(service.look_at_schedules(&mut plan))).await;
+    assert_eq!(store.runs(&RunFilter { limit: 1000, ..RunFilter::default() }).await.unwrap().len(), 100);
+    assert!(service.desk().cursors.len() == 100, "they are noted");
 }
