@@ -11,7 +11,7 @@ use crate::sources::Sources;
 use crate::{output, sources, words};
 use backstop_project::Severity;
 use backstop_runtime::prune::Keep;
-use backstop_runtime::service::{self, Error, Level, Notice, Options, Service, ServiceLimits};
+use backstop_runtime::service::{self, Broken, Error, Level, Notice, Options, STATEMENTS_END_IN, Service, ServiceLimits};
 use backstop_runtime::{LogWriter, SlotLimits, WallClock};
 use backstop_server::{Access, Allowed};
 use backstop_store::{SqliteStore, Store};
@@ -20,11 +20,16 @@ use log::Log;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
+
+/// How long a service that stops at once is waited for: until the statements have ended, and a moment.
+const ENDS_IN: Duration = STATEMENTS_END_IN.saturating_add(Duration::from_secs(1));
 
 /// Serves until it is told to stop.
 pub(crate) fn up(arguments: &UpArgs, place: &Place) -> Result<Exit, Problem> {
@@ -119,28 +124,35 @@ async fn serve(
         let service = service.clone();
         tokio::spawn(async move { service.run().await })
     };
-    let exit = until_stopped(&service, driving, Duration::from_secs(arguments.grace), log).await?;
+    tokio::pin!(serving, driving);
+    let exit = until_stopped(&service, driving, serving.as_mut(), Duration::from_secs(arguments.grace), log).await?;
     stopped.send_replace(true);
     // Streams that are read go on for ever: those who read them come back to the next service.
     let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
     Ok(exit)
 }
 
-/// Waits for the first signal, lets runs go, and does not wait beyond the grace or a second signal.
+/// Waits for the first signal, lets runs go, and does not wait beyond the grace or a second signal: then the statements of what still goes on
+/// are ended on their servers. A third signal does not wait for that either.
 async fn until_stopped(
-    service: &Arc<Service>,
-    driving: tokio::task::JoinHandle<()>,
+    service: &Service,
+    mut driving: Pin<&mut JoinHandle<Result<(), Broken>>>,
+    serving: Pin<&mut JoinHandle<()>>,
     grace: Duration,
     log: &Log,
 ) -> Result<Exit, Problem> {
     let listen = |kind| signal(kind).map_err(|error| Problem::system("listen to signals", &error));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    tokio::pin!(driving);
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
-        ended = &mut driving => {
-            return Err(Problem::usage("the service ended by itself").cause(ended.err().map_or_else(String::new, |error| error.to_string())).exit(Exit::Stuck));
+        ended = driving.as_mut() => return Err(broken(ended)),
+        // Nobody could reach it any more, nor see that.
+        ended = serving => {
+            service.stop_at_once();
+            let _ = tokio::time::timeout(ENDS_IN, driving).await;
+            let why = ended.err().map_or_else(String::new, |error| error.to_string());
+            return Err(Problem::usage("the API of the service ended by itself").cause(why).exit(Exit::Stuck));
         }
     }
     let active = service.counts().active;
@@ -150,13 +162,37 @@ async fn until_stopped(
     };
     log.line(Level::Info, &format!("stopping{first}"));
     service.stop();
+    let ended = tokio::select! {
+        ended = driving.as_mut() => Some(ended),
+        () = tokio::time::sleep(grace) => None,
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+    };
+    if let Some(ended) = ended {
+        return if matches!(ended, Ok(Ok(()))) { Ok(Exit::Success) } else { Err(broken(ended)) };
+    }
+    let left = words::count(service.counts().active, "run");
+    log.line(
+        Level::Warn,
+        &format!("{left} still going on: running statements are ended on their servers; what took effect is found by its markers when the service starts"),
+    );
+    service.stop_at_once();
     tokio::select! {
-        _ = &mut driving => {}
-        () = tokio::time::sleep(grace) => log.line(Level::Warn, "what is still running is found again by its markers when the service starts"),
+        _ = tokio::time::timeout(ENDS_IN, driving) => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     Ok(Exit::Success)
+}
+
+/// The service ended without being asked. Whoever looks after it starts it again: that is safe at any moment.
+fn broken(ended: Result<Result<(), Broken>, JoinError>) -> Problem {
+    let why = match ended {
+        Ok(Ok(())) => String::new(),
+        Ok(Err(broken)) => broken.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Problem::usage("the service ended by itself").cause(why).hint("start it again: runs go on").exit(Exit::Stuck)
 }
 
 fn refused(error: Error) -> Problem {

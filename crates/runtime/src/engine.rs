@@ -93,6 +93,8 @@ pub(crate) struct Engine {
     /// What resolvers that begin now are told.
     resolver_stop: Stop,
     callbacks: HashSet<CallbackId>,
+    /// Nobody stops a callback but its own time-out, and the end of its engine.
+    callback_stop: watch::Sender<Stop>,
     /// Those that were wanted before this process took the run over, and whose end no process recorded: they may have run.
     callbacks_left: HashSet<CallbackId>,
     /// Instances that wait for runs of other DAGs.
@@ -145,6 +147,7 @@ impl Engine {
             resolving: BTreeMap::new(),
             resolver_stop: Stop::Run,
             callbacks: HashSet::new(),
+            callback_stop: watch::channel(Stop::Run).0,
             callbacks_left: left,
             watches: BTreeMap::new(),
             is_short: false,

@@ -43,6 +43,7 @@ mod secrets;
 mod server;
 mod service_log;
 mod steer;
+mod stopping;
 mod store;
 mod through;
 mod unfit;

@@ -32,7 +32,8 @@ fn blocked(up: &Up, run: &str) -> Value {
     seen
 }
 
-fn left_running(database: &Database, project: &crate::project::Project) -> i64 {
+/// Statements of this database that run on its server.
+pub(crate) fn left_running(database: &Database, project: &crate::project::Project) -> i64 {
     let sql = match database {
         Database::MariaDb(_, name) => {
             format!(

@@ -1,7 +1,7 @@
 //! Callbacks of tasks and of the run: which is meant, what it is told, and beginning it.
 
 use super::{Answer, Engine};
-use crate::attempt::{Attempt, Stop, Stopper, Work, template_context};
+use crate::attempt::{Attempt, Stopper, Work, template_context};
 use crate::deadlines;
 use crate::failure::{FailureExt, failure};
 use backstop_core::dag::Delivery;
@@ -9,7 +9,6 @@ use backstop_core::event::{CallbackId, Failure, FailureClass, Occasion};
 use backstop_core::{Command, InstanceId, InstancePhase, TaskId};
 use backstop_project::definition::{Callback, Callbacks};
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// What the log of a callback says before anything else, where an earlier process of the run may have begun it.
 const LEFT: &str = "it runs again: it was wanted before this process took the run over, and the end of its first run was never recorded; SQL that committed \
@@ -39,8 +38,6 @@ impl Engine {
             task: instance.as_ref().map_or_else(|| "run".into(), |instance| instance.task.clone()),
             map_index: instance.as_ref().and_then(|instance| instance.map_index),
         };
-        // Nobody stops a callback but its own time-out: the sender may go.
-        let (stop, signal) = watch::channel(Stop::Run);
         let work = Work::Callback(callback.clone(), Box::new(body.clone()));
         let log_name = InstanceId { task: TaskId::new(format!("{}.{}", named.task, work.marker_kind())), ..named.clone() };
         let context = template_context(
@@ -66,7 +63,7 @@ impl Engine {
             started_version: self.journal.version(),
             stands_on: self.journal.version(),
             gate: self.journal.gate(),
-            stopper: Stopper::new(signal, Some(body.timeout)),
+            stopper: Stopper::new(self.callback_stop.subscribe(), Some(body.timeout)),
             log: self.shared.logs.of(&log_name, callback.try_number.max(1)),
             mailbox: self.mailbox.clone(),
             instance: named,
@@ -78,7 +75,6 @@ impl Engine {
                 attempt.log.line(now, "WARN", LEFT).await;
             }
             attempt.run().await;
-            drop(stop);
         });
     }
 

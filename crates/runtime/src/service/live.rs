@@ -296,6 +296,8 @@ pub(crate) struct LiveWatcher {
     /// Masks what the run's own parameters say to be secret.
     own: Redactor,
     stopwatch: Mutex<Stopwatch>,
+    /// As long as this is held something of the run goes on.
+    _at_work: watch::Receiver<()>,
 }
 
 impl LiveWatcher {
@@ -308,7 +310,8 @@ impl LiveWatcher {
     /// `own` masks what the run's own parameters say to be secret.
     pub(crate) fn new(service: &Service, run: RunId, dag: DagId, queued_at: Timestamp, own: Redactor) -> Self {
         let (live, notices) = (service.live.clone(), service.notices.clone());
-        Self { live, notices, run, dag, queued_at, own, stopwatch: Mutex::default() }
+        let _at_work = service.at_work.subscribe();
+        Self { live, notices, run, dag, queued_at, own, stopwatch: Mutex::default(), _at_work }
     }
 }
 

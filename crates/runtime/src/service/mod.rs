@@ -20,6 +20,7 @@ pub mod live;
 mod notice;
 mod operate;
 mod other;
+mod parts;
 mod remembered;
 pub mod rendered;
 mod scheduler;
@@ -38,6 +39,7 @@ pub use housekeeping::Housekeeping;
 pub use live::{Live, LiveEvent};
 pub use notice::{LINES_OF_A_TOPIC_MAX, Level, Notice, Tell};
 pub use operate::Operation;
+pub use parts::Broken;
 pub use remembered::NotLoaded;
 pub use several::{DoneToRun, Range, runs_between};
 pub use steer::{Trigger, Triggered, WHO_CHARACTERS_MAX, WHY_BYTES_MAX, Who, pause_in_store, paused_in_store};
@@ -56,8 +58,11 @@ pub use backstop_project::params::ParamError;
 pub use backstop_project::{Diagnostic, Severity, compare};
 use backstop_store::{Entry, RunLock, Store};
 use desk::Desk;
+use futures_util::FutureExt as _;
 use notice::Notices;
+use parts::Parts;
 use std::collections::{BTreeSet, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, watch};
@@ -177,6 +182,9 @@ pub enum Error {
 
 /// How long a batch of housekeeping that goes on is waited for when the service stops.
 const HOUSEKEEPING_ENDS_IN: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long the ends of statements are waited for that were told to end. What a server does not end by then goes on there, and is ended when
+/// its run is taken over.
+pub const STATEMENTS_END_IN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A running service. Dropping the last handle does not stop it: see [`Self::stop`].
 pub struct Service {
@@ -226,6 +234,10 @@ pub struct Service {
     housekeeping: Mutex<Housekeeping>,
     notices: Arc<Notices>,
     stopping: watch::Sender<bool>,
+    /// What goes on is to end at once.
+    at_once: watch::Sender<bool>,
+    /// Closed when nothing of any run goes on.
+    at_work: watch::Sender<()>,
     /// Nobody else drives runs of this store as long as this is held.
     _hold: RunLock,
 }
@@ -283,6 +295,8 @@ impl Service {
             housekeeping: Mutex::default(),
             notices,
             stopping: watch::channel(false).0,
+            at_once: watch::channel(false).0,
+            at_work: watch::channel(()).0,
             _hold: hold,
         });
         service.size_pools();
@@ -293,25 +307,48 @@ impl Service {
     }
 
     /// Drives runs and watches files until [`Self::stop`]; returns when nothing is being driven any more.
-    pub async fn run(self: &Arc<Self>) {
-        let watching = tokio::spawn(catalog::watch(self.clone()));
-        let scheduling = tokio::spawn(self.clone().schedule());
-        let filling = tokio::spawn(self.clone().fill());
-        let keeping_house = tokio::spawn(self.clone().keep_house());
-        tokio::join!(self.drive(), self.watch_deadlines(), self.watch_left());
-        watching.abort();
-        scheduling.abort();
-        filling.abort();
-        // It sees by itself that the service stops, and is given the time to write down what it did.
-        let _ = tokio::time::timeout(HOUSEKEEPING_ENDS_IN, keeping_house).await;
+    ///
+    /// # Errors
+    /// When a part of it panicked: then it does only some of what it should, and its process is to end. What goes on is ended as by
+    /// [`Self::stop_at_once`].
+    pub async fn run(self: &Arc<Self>) -> Result<(), Broken> {
+        let mut parts = Parts::default();
+        parts.spawn("watches the files", catalog::watch(self.clone()));
+        parts.spawn("plans schedules", self.clone().schedule());
+        parts.spawn("fills backfills", self.clone().fill());
+        let mut house = Parts::default();
+        house.spawn("keeps house", self.clone().keep_house());
+        // Dropped with all engines, which stops what they began.
+        let driving = async { tokio::join!(self.drive(), self.watch_deadlines(), self.watch_left()) };
+        let mut at_once = self.at_once.subscribe();
+        let ended = tokio::select! {
+            biased;
+            driven = AssertUnwindSafe(driving).catch_unwind() => driven.map(drop).map_err(|_| Broken { part: "drives runs" }),
+            broken = parts.broken() => Err(broken),
+            broken = house.broken() => Err(broken),
+            _ = at_once.wait_for(|at_once| *at_once) => Ok(()),
+        };
+        parts.abort();
+        // Housekeeping sees by itself that the service stops, and is given the time to write down what it did.
+        self.stop();
+        let ends = async { tokio::join!(self.at_work.closed(), tokio::time::timeout(HOUSEKEEPING_ENDS_IN, house.ended())) };
+        let _ = tokio::time::timeout(STATEMENTS_END_IN, ends).await;
         self.notices.sum_up_all();
+        ended
     }
 
-    /// Stops: nothing more is begun, and `run` returns when what goes on has let go. Without `cancel` running statements are waited
-    /// for; with it they are killed on their servers. Runs stay in the store and go on with the next service.
+    /// Stops: nothing more is begun, and `run` returns when what goes on has let go; running statements are waited for. Runs stay in the
+    /// store and go on with the next service.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
         self.pump.notify_one();
+    }
+
+    /// Stops without waiting: running statements are ended on their servers, for which [`STATEMENTS_END_IN`] is waited, and `run` returns.
+    /// The runs are not cancelled. Their logs tell nothing of it, as after a crash: the next service finds out what took effect, and goes on.
+    pub fn stop_at_once(&self) {
+        self.stop();
+        self.at_once.send_replace(true);
     }
 
     /// True once [`Self::stop`] was called.

@@ -10,6 +10,7 @@ use backstop_core::event::RunType;
 use backstop_project::{Bundle, Environment, Loaded, Overrides};
 use backstop_store::{MemoryStore, RunFilter};
 use jiff::{SignedDuration, Timestamp};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -275,7 +276,69 @@ async fn what_is_asked_of_a_run_that_cannot_be_driven_is_answered() {
     assert_eq!(answer.expect("nobody answers"), None);
     assert!(matches!(service.standing(&header.run_id), Standing::Hindered { .. }));
     service.stop();
-    driving.await.unwrap();
+    driving.await.unwrap().unwrap();
+}
+
+/// A clock that breaks whoever reads it.
+struct Breaks {
+    hand: Arc<Hand>,
+    is_broken: AtomicBool,
+}
+
+impl Clock for Breaks {
+    fn now(&self) -> Timestamp {
+        self.hand.now()
+    }
+
+    fn reading(&self) -> Option<Reading> {
+        assert!(!self.is_broken.load(Ordering::Relaxed), "the clock is broken, as this test wants it");
+        self.hand.reading()
+    }
+}
+
+/// A service without its planner would answer that all is well, and do nothing.
+#[tokio::test]
+async fn a_service_of_which_a_part_breaks_ends_and_says_which() {
+    let clock = Arc::new(Breaks { hand: Hand::at("2025-05-10T12:00:00Z"), is_broken: AtomicBool::new(false) });
+    let file = OneFile("dag: d\ntasks:\n  one: {empty: true}\n".into());
+    let service = Service::new(Options { clock: clock.clone(), ..options(&MemoryStore::new(), Arc::new(file)) }).await.unwrap();
+    let driving = tokio::spawn({
+        let service = service.clone();
+        async move { service.run().await }
+    });
+    clock.is_broken.store(true, Ordering::Relaxed);
+    service.replan.notify_one();
+    let ended = tokio::time::timeout(Duration::from_secs(60), driving).await.expect("it goes on without its planner");
+    assert_eq!(ended.unwrap(), Err(Broken { part: "plans schedules" }));
+    assert!(service.is_stopping());
+}
+
+#[tokio::test]
+async fn a_run_whose_engine_panics_is_let_go_and_tried_again() {
+    let file = OneFile("dag: d\ntasks:\n  one: {sensor: {file: nowhere, poke_interval: 1h}}\n".into());
+    let service = Service::new(options(&MemoryStore::new(), Arc::new(file))).await.unwrap();
+    let who = Who { who: "ada".into(), why: "to see".into() };
+    let run = service.trigger(Trigger { dag: "d".into(), ..Trigger::default() }, &who).await.unwrap().header.run_id.clone();
+    let driving = tokio::spawn({
+        let service = service.clone();
+        async move { service.run().await }
+    });
+    let until = async |is_so: &dyn Fn(&Standing) -> bool| {
+        let looking = async {
+            while !is_so(&service.standing(&run)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), looking).await.expect("it does not come to that");
+    };
+    until(&|standing| matches!(standing, Standing::Active { .. })).await;
+    assert_eq!(service.look(&run, |_| panic!("as this test wants it")).await, None::<()>);
+    until(&|standing| matches!(standing, Standing::Hindered { why, .. } if why.contains("panicked"))).await;
+    assert_eq!((service.counts().active, service.counts().hindered), (0, 1), "it has no place any more");
+    until(&|standing| matches!(standing, Standing::Active { .. })).await;
+    assert_eq!(service.look(&run, |_| ()).await, Some(()), "it goes on");
+    service.stop();
+    driving.await.unwrap().unwrap();
 }
 
 /// What is due at one moment is made together, whatever the names are: while one of them waits for the disk, all others are written.

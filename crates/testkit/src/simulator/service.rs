@@ -275,7 +275,8 @@ impl Life {
                 self.world.say(|| "the service is asked to stop".into());
                 service.stop();
                 match tokio::time::timeout(GRACE, running).await {
-                    Ok(Ok(())) | Err(_) => Ok(()),
+                    Ok(Ok(Ok(()))) | Err(_) => Ok(()),
+                    Ok(Ok(Err(broken))) => Err(broken.to_string()),
                     Ok(Err(error)) => Err(format!("the service panicked: {error}")),
                 }
             }

@@ -17,7 +17,9 @@ use backstop_core::event::{RunHeader, RunType};
 use backstop_core::{RunId, RunPhase};
 use backstop_project::Bundle;
 use backstop_store::ErrorKind;
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -28,6 +30,13 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 /// How often runs are looked for that other processes left behind.
 const LOOK_FOR_LEFT_EVERY: Duration = Duration::from_secs(15);
+
+/// What hinders a run whose engine panicked.
+const PANICKED: &str = "what drives it panicked: this is a bug in Backstop, please report it with the text on standard error";
+
+/// What hinders a run whose sources cannot even be refused.
+const READING_PANICKED: &str =
+    "reading the sources it began with panicked: this is a bug in Backstop, please report it with the text on standard error";
 
 /// How driving a run ended.
 enum Driven {
@@ -113,7 +122,9 @@ impl Service {
         let name = || format!("run {} of DAG `{}`", header.run_id, header.dag_id);
         self.notices.tell_detail(Topic::RunWell, || format!("{} begins, or goes on", name()));
         let asked = control.clone();
-        let driven = self.drive_run(queued, control).await;
+        let driven = AssertUnwindSafe(self.drive_run(queued, control)).catch_unwind().await;
+        // Its attempts were stopped with it. What they did is found out when the run is taken over, as after a crash.
+        let driven = driven.unwrap_or_else(|_| Driven::Hindered(PANICKED.to_owned()));
         // What was asked of a run that could not be driven would wait for its answer for ever.
         drop(asked.take_inbox());
         match &driven {
@@ -249,7 +260,10 @@ impl Service {
         let kept = self.store.version(&header.version).await.map_err(|error| explain(&error))?;
         let kept = kept.ok_or_else(|| format!("the sources it began with (version {}) are not kept any more", header.version))?;
         let bundle = Bundle::from_bytes(&kept.bundle).map_err(|error| explain(&error))?;
-        let definition = self.loader.load_kept(&header.version, &bundle, &header.dag_id, &project).map_err(|diagnostics| {
+        // Sources that make it panic hinder the runs that have them, and not the service.
+        let load = || self.loader.load_kept(&header.version, &bundle, &header.dag_id, &project);
+        let loaded = std::panic::catch_unwind(AssertUnwindSafe(load)).map_err(|_| READING_PANICKED.to_owned())?;
+        let definition = loaded.map_err(|diagnostics| {
             let first = diagnostics.first().map(|diagnostic| diagnostic.message.clone()).unwrap_or_default();
             format!("the sources it began with do not fit the project any more: {first}")
         })?;
