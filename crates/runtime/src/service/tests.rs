@@ -6,9 +6,10 @@ use super::steer::Kept;
 use super::*;
 use crate::clock::Reading;
 use crate::run::Request;
-use backstop_core::event::RunType;
+use backstop_core::Event;
+use backstop_core::event::{RunHeader, RunType};
 use backstop_project::{Bundle, Environment, Loaded, Overrides};
-use backstop_store::{MemoryStore, RunFilter};
+use backstop_store::{Append, MemoryStore, RunFilter, SqliteStore};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -397,4 +398,62 @@ async fn the_runs_of_one_tick_wait_for_the_disk_together() {
     synced(&mut Box::pin(service.look_at_schedules(&mut plan))).await;
     assert_eq!(store.runs(&RunFilter { limit: 1000, ..RunFilter::default() }).await.unwrap().len(), 100);
     assert!(service.desk().cursors.len() == 100, "they are noted");
+}
+
+/// Runs that are removed in one go by housekeeping: in so many batches that others have time between them.
+const OLD: u64 = 2_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_begin_and_end_while_thousands_of_old_ones_are_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(&folder.path().join("store.db"), backstop_store::sqlite::Options::default()).unwrap());
+    let at: Timestamp = "2020-01-01T00:00:00Z".parse().unwrap();
+    let mut kept = Vec::new();
+    for number in 0..OLD {
+        let header = RunHeader {
+            run_id: RunId::new(format!("old-{number:05}")),
+            dag_id: DagId::new("d"),
+            project: None,
+            version: String::new(),
+            logical_date: None,
+            data_interval: None,
+            queued_at: at,
+            run_type: RunType::Manual,
+            params: "{}".into(),
+            only_tasks: Vec::new(),
+            dry_run: false,
+            cause: None,
+        };
+        let run = header.run_id.clone();
+        let events = vec![Event::RunCreated(Arc::new(header)), Event::RunStarted { at }, Event::RunSucceeded];
+        kept.push(store.append(Append { run, events, expected_version: 0, epoch: 1, at }).await);
+    }
+    store.hurry();
+    for kept in kept {
+        kept.await.unwrap().unwrap();
+    }
+    let keep = Keep { runs_for: Some(Duration::from_secs(86_400)), runs: None };
+    let file = OneFile("dag: d\ntasks:\n  one: {empty: true}\n".into());
+    let options = Options { store: store.clone(), keep, ..options(&MemoryStore::new(), Arc::new(file)) };
+    let service = Service::new(options).await.unwrap();
+    let driving = tokio::spawn({
+        let service = service.clone();
+        async move { service.run().await }
+    });
+    let who = Who { who: "ada".into(), why: "to see".into() };
+    let mut meanwhile = 0;
+    loop {
+        let run = service.trigger(Trigger { dag: "d".into(), ..Trigger::default() }, &who).await.unwrap().header.run_id.clone();
+        while !service.is_over(&run).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if service.housekeeping().runs_removed >= OLD {
+            break;
+        }
+        meanwhile += 1;
+    }
+    assert!(meanwhile >= 3, "only {meanwhile} runs ended while old ones were removed");
+    assert!(store.run(&RunId::new(format!("old-{:05}", OLD - 1))).await.unwrap().is_none());
+    service.stop();
+    driving.await.unwrap().unwrap();
 }
