@@ -406,7 +406,7 @@ const OLD: u64 = 2_000;
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_begin_and_end_while_thousands_of_old_ones_are_removed() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Arc::new(SqliteStore::open(&folder.path().join("store.db"), backstop_store::sqlite::Options::default()).unwrap());
+    let store = Arc::new(SqliteStore::open(folder.path().join("store.db"), backstop_store::sqlite::Options::default()).unwrap());
     let at: Timestamp = "2020-01-01T00:00:00Z".parse().unwrap();
     let mut kept = Vec::new();
     for number in 0..OLD {
