@@ -172,6 +172,14 @@ pub enum UnitOutcome {
 /// How a unit did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum UnitError {
+    /// Its session was lost before anything of it began: no more than its opening was sent, or the server says that it read nothing. The
+    /// same unit may run in another session.
+    #[error("not begun")]
+    NotBegun {
+        /// Why.
+        #[source]
+        error: Error,
+    },
     /// Nothing of it took effect.
     #[error("rolled back")]
     RolledBack {
@@ -261,6 +269,12 @@ pub trait Session: Send {
 
     /// False once the link is broken or its state is doubtful: close it.
     fn is_usable(&self) -> bool;
+
+    /// False when the server has ended a session that lay idle, as far as that can be seen from here: it costs no round trip, so that true
+    /// promises nothing.
+    fn is_alive(&mut self) -> bool {
+        self.is_usable()
+    }
 
     /// Runs one statement in whatever transaction is open, streaming its rows to the observer as place `place`.
     async fn execute(&mut self, call: &Call<'_>, place: usize, observer: &mut dyn Observer) -> Result<StatementOutcome, Error>;

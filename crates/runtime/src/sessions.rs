@@ -106,7 +106,7 @@ impl Sessions {
         let ticket = self.monitor.begin(&watched, user);
         let mut session = shelf.take(purpose).await?;
         ticket.got(&mut *session, purpose);
-        Ok(Lease { shelf, session: Some(session), ticket: Arc::new(ticket), keeps: None })
+        Ok(Lease { shelf, session: Some(session), ticket: Arc::new(ticket), keeps: None, purpose, may_renew: true })
     }
 
     /// The same, for an attempt of a task: when it loses the session, its place is kept until the engine says that it is not in doubt.
@@ -155,6 +155,9 @@ pub(crate) struct Lease {
     session: Option<Box<dyn Session>>,
     ticket: Arc<Ticket>,
     keeps: Option<Keeper>,
+    purpose: Purpose,
+    /// Nothing was begun in it, and it was not renewed before.
+    may_renew: bool,
 }
 
 impl Lease {
@@ -174,6 +177,23 @@ impl Lease {
     /// For a cancel from outside.
     pub(crate) fn canceller(&mut self) -> Arc<dyn Canceller> {
         self.session().canceller()
+    }
+
+    /// Something was begun in the session: it cannot be renewed any more.
+    pub(crate) fn has_begun(&mut self) {
+        self.may_renew = false;
+    }
+
+    /// Another session in the place of one that its server ended while it lay idle. False when something was begun in that, when it was
+    /// renewed before, or when none could be opened.
+    pub(crate) async fn renew(&mut self) -> bool {
+        if !std::mem::take(&mut self.may_renew) {
+            return false;
+        }
+        let Ok(mut session) = self.shelf.connector().open().await else { return false };
+        self.ticket.got(&mut *session, self.purpose);
+        self.session = Some(session);
+        true
     }
 
     /// Lends the session to others, once it has forgotten what the task left behind; a broken one is closed.

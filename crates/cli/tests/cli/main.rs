@@ -23,6 +23,7 @@ mod endure;
 mod follow;
 mod gone;
 mod homes;
+mod idle;
 mod inspect;
 mod interrupt;
 mod kept_settings;

@@ -42,7 +42,9 @@ impl Failure {
 pub(super) struct MySqlSession {
     pub(super) shared: Arc<Shared>,
     conn: Conn,
-    is_lost: bool,
+    pub(super) is_lost: bool,
+    /// It was reset, and the server was not heard of since.
+    pub(super) was_idle: bool,
     /// Something is going on. A caller that goes away in the middle leaves it set, which is right: half an answer is still on its way.
     is_engaged: bool,
     /// A comment before each statement of the user, which says in the process list on whose behalf it runs.
@@ -88,7 +90,7 @@ impl MySqlSession {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
         let conn = connect(&shared).await?;
         let operation = format!("run a statement on {}", shared.settings.id);
-        Ok(Self { shared, conn, is_lost: false, is_engaged: false, comment: None, operation })
+        Ok(Self { shared, conn, is_lost: false, was_idle: false, is_engaged: false, comment: None, operation })
     }
 
     fn failed(&mut self, sql: &str, source: mysql_async::Error) -> Failure {
@@ -216,6 +218,14 @@ impl MySqlSession {
             }
         }
         Ok(ended)
+    }
+
+    /// Asks the server for a sign of life.
+    pub(super) async fn ping(&mut self) -> Result<(), Failure> {
+        match self.conn.ping().await {
+            Ok(()) => Ok(()),
+            Err(source) => Err(self.failed("", source)),
+        }
     }
 
     pub(super) async fn roll_back(&mut self) {
@@ -379,9 +389,10 @@ impl Session for MySqlSession {
     }
 
     async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
-        self.engaged().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        self.engaged().await.map_err(|error| self.before_begin(error))?;
         let ended = self.run_wrapped(unit, observer).await;
         self.is_engaged = false;
+        self.was_idle = false;
         ended
     }
 
@@ -405,7 +416,10 @@ impl Session for MySqlSession {
         self.is_engaged = false;
         let operation = format!("reset a session of {}", self.shared.settings.id);
         match done {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.was_idle = true;
+                Ok(())
+            }
             Ok(false) => {
                 self.is_lost = true;
                 Err(Error::new(ErrorKind::Lost, operation, "the server is too old to reset a session: open another"))

@@ -33,7 +33,7 @@ impl MySqlSession {
         let mut checks = *check_first;
         loop {
             let name = self.marker_table(table).await?;
-            if checks && let Some(found) = self.find_marker(&name, key).await.map_err(before_anything)? {
+            if checks && let Some(found) = self.find_marker(&name, key).await.map_err(|error| self.before_begin(error))? {
                 return found_already(found);
             }
             checks = false;
@@ -62,8 +62,8 @@ impl MySqlSession {
         if !guards {
             return self.attempt(unit, None, observer).await.map(|_| UnitOutcome::Done);
         }
-        let was_read_only = self.read_only_by_default().await.map_err(|failure| before_anything(failure.into_error()))?;
-        self.query("SET SESSION TRANSACTION READ ONLY").await.map_err(|failure| before_anything(failure.into_error()))?;
+        let was_read_only = self.read_only_by_default().await.map_err(not_begun)?;
+        self.query("SET SESSION TRANSACTION READ ONLY").await.map_err(not_begun)?;
         let ended = self.attempt(unit, None, observer).await;
         // What stays read-only must not run what writes: that would fail, and do no harm.
         if !was_read_only {
@@ -89,7 +89,7 @@ impl MySqlSession {
             (Wrap::ReadOnly, _) => "START TRANSACTION READ ONLY",
             (_, begin) => begin.unwrap_or("START TRANSACTION"),
         };
-        self.query(begin).await.map_err(|failure| before_anything(failure.into_error()))?;
+        self.query(begin).await.map_err(not_begun)?;
         let mut changes = 0_u64;
         for (place, call) in unit.calls.iter().enumerate() {
             match self.run(call, place, observer).await {
@@ -177,6 +177,12 @@ impl MySqlSession {
     }
 
     async fn run_bare(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
+        // Nothing else goes before the first statement, and of one that was sent nobody could say that it did not run.
+        if self.was_idle
+            && let Err(Failure::Lost(error)) = self.ping().await
+        {
+            return Err(UnitError::NotBegun { error });
+        }
         for (place, call) in unit.calls.iter().enumerate() {
             match self.run(call, place, observer).await {
                 Ok(_) => {}
@@ -194,8 +200,21 @@ impl MySqlSession {
             Err(error) if matches!(error.native_code.as_deref(), Some("1142" | "1044" | "1227" | "1290")) => {
                 Err(UnitError::NoMarkerTable { ddl: self.marker_ddl(table), error })
             }
-            Err(error) => Err(before_anything(error)),
+            Err(error) => Err(self.before_begin(error)),
         }
+    }
+
+    /// An error of what goes before the beginning of a unit.
+    pub(super) fn before_begin(&self, error: Error) -> UnitError {
+        if self.is_lost { UnitError::NotBegun { error } } else { before_anything(error) }
+    }
+}
+
+/// A failure of the opening, or of what goes before it.
+fn not_begun(failure: Failure) -> UnitError {
+    match failure {
+        Failure::Lost(error) => UnitError::NotBegun { error },
+        Failure::Refused(error) | Failure::Stopped(error) => before_anything(error),
     }
 }
 

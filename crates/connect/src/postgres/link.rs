@@ -8,11 +8,13 @@ use bytes::{Buf, BytesMut};
 use postgres_protocol::message::backend::Message;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 /// How much is asked of the socket at once.
 const READ_BYTES: usize = 32 * 1024;
+/// How often an idle link is read to find its end: a server has little to say to one.
+const IDLE_READS_MAX: u32 = 4;
 
 /// TCP, a Unix socket, or TLS over TCP.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -80,6 +82,20 @@ impl Link {
             Poll::Pending => Poll::Ready(Ok(None)),
         })
         .await
+    }
+
+    /// True when the other side has closed it; what else is here is kept for `next`.
+    pub(super) fn has_ended(&mut self) -> bool {
+        // Nobody waits for it meanwhile, so nobody has to be woken.
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..IDLE_READS_MAX {
+            match self.poll_receive(&mut context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        false
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Message>> {

@@ -76,7 +76,7 @@ pub(super) struct PostgresSession {
     pub(super) schemas: Vec<String>,
     pub(super) status: Status,
     /// The link broke, or the server said goodbye.
-    is_lost: bool,
+    pub(super) is_lost: bool,
     /// Something is going on. A caller that goes away in the middle leaves it set, which is right: half an answer is still on its way.
     is_engaged: bool,
     pub(super) reset: Reset,
@@ -419,6 +419,11 @@ impl Session for PostgresSession {
         !self.is_lost && !self.is_engaged
     }
 
+    fn is_alive(&mut self) -> bool {
+        self.is_lost |= self.link.has_ended();
+        self.is_usable()
+    }
+
     async fn execute(&mut self, call: &Call<'_>, place: usize, observer: &mut dyn Observer) -> Result<StatementOutcome, Error> {
         self.settle().await?;
         self.is_engaged = true;
@@ -452,7 +457,7 @@ impl Session for PostgresSession {
 
     async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
         // A reset that is owed goes out with the unit.
-        self.settle_link().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        self.settle_link().await.map_err(|error| self.before_begin(error))?;
         self.is_engaged = true;
         let ended = self.run_wrapped(unit, observer).await;
         self.is_engaged = false;

@@ -60,7 +60,7 @@ impl PostgresSession {
         let mut checks = *check_first;
         loop {
             let place = self.marker_table(table).await?;
-            if checks && let Some(found) = self.find_marker(&place, key).await.map_err(before_anything)? {
+            if checks && let Some(found) = self.find_marker(&place, key).await.map_err(|error| self.before_begin(error))? {
                 return found_already(found);
             }
             checks = false;
@@ -150,6 +150,10 @@ impl PostgresSession {
             Ok(()) => Ok(None),
             // The server has said COMMIT: what came after it changes nothing, except that the session is lost.
             Err(_) if progress.has_committed => Ok(None),
+            // A goodbye before the first answer: the server never began to read the group.
+            Err(Failure::Lost(error)) if sending.begins && error.sqlstate.is_some() && !self.has_answered => {
+                Err(UnitError::NotBegun { error })
+            }
             Err(Failure::Refused(error)) if progress.step == Step::Marker => self.marker_refused(unit, error).await.map(Some),
             Err(failure) => {
                 let place = progress.place.filter(|_| progress.step == Step::Statements);
@@ -313,7 +317,7 @@ impl PostgresSession {
     async fn run_bare(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
         if let Some(name) = self.name.clone() {
             match self.command(&format!("SET application_name = '{name}'")).await {
-                Err(Failure::Lost(error)) => return Err(UnitError::Partial { place: 0, error }),
+                Err(Failure::Lost(error)) => return Err(UnitError::NotBegun { error }),
                 // It is only shown to people.
                 Ok(_) | Err(Failure::Refused(_) | Failure::Stopped(_)) => {}
             }
@@ -322,6 +326,10 @@ impl PostgresSession {
             match self.run(call, place, observer).await {
                 Ok(_) => {}
                 Err(Failure::Refused(error) | Failure::Stopped(error)) => return Err(UnitError::Partial { place, error }),
+                // As behind a BEGIN: the server said goodbye before it read any of it.
+                Err(Failure::Lost(error)) if place == 0 && error.sqlstate.is_some() && !self.has_answered => {
+                    return Err(UnitError::NotBegun { error });
+                }
                 Err(Failure::Lost(error)) if !self.link.everything_was_sent() => return Err(UnitError::Partial { place, error }),
                 Err(Failure::Lost(error)) => return Err(UnitError::Unknown { error }),
             }
@@ -437,8 +445,13 @@ impl PostgresSession {
             Err(error) if error.sqlstate.as_deref() == Some("42501") || error.sqlstate.as_deref() == Some("25006") => {
                 Err(UnitError::NoMarkerTable { ddl: self.marker_ddl(table), error })
             }
-            Err(error) => Err(before_anything(error)),
+            Err(error) => Err(self.before_begin(error)),
         }
+    }
+
+    /// An error of what goes before the beginning of a unit.
+    pub(super) fn before_begin(&self, error: Error) -> UnitError {
+        if self.is_lost { UnitError::NotBegun { error } } else { before_anything(error) }
     }
 }
 

@@ -369,7 +369,7 @@ async fn a_unit_behind_a_reset_that_fails_has_no_effect() {
     let cut = format!("SELECT pg_terminate_backend({}, 10000)", session.server_id());
     assert_eq!(value(&mut other, &cut).await, Value::Bool(true));
     let error = unit(&mut session, marked("second"), &["INSERT INTO t VALUES (1, 'x')"]).await.unwrap_err();
-    assert!(matches!(error, UnitError::RolledBack { .. }), "{error:?}");
+    assert!(matches!(error, UnitError::NotBegun { .. }), "{error:?}");
     assert!(!session.is_usable());
     assert_eq!(bed.count("t"), 1);
 }

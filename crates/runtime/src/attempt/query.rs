@@ -158,7 +158,6 @@ pub(crate) async fn text_rows(
         } => lease.map_err(|error| failed(&error))?,
         reason = stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
     };
-    let canceller = lease.canceller();
     let unit = Unit { calls: &calls, begin: None, wrap: Wrap::ReadOnly, keeps_result: false };
     let in_words = |statement: &Statement| {
         let summary = script::summary(&text[statement.text.clone()]);
@@ -167,13 +166,25 @@ pub(crate) async fn text_rows(
     let onlooker = Onlooker { watcher: attempt.shared.watcher.clone(), mailbox: None };
     let at_work = Some((lease.ticket(), statements.iter().map(in_words).collect(), onlooker));
     let mut answer = Rows { rows_max, at_work, ..Rows::default() };
-    let ended = tokio::select! {
-        biased;
-        ended = lease.session().run_unit(&unit, &mut answer) => ended,
-        reason = stopper.wait() => {
-            // Nothing can have been changed: the session is dropped while the server is told to stop.
-            let _ = tokio::time::timeout(CANCEL_MAX, canceller.cancel()).await;
-            return Err(stopped(&reason, "nothing was changed"));
+    let ended = loop {
+        let canceller = lease.canceller();
+        let ended = tokio::select! {
+            biased;
+            ended = lease.session().run_unit(&unit, &mut answer) => ended,
+            reason = stopper.wait() => {
+                // Nothing can have been changed: the session is dropped while the server is told to stop.
+                let _ = tokio::time::timeout(CANCEL_MAX, canceller.cancel()).await;
+                return Err(stopped(&reason, "nothing was changed"));
+            }
+        };
+        let is_renewed = matches!(ended, Err(UnitError::NotBegun { .. }))
+            && tokio::select! {
+                biased;
+                is_renewed = lease.renew() => is_renewed,
+                _ = stopper.wait() => false,
+            };
+        if !is_renewed {
+            break ended;
         }
     };
     answer.at_work = None;
@@ -212,7 +223,7 @@ fn of_question(error: UnitError, template: &Template, text: &str, statements: &[
         UnitError::Fenced => return failure(FailureClass::Interrupted, "fenced off").effect("nothing was changed"),
         UnitError::RolledBack { place, error } => (place, error),
         UnitError::Partial { place, error } => (Some(place), error),
-        UnitError::NoMarkerTable { error, .. } | UnitError::Unknown { error } => (None, error),
+        UnitError::NotBegun { error } | UnitError::NoMarkerTable { error, .. } | UnitError::Unknown { error } => (None, error),
     };
     let mut told = of_database(&error).effect("nothing was changed");
     if let Some(statement) = place.and_then(|place| statements.get(place)) {

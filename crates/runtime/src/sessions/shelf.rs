@@ -116,9 +116,9 @@ impl Shelf {
     fn take_idle_or_wait(self: &Arc<Self>, purpose: Purpose) -> Taken {
         let mut state = self.state();
         while self.has_room(state.in_use() + 1, purpose)
-            && let Some(idle) = state.idle.pop()
+            && let Some(mut idle) = state.idle.pop()
         {
-            if idle.session.is_usable() {
+            if idle.session.is_alive() {
                 return Taken::Idle(idle.session);
             }
             state.open -= 1;

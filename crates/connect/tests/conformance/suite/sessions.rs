@@ -139,7 +139,14 @@ pub(in crate::conformance) async fn an_idle_session_that_was_cut_fails_before_an
     let id = session.server_id();
     bed.outside(&bed.pick(format!("SELECT pg_terminate_backend({id}, 5000)"), format!("KILL CONNECTION {id}"), String::new()));
     let error = unit(&mut session, marked("cut"), &["INSERT INTO t VALUES (1, 'a')"]).await.unwrap_err();
-    assert!(matches!(&error, UnitError::RolledBack { error, .. } if error.kind == ErrorKind::Lost), "{error:?}");
-    assert!(!session.is_usable());
+    assert!(matches!(&error, UnitError::NotBegun { error } if error.kind == ErrorKind::Lost), "{error:?}");
+    assert!(!session.is_usable() && !session.is_alive());
+    assert_eq!(bed.count("t"), 0);
+    let mut bare = bed.session().await;
+    bare.reset().await.unwrap();
+    let id = bare.server_id();
+    bed.outside(&bed.pick(format!("SELECT pg_terminate_backend({id}, 5000)"), format!("KILL CONNECTION {id}"), String::new()));
+    let error = unit(&mut bare, Wrap::Bare, &["INSERT INTO t VALUES (2, 'b')"]).await.unwrap_err();
+    assert!(matches!(&error, UnitError::NotBegun { error } if error.kind == ErrorKind::Lost), "{error:?}");
     assert_eq!(bed.count("t"), 0);
 }

@@ -32,6 +32,10 @@ impl Runner<'_> {
         let nothing = self.nothing_of(prepared, number);
         let records = |error: &backstop_connect::Error| watching.records_with_failed(error);
         match error {
+            UnitError::NotBegun { error } => {
+                let told = of_database(&error).statements(records(&error));
+                Outcome::Failed(self.explain(told, &error, None, prepared, watching, reason).effect(nothing))
+            }
             UnitError::RolledBack { place, error } => {
                 let told = of_database(&error).statements(records(&error));
                 Outcome::Failed(self.explain(told, &error, place, prepared, watching, reason).effect(nothing))

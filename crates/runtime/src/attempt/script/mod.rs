@@ -17,7 +17,7 @@ use crate::monitor::User;
 use crate::sessions::{Lease, Purpose};
 use backstop_connect::script::{SegmentEnd, SegmentPromise, session_statements_before};
 use backstop_connect::session::{Call, Ignore, Wrap};
-use backstop_connect::{Capabilities, Dialect, MarkerKey, MarkerTable, Unit, UnitError, UnitOutcome};
+use backstop_connect::{Capabilities, Dialect, ErrorKind, MarkerKey, MarkerTable, Unit, UnitError, UnitOutcome};
 use backstop_core::dag::Delivery;
 use backstop_core::event::{Evidence, FailureClass, Promise, SegmentCommit, StatementRecord};
 use backstop_core::{Command, InstanceId};
@@ -216,17 +216,20 @@ impl Runner<'_> {
         segment: usize,
     ) -> Result<(), Outcome> {
         let places = session_statements_before(dialect, &prepared.text, &prepared.statements, &prepared.segments, segment);
-        for place in places {
-            let (sql, parameters) = &prepared.calls[place];
-            let call = Call { sql, parameters, copy_data: None };
-            if let Err(error) = lease.session().execute(&call, 0, &mut Ignore).await {
-                let number = prepared.statements[place].number;
-                let mut told = of_database(&error).effect(self.unsent(Some(prepared), segment));
-                told.message = format!("statement {number}, run again for a new session: {}", error.message);
-                return Err(Outcome::Failed(told));
-            }
+        let mut said = say_again(lease, prepared, &places).await;
+        if let Err((_, error)) = &said
+            && error.kind == ErrorKind::Lost
+            && self.renew(lease, error).await
+        {
+            // What was said to the lost one went with it.
+            said = say_again(lease, prepared, &places).await;
         }
-        Ok(())
+        said.map_err(|(place, error)| {
+            let number = prepared.statements[place].number;
+            let mut told = of_database(&error).effect(self.unsent(Some(prepared), segment));
+            told.message = format!("statement {number}, run again for a new session: {}", error.message);
+            Outcome::Failed(told)
+        })
     }
 
     async fn say_resumed(&self, prepared: &Prepared) {
@@ -407,7 +410,14 @@ impl Runner<'_> {
         wrap: Wrap,
     ) -> Result<UnitOutcome, Outcome> {
         let unit = Unit { calls: &[], begin: None, wrap, keeps_result: false };
-        match lease.session().run_unit(&unit, &mut Ignore).await {
+        let mut ended = lease.session().run_unit(&unit, &mut Ignore).await;
+        if let Err(UnitError::NotBegun { error }) = &ended
+            && self.renew(lease, error).await
+        {
+            ended = lease.session().run_unit(&unit, &mut Ignore).await;
+        }
+        lease.has_begun();
+        match ended {
             Ok(outcome) => Ok(outcome),
             Err(error) => Err(self.unit_failed(error, prepared, number, &Watching::empty(), None)),
         }
@@ -441,6 +451,40 @@ impl Runner<'_> {
         SegmentCommit { segment, digest: prepared.digests[number].clone(), promise, evidence, statements, result }
     }
 
+    /// Runs a unit in a session, until it ends or is given up (`None`). Also says why it was told to stop, if it was.
+    async fn run_unit(
+        &self,
+        lease: &mut Lease,
+        unit: &Unit<'_>,
+        watching: &mut Watching<'_>,
+    ) -> (Option<Result<UnitOutcome, UnitError>>, Option<StopReason>) {
+        let canceller = lease.canceller();
+        let mut stopper = self.stopper.clone();
+        let running = lease.session().run_unit(unit, watching);
+        tokio::pin!(running);
+        tokio::select! {
+            biased;
+            ended = &mut running => (Some(ended), None),
+            reason = stopper.wait() => (kill(&mut running, &*canceller).await, Some(reason)),
+        }
+    }
+
+    /// Takes another session where the server had ended this one before anything of the attempt began in it.
+    async fn renew(&self, lease: &mut Lease, why: &backstop_connect::Error) -> bool {
+        let mut stopper = self.stopper.clone();
+        let is_renewed = tokio::select! {
+            biased;
+            is_renewed = lease.renew() => is_renewed,
+            _ = stopper.wait() => false,
+        };
+        if is_renewed {
+            let text =
+                format!("the server had ended the session before anything was begun in it ({}): runs in another", why.message);
+            self.log.line(self.shared.clock.now(), "INFO", &text).await;
+        }
+        is_renewed
+    }
+
     /// Runs a segment as one unit.
     async fn unit(
         &mut self,
@@ -465,21 +509,15 @@ impl Runner<'_> {
         let keeps_result = sql.result != ResultKind::None;
         let unit = Unit { calls: &calls, begin, wrap, keeps_result };
         let mut watching = Watching::new(self, sql, prepared, places.clone(), lease.ticket());
-        let canceller = lease.canceller();
-        let mut stopper = self.stopper.clone();
-        let mut reason = None;
-        let ended = {
-            let running = lease.session().run_unit(&unit, &mut watching);
-            tokio::pin!(running);
-            tokio::select! {
-                biased;
-                ended = &mut running => Some(ended),
-                why = stopper.wait() => {
-                    reason = Some(why);
-                    kill(&mut running, &*canceller).await
-                }
-            }
-        };
+        let (mut ended, mut reason) = self.run_unit(lease, &unit, &mut watching).await;
+        if let Some(Err(UnitError::NotBegun { error })) = &ended
+            && reason.is_none()
+            && self.renew(lease, error).await
+        {
+            watching = Watching::new(self, sql, prepared, places.clone(), lease.ticket());
+            (ended, reason) = self.run_unit(lease, &unit, &mut watching).await;
+        }
+        lease.has_begun();
         match ended {
             Some(Ok(UnitOutcome::Done)) => {
                 let result = watching.collector.json().map(Arc::from);
@@ -503,6 +541,17 @@ impl Runner<'_> {
             )),
         }
     }
+}
+
+/// Runs statements of a script again, for what they say to their session; the error with the place of its statement.
+async fn say_again(lease: &mut Lease, prepared: &Prepared, places: &[usize]) -> Result<(), (usize, backstop_connect::Error)> {
+    for place in places {
+        let (sql, parameters) = &prepared.calls[*place];
+        let call = Call { sql, parameters, copy_data: None };
+        lease.session().execute(&call, 0, &mut Ignore).await.map_err(|error| (*place, error))?;
+        lease.has_begun();
+    }
+    Ok(())
 }
 
 /// A time-out may be tried again, once it is known what happened; a cancel may not.

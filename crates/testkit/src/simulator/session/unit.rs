@@ -103,7 +103,8 @@ impl FakeSession {
             format!("{}: unit {} of {:?}", server.name, told(&unit.wrap), unit.calls.iter().map(|c| c.sql).collect::<Vec<_>>())
         });
         if !self.is_linked() {
-            return Err(UnitError::RolledBack { place: None, error: lost() });
+            // The server restarted while the session lay idle.
+            return Err(UnitError::NotBegun { error: lost() });
         }
         let fault = world.unit_fault();
         if let Some(fault) = fault {
@@ -381,6 +382,7 @@ pub(super) fn told_end(ended: &Result<UnitOutcome, UnitError>) -> String {
     match ended {
         Ok(UnitOutcome::Done) => "done".into(),
         Ok(UnitOutcome::AlreadyCommitted(_)) => "had committed already".into(),
+        Err(UnitError::NotBegun { error }) => format!("not begun: {error}"),
         Err(UnitError::RolledBack { error, .. }) => format!("rolled back: {error}"),
         Err(UnitError::Partial { error, .. }) => format!("partial: {error}"),
         Err(UnitError::Unknown { error }) => format!("unknown: {error}"),
