@@ -39,6 +39,7 @@ mod questions;
 mod remembered;
 mod rendered;
 mod resume;
+mod scarce;
 mod schedules;
 mod secrets;
 mod server;

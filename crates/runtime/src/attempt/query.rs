@@ -146,18 +146,17 @@ pub(crate) async fn text_rows(
         .collect::<Result<Vec<_>, _>>()
         .map_err(of_split)?;
     let calls: Vec<Call<'_>> = bound.iter().map(|(sql, values)| Call { sql, parameters: values, copy_data: None }).collect();
+    let (sessions, user) = (attempt.shared.sessions.clone(), attempt.user());
+    let is_callback = matches!(attempt.work, Work::Callback(..));
+    let lease = attempt.stopper.wait_for(is_callback, async {
+        match is_callback {
+            false => sessions.get_for_attempt(&connection, Purpose::Read, user).await,
+            true => sessions.get(&connection, Purpose::Read, user).await,
+        }
+    });
+    let lease = lease.await.map_err(|reason| stopped(&reason, "nothing was sent"))?;
+    let mut lease = lease.map_err(|error| failed(&error))?;
     let mut stopper = attempt.stopper.clone();
-    let mut lease = tokio::select! {
-        biased;
-        lease = async {
-            let sessions = &attempt.shared.sessions;
-            match attempt.work {
-                Work::Body(_) | Work::Expand(_) => sessions.get_for_attempt(&connection, Purpose::Read, attempt.user()).await,
-                Work::Callback(..) => sessions.get(&connection, Purpose::Read, attempt.user()).await,
-            }
-        } => lease.map_err(|error| failed(&error))?,
-        reason = stopper.wait() => return Err(stopped(&reason, "nothing was sent")),
-    };
     let unit = Unit { calls: &calls, begin: None, wrap: Wrap::ReadOnly, keeps_result: false };
     let in_words = |statement: &Statement| {
         let summary = script::summary(&text[statement.text.clone()]);

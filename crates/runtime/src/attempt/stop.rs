@@ -45,6 +45,25 @@ impl Stopper {
         (at <= Instant::now()).then_some(StopReason::TimedOut(timeout))
     }
 
+    /// Waits for a session, unless the attempt must end meanwhile. For an attempt the wait does not count: whoever is kept waiting by others
+    /// is not over its time because of them.
+    ///
+    /// # Errors
+    /// Why it must end.
+    pub(crate) async fn wait_for<T>(&mut self, counts: bool, waited_for: impl Future<Output = T>) -> Result<T, StopReason> {
+        let since = Instant::now();
+        let counted = self.deadline.take_if(|_| !counts);
+        let came = tokio::select! {
+            biased;
+            came = waited_for => Ok(came),
+            reason = self.wait() => Err(reason),
+        };
+        if let Some((at, timeout)) = counted {
+            self.deadline = at.checked_add(since.elapsed()).map(|at| (at, timeout));
+        }
+        came
+    }
+
     /// Waits until the attempt must end; the same answer again when asked again. Safe to drop.
     pub(crate) async fn wait(&mut self) -> StopReason {
         let deadline = self.deadline;

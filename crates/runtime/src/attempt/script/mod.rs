@@ -248,16 +248,14 @@ impl Runner<'_> {
         let purpose = if only_reads { Purpose::Read } else { Purpose::Write };
         let user = self.user();
         let unsent = self.unsent(Some(prepared), self.committed.len());
-        let opened = tokio::select! {
-            biased;
-            opened = async {
-                match self.mailbox {
-                    Some(_) => self.shared.sessions.get_for_attempt(self.connection, purpose, user).await,
-                    None => self.shared.sessions.get(self.connection, purpose, user).await,
-                }
-            } => opened,
-            reason = self.stopper.wait() => return Err(stopped(&reason, &unsent)),
-        };
+        let (sessions, is_callback) = (&self.shared.sessions, self.mailbox.is_none());
+        let opened = self.stopper.wait_for(is_callback, async {
+            match is_callback {
+                false => sessions.get_for_attempt(self.connection, purpose, user).await,
+                true => sessions.get(self.connection, purpose, user).await,
+            }
+        });
+        let opened = opened.await.map_err(|reason| stopped(&reason, &unsent))?;
         opened.map_err(|error| Outcome::Failed(of_database(&error).effect(unsent)))
     }
 
