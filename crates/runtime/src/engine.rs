@@ -13,13 +13,14 @@ use crate::control::Ask;
 use crate::footing::Footing;
 use crate::journal::Journal;
 use crate::others::{Awaited, Watch};
-use crate::resolve::Doubt;
+use crate::resolve::{Doubt, asks_a_server};
 use crate::run::{Control, Error, Limits};
-use crate::slots::{Permit, SeatHandle};
+use crate::sessions::ConnectionKey;
+use crate::slots::{Asked, Permit, SeatHandle};
 use backstop_core::event::{CallbackId, Event, Evidence, Mark, SegmentCommit};
 use backstop_core::timetable::PastDurations;
 use backstop_core::{Action, Command, InstanceId, RunPhase, RunState, TaskIx, actions, decide, handle};
-use backstop_project::definition::Kind;
+use backstop_project::definition::{ForEach, Kind};
 use backstop_store::Recorded;
 use ending::Ending;
 use jiff::Timestamp;
@@ -396,7 +397,24 @@ impl Engine {
         }
         let dag = &self.shared.definition.dag;
         let settings = &dag.task(place).settings;
-        seat.take(instance, self.pool(settings.pool), settings.pool_slots, dag.effective_priority(place)).map(Some).ok_or(NoSlot)
+        let asked = Asked {
+            pool: self.pool(settings.pool),
+            slots: settings.pool_slots,
+            session: self.session_of(instance),
+            priority: dag.effective_priority(place),
+        };
+        seat.take(instance, asked).map(Some).ok_or(NoSlot)
+    }
+
+    /// A session of which connection an attempt works in, and how many there may be.
+    fn session_of(&self, instance: &InstanceId) -> Option<(ConnectionKey, u32)> {
+        let body = self.shared.definition.body(self.place(instance)?);
+        let connection = match &body.for_each {
+            Some(ForEach::Rows { connection, .. }) if instance.map_index.is_none() => Some(connection.as_str()),
+            Some(ForEach::List(..) | ForEach::Expression(_)) if instance.map_index.is_none() => None,
+            Some(_) | None => body.connection.as_deref().filter(|_| asks_a_server(body)),
+        };
+        self.shared.sessions.places(connection?)
     }
 
     fn pool(&self, number: u32) -> &str {

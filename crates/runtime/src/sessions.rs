@@ -100,6 +100,12 @@ impl Sessions {
         (self.project.root.clone(), id.to_owned())
     }
 
+    /// How a connection is told from those of other projects, and how many sessions it may have at once; `None` when there is none.
+    pub(crate) fn places(&self, id: &str) -> Option<(ConnectionKey, u32)> {
+        let connection = self.project.connections.get(id)?;
+        Some((self.key(id), connection.sessions_max))
+    }
+
     /// A session, waiting for a free one when all are in use.
     pub(crate) async fn get(&self, id: &str, purpose: Purpose, user: User) -> Result<Lease, Error> {
         let Opened { shelf, watched } = self.opened(id).await?;

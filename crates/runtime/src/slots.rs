@@ -1,11 +1,19 @@
-//! Slots that the runs of one process share: how many tasks at once, and the pools.
+//! Slots that the runs of one process share: how many tasks at once, the pools, and the sessions of connections. Who waits for one holds none
+//! of the others.
 //!
 //! A run's own limits (`max_active_tasks`, the sizes of its pools) are the core's business; what it may begin by these is asked for
 //! here. A slot that becomes free goes to the DAG that holds the fewest, then to the higher priority, then to who asked first, so that one
 //! DAG with many tasks cannot starve the rest. Who does not fit is passed by those that do, but not for ever. It is kept for whom it was given to until they take it or want it no more: nobody who comes
 //! by takes it away. A seat that cannot have what it wants costs nothing until it is woken.
 
+mod places;
+mod shortage;
+
+use crate::sessions::ConnectionKey;
 use backstop_core::{DagId, InstanceId, RunId};
+pub use places::SessionPlace;
+use places::{Connections, Places};
+pub use shortage::{HOLDERS_MAX, Shortage};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,75 +39,42 @@ pub struct Claim {
     pub pool: Arc<str>,
     /// How many of its slots.
     pub slots: u32,
+    /// A place of the connection that it works on.
+    pub session: Option<SessionPlace>,
     /// Higher goes first.
     pub priority: i64,
 }
 
-/// What an instance waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shortage {
-    /// The pool that is full; `None`: as many tasks as may go on at once are going on.
-    pub pool: Option<Arc<str>>,
-    /// Slots in use.
-    pub used: u32,
-    /// Slots there are.
-    pub size: u32,
-    /// How many the instance wants.
-    pub wanted: u32,
-    /// Who has them, at most [`HOLDERS_MAX`].
-    pub holders: Vec<Claim>,
-    /// How many have them.
-    pub held_by: usize,
-    /// How many of those are attempts in doubt: what they began may still run on a server.
-    pub in_doubt: usize,
-    /// How many wait too, in front of it or not.
-    pub waiting: usize,
-    /// How many of them go before it, as things stand.
-    pub ahead: usize,
-    /// Who goes next, unless that is this one.
-    pub next: Option<Claim>,
+/// What there is not enough of.
+#[derive(Clone, PartialEq, Eq)]
+enum Full {
+    Parallelism,
+    Pool(Arc<str>),
+    Sessions(Arc<Places>),
 }
 
-impl std::fmt::Display for Shortage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.pool {
-            Some(pool) if self.used.saturating_add(self.wanted) <= self.size => {
-                write!(f, "pool `{pool}` is kept for one that was passed often: {} of {} slots in use", self.used, self.size)?
-            }
-            Some(pool) => {
-                write!(f, "pool `{pool}` is full: {} of {} slots in use, {} wanted", self.used, self.size, self.wanted)?
-            }
-            None => write!(f, "as many tasks go on as may over all runs: {} of {}", self.used, self.size)?,
-        }
-        for (place, claim) in self.holders.iter().take(HOLDERS_NAMED).enumerate() {
-            write!(f, "{} `{}` of run {}", if place == 0 { ", held by" } else { "," }, claim.instance, claim.run)?;
-        }
-        if self.held_by > HOLDERS_NAMED {
-            write!(f, " and {} more", self.held_by - HOLDERS_NAMED)?;
-        }
-        if self.in_doubt > 0 {
-            write!(f, "; {} of them in doubt, whose statements may still run on the server", self.in_doubt)?;
-        }
-        match &self.next {
-            None => f.write_str("; it goes next"),
-            Some(next) => {
-                let (instance, run, priority, goes) =
-                    (&next.instance, &next.run, next.priority, if self.ahead == 1 { "goes" } else { "go" });
-                write!(f, "; {} {goes} before it, first `{instance}` of run {run} (priority {priority})", self.ahead)
-            }
-        }
-    }
+/// What an instance asks for, all or nothing.
+pub(crate) struct Asked<'a> {
+    pub(crate) pool: &'a str,
+    pub(crate) slots: u32,
+    /// A session of which connection, and how many that may have.
+    pub(crate) session: Option<(ConnectionKey, u32)>,
+    pub(crate) priority: i64,
+}
+
+/// What an attempt in doubt keeps.
+pub(crate) struct Keeps {
+    pub(crate) instance: InstanceId,
+    pub(crate) pool: Arc<str>,
+    pub(crate) slots: u32,
+    /// As in [`Asked`].
+    pub(crate) session: Option<(ConnectionKey, u32)>,
 }
 
 /// So often a claim is passed by others of its pool that fit where it does not: then its slots are kept for it as they become free.
 const PASSED_MAX: u32 = 16;
 /// The smallest goes first: what its DAG holds, its priority, when it was asked for.
 type Rank = (u32, std::cmp::Reverse<i64>, u64);
-/// Holders that the sentence names.
-const HOLDERS_NAMED: usize = 3;
-/// Holders that are named in a [`Shortage`].
-pub const HOLDERS_MAX: usize = 20;
-
 /// A pool as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolUse {
@@ -149,14 +124,15 @@ struct State {
     limits: SlotLimits,
     used: u32,
     pools: BTreeMap<Arc<str>, u32>,
+    connections: Connections,
     /// Of DAGs that have a seat or hold something.
     dags: BTreeMap<DagId, Held>,
     seats: BTreeMap<u64, Seat>,
     /// A claim of several slots has waited. Before, nobody can have been passed: what has room for another has room for one slot.
     has_wide: bool,
     held: BTreeMap<(RunId, InstanceId), (DagId, Claim)>,
-    /// Pool slots of attempts in doubt: their statements may go on on a server. They are no work of this process, so they count in their
-    /// pools alone.
+    /// Pool slots and sessions of attempts in doubt: their statements may go on on a server. They are no work of this process, so they count
+    /// in their pools and connections alone.
     doubts: BTreeMap<(RunId, InstanceId), Doubt>,
     next: u64,
 }
@@ -213,33 +189,6 @@ impl Slots {
         names.into_iter().map(pool).collect()
     }
 
-    /// What an instance waits for here; `None` when it does not.
-    pub fn shortage(&self, run: &RunId, instance: &InstanceId) -> Option<Shortage> {
-        let state = self.state();
-        let wanted = state.seats.values().flat_map(|seat| seat.wants.iter().map(move |want| (seat, want.order, &want.claim)));
-        let (seat, order, claim) = wanted.clone().find(|(_, _, claim)| claim.run == *run && claim.instance == *instance)?;
-        let (pool, used, size) = state.missing(claim).or_else(|| {
-            let size = state.limits.pools.get(&*claim.pool).copied().flatten()?;
-            let used = state.pools.get(&claim.pool).copied().unwrap_or(0);
-            let is_kept = goes_before(&state.kept_for(), claim, state.rank(seat, order, claim));
-            is_kept.then(|| (Some(claim.pool.clone()), used, size))
-        })?;
-        let is_for = |other: &&Claim| pool.as_ref().is_none_or(|pool| other.pool == *pool);
-        let in_doubt = state.doubts.values().map(|doubt| &doubt.claim).filter(|_| pool.is_some());
-        let holding = state.held.values().map(|(_, claim)| claim).chain(in_doubt.clone()).filter(is_for);
-        let in_doubt = in_doubt.filter(is_for).count();
-        let (held_by, holders) = (holding.clone().count(), holding.take(HOLDERS_MAX).cloned().collect());
-        let waiting = wanted.clone().filter(|(_, _, other)| is_for(other)).count();
-        let own = state.rank(seat, order, claim);
-        let before: Vec<_> = wanted
-            .map(|(seat, order, claim)| (state.rank(seat, order, claim), claim))
-            .filter(|(rank, claim)| *rank < own && is_for(claim))
-            .collect();
-        let next = before.iter().min_by_key(|(rank, _)| *rank).map(|(_, claim)| (*claim).clone());
-        let wanted = if pool.is_some() { claim.slots } else { 1 };
-        Some(Shortage { used, size, wanted, holders, held_by, in_doubt, waiting, ahead: before.len(), next, pool })
-    }
-
     /// Who keeps pool slots because of a doubt, and the doubt's number.
     pub(crate) fn doubts(&self) -> Vec<(RunId, InstanceId, u64)> {
         let state = self.state();
@@ -256,9 +205,12 @@ impl Slots {
     }
 
     /// Keeps pool slots for attempts in doubt, until the run's seat or [`Self::keep_only`] says that they are in doubt no more.
-    pub(crate) fn keep_for_doubts(&self, claims: Vec<Claim>) {
+    pub(crate) fn keep_for_doubts(&self, run: &RunId, doubts: Vec<Keeps>) {
         let mut state = self.state();
-        claims.into_iter().for_each(|claim| state.doubt(claim));
+        for Keeps { instance, pool, slots, session } in doubts {
+            let session = session.map(|session| state.connections.place(session));
+            state.doubt(Claim { run: run.clone(), instance, pool, slots, session, priority: 0 });
+        }
     }
 
     /// Of the attempts in doubt of a run, only these keep anything any more.
@@ -280,17 +232,22 @@ impl Slots {
 
 impl State {
     /// What is full, how much of it is used, and how much there is; `None` when the claim fits.
-    fn missing(&self, claim: &Claim) -> Option<(Option<Arc<str>>, u32, u32)> {
+    fn missing(&self, claim: &Claim) -> Option<(Full, u32, u32)> {
         if let Some(size) = self.limits.parallelism
             && self.used >= size
         {
-            return Some((None, self.used, size));
+            return Some((Full::Parallelism, self.used, size));
         }
-        let size = self.limits.pools.get(&*claim.pool).copied().flatten()?;
-        let used = self.pools.get(&claim.pool).copied().unwrap_or(0);
-        // One that wants more than there is would wait for ever: it goes when the pool is empty.
-        let fits = used + claim.slots <= size || used == 0 && claim.slots > size;
-        (!fits).then(|| (Some(claim.pool.clone()), used, size))
+        if let Some(size) = self.limits.pools.get(&*claim.pool).copied().flatten() {
+            let used = self.pools.get(&claim.pool).copied().unwrap_or(0);
+            // One that wants more than there is would wait for ever: it goes when the pool is empty.
+            let fits = used + claim.slots <= size || used == 0 && claim.slots > size;
+            if !fits {
+                return Some((Full::Pool(claim.pool.clone()), used, size));
+            }
+        }
+        let session = claim.session.as_ref()?;
+        session.missing().map(|(used, size)| (Full::Sessions(session.of.clone()), used, size))
     }
 
     /// The smallest goes first.
@@ -301,6 +258,7 @@ impl State {
     fn hold(&mut self, dag: &DagId, claim: &Claim) {
         self.used += 1;
         *self.pools.entry(claim.pool.clone()).or_default() += claim.slots;
+        claim.session.iter().for_each(SessionPlace::take);
         self.dags.entry(dag.clone()).or_default().fetch_add(1, Ordering::Relaxed);
         self.held.insert((claim.run.clone(), claim.instance.clone()), (dag.clone(), claim.clone()));
     }
@@ -309,6 +267,7 @@ impl State {
         let Some((dag, claim)) = self.held.remove(&(run.clone(), instance.clone())) else { return };
         self.used -= 1;
         subtract(&mut self.pools, &claim.pool, claim.slots);
+        claim.session.iter().for_each(SessionPlace::free);
         if let Some(of_dag) = self.dags.get(&dag) {
             of_dag.fetch_sub(1, Ordering::Relaxed);
         }
@@ -327,6 +286,7 @@ impl State {
         let key = (claim.run.clone(), claim.instance.clone());
         if !self.doubts.contains_key(&key) {
             *self.pools.entry(claim.pool.clone()).or_default() += claim.slots;
+            claim.session.iter().for_each(SessionPlace::take);
             self.next += 1;
             self.doubts.insert(key, Doubt { number: self.next, claim });
         }
@@ -343,6 +303,7 @@ impl State {
         for key in over {
             if let Some(Doubt { claim, .. }) = self.doubts.remove(&key) {
                 subtract(&mut self.pools, &claim.pool, claim.slots);
+                claim.session.iter().for_each(SessionPlace::free);
             }
         }
         if frees {
@@ -425,7 +386,8 @@ pub(crate) struct SeatHandle {
 
 impl SeatHandle {
     /// Takes slots, if they are free or were kept for this.
-    pub(crate) fn take(&self, instance: &InstanceId, pool: &str, slots: u32, priority: i64) -> Option<Permit> {
+    pub(crate) fn take(&self, instance: &InstanceId, asked: Asked<'_>) -> Option<Permit> {
+        let Asked { pool, slots, session, priority } = asked;
         let mut state = self.slots.state();
         let order = state.next;
         state.next += 1;
@@ -435,8 +397,9 @@ impl SeatHandle {
             return Some(self.permit(instance));
         }
         let dag = seat.dag.clone();
-        let claim = Claim { run: self.run.clone(), instance: instance.clone(), pool: pool.into(), slots, priority };
         let held = seat.of_dag.load(Ordering::Relaxed);
+        let session = session.map(|session| state.connections.place(session));
+        let claim = Claim { run: self.run.clone(), instance: instance.clone(), pool: pool.into(), slots, session, priority };
         let asked = state.seats.get(&self.id)?.wants.iter().find(|want| want.claim.instance == *instance).map(|want| want.order);
         let rank = (held, std::cmp::Reverse(priority), asked.unwrap_or(order));
         if state.missing(&claim).is_none() && !goes_before(&state.kept_for(), &claim, rank) {
@@ -475,10 +438,9 @@ impl SeatHandle {
         }
     }
 
-    /// Attempts of the run are in doubt and keep their pool slots, whether there are as many or not: their statements may go on.
-    pub(crate) fn keep_for_doubts(&self, doubts: Vec<(InstanceId, Arc<str>, u32)>) {
-        let claim = |(instance, pool, slots)| Claim { run: self.run.clone(), instance, pool, slots, priority: 0 };
-        self.slots.keep_for_doubts(doubts.into_iter().map(claim).collect());
+    /// Attempts of the run are in doubt and keep their pool slots and sessions, whether there are as many or not: their statements may go on.
+    pub(crate) fn keep_for_doubts(&self, doubts: Vec<Keeps>) {
+        self.slots.keep_for_doubts(&self.run, doubts);
     }
 
     /// Of the run's attempts in doubt, only these keep anything any more.

@@ -1,15 +1,48 @@
-//! Connections with fewer sessions than tasks that want one.
+//! Connections with fewer sessions than tasks that want one: who waits for a session keeps nobody from anything, and its time does not count.
 
 use crate::server::Database;
+use crate::up::{Up, wait};
+use serde_json::json;
 
 fn list(items: u32) -> String {
     (0..items).map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// `db` has one session.
+/// Two connections to the same database: `db` has one session, `beside` as many as wanted.
 fn settings(project: &crate::project::Project) {
     let settings = std::fs::read_to_string(project.path().join("backstop.yaml")).unwrap();
-    project.write("backstop.yaml", &settings.replace("{uri:", "{sessions: 1, uri:"));
+    let line = settings.lines().find(|line| line.contains("uri:")).unwrap();
+    let (scarce, beside) = (line.replace("{uri:", "{sessions: 1, uri:"), line.replace("db:", "beside:"));
+    project.write("backstop.yaml", &format!("name: test\nconnections:\n{scarce}\n{beside}\n"));
+}
+
+#[test]
+fn tasks_that_wait_for_a_session_keep_no_place_from_those_of_other_connections() {
+    let Some(database) = Database::postgres() else { return };
+    let tasks = format!("  hold: {{for_each: [{}], sql: SELECT pg_sleep(600)}}\n", list(12));
+    let project = database.project(&tasks);
+    settings(&project);
+    project.write("dags/quick.yaml", "dag: quick\nconnection: beside\ntasks:\n  write: {sql: INSERT INTO t VALUES (1)}\n");
+    database.sql(&project, "CREATE TABLE t (n INTEGER)");
+    let up = Up::with(&project, &["--parallelism", "2"]);
+    let many = up.trigger("d", json!({}));
+    let why = || up.get(&format!("/api/v1/runs/{many}/why"));
+    wait("all to want a session", || {
+        let why = why().to_string();
+        why.matches("it waits for a session of connection `db`: 1 of 1 in use by `hold[").count() == 11
+    });
+    let waits = why();
+    let one = waits["tasks"].as_array().unwrap().iter().find(|task| !task["slots"].is_null()).unwrap().clone();
+    assert_eq!(
+        (&one["slots"]["connection"], &one["slots"]["pool"], &one["slots"]["used"]),
+        (&json!("db"), &json!(null), &json!(1))
+    );
+    let quick = up.trigger("quick", json!({}));
+    up.wait_for_state(&quick, "success");
+    assert_eq!(database.ask(&project, "SELECT count(*) FROM t"), 1);
+    assert_eq!(up.state(&many), "running");
+    up.ask("POST", &format!("/api/v1/runs/{many}/cancel"), Some(&json!({})));
+    up.wait_for_state(&many, "cancelled");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::Engine;
 use crate::resolve::asks_a_server;
+use crate::slots::Keeps;
 use backstop_core::InstanceId;
 use std::collections::BTreeSet;
 
@@ -40,11 +41,12 @@ impl Engine {
     fn keep_pools(&self, instances: &[InstanceId]) {
         let Some(seat) = &self.seat else { return };
         let dag = &self.shared.definition.dag;
-        let claims = instances.iter().filter_map(|instance| {
+        let doubts = instances.iter().filter_map(|instance| {
             let settings = &dag.task(self.place(instance)?).settings;
-            Some((instance.clone(), self.pool(settings.pool).into(), settings.pool_slots))
+            let session = self.session_of(instance).filter(|_| self.has_statement(instance));
+            Some(Keeps { instance: instance.clone(), pool: self.pool(settings.pool).into(), slots: settings.pool_slots, session })
         });
-        seat.keep_for_doubts(claims.collect());
+        seat.keep_for_doubts(doubts.collect());
     }
 
     fn keep_session(&self, instance: &InstanceId) {

@@ -196,16 +196,19 @@ impl From<TaskAccount> for TaskWhy {
     }
 }
 
-/// Slots that a task instance waits for.
+/// Slots, or a session, that a task instance waits for.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = AwaitedSlots)]
 struct Slots {
-    /// The pool that is full; null when as many tasks as may go on at once are going on.
+    /// The pool that is full; null when as many tasks as may go on at once are going on, and where a connection is named.
     #[schema(required)]
     pool: Option<String>,
-    /// Slots in use.
+    /// The connection whose sessions are all in use.
+    #[schema(required)]
+    connection: Option<String>,
+    /// Slots or sessions in use.
     used: u32,
-    /// Slots there are.
+    /// How many there are.
     size: u32,
     /// How many the instance wants.
     wanted: u32,
@@ -222,6 +225,7 @@ impl From<&Shortage> for Slots {
         let holders = shortage.holders.iter();
         Self {
             pool: shortage.pool.as_deref().map(str::to_owned),
+            connection: shortage.connection.clone(),
             used: shortage.used,
             size: shortage.size,
             wanted: shortage.wanted,

@@ -9,7 +9,7 @@ use crate::monitor::User;
 use crate::resolve::asks_a_server;
 use crate::service::{Error, Service};
 use crate::sessions::ConnectionKey;
-use crate::slots::Claim;
+use crate::slots;
 use backstop_core::event::RunHeader;
 use backstop_core::{InstanceId, InstancePhase, RunId};
 use backstop_store::InstanceFilter;
@@ -130,18 +130,14 @@ impl Service {
                 let Some(place) = definition.dag.index(instance.task.as_str()) else { continue };
                 let settings = &definition.dag.task(place).settings;
                 let body = definition.body(place);
-                if let Some(connection) = body.connection.as_deref().filter(|_| asks_a_server(body)) {
+                let connection = body.connection.as_deref().filter(|_| asks_a_server(body));
+                if let Some(connection) = connection {
                     sessions.keep(connection, &run, &instance);
                 }
                 let Some(pool) = definition.dag.pools().get(settings.pool as usize) else { continue };
                 let pool = pool.name.as_str().into();
-                self.slots.keep_for_doubts(vec![Claim {
-                    run: run.clone(),
-                    instance,
-                    pool,
-                    slots: settings.pool_slots,
-                    priority: 0,
-                }]);
+                let session = connection.and_then(|connection| sessions.places(connection));
+                self.slots.keep_for_doubts(&run, vec![slots::Keeps { instance, pool, slots: settings.pool_slots, session }]);
             }
         }
         Ok(())
