@@ -15,19 +15,19 @@ fn placeholders_that_do_not_fit_together_are_told_at_their_statement() {
     let script = "SELECT {{ 1 }};\n      SELECT 2;\n      SELECT :a,\n        ?\n";
     let project = Project::with_tasks(&format!("  one:\n    parameters: {{a: 1}}\n    sql: |\n      {script}"));
     insta::assert_snapshot!(told(&project), @r#"
-    read the script: this statement has positional placeholders beside named ones
+    read the script: `?` has no value
     at: dags/d.yaml:10:9
     effect: nothing was sent
-    hint: name them all: a statement has either one kind or the other
+    hint: values have names, with a colon: write `:name`, and give `name` a value in `parameters`
     "#);
     let project = Project::with_tasks(
         "  one:\n    check:\n      sql: |\n        SELECT {{ 1 }};\n        SELECT 2; SELECT :a, ?\n      parameters: {a: 1}\n",
     );
     insta::assert_snapshot!(told(&project), @r#"
-    read the query: this statement has positional placeholders beside named ones
+    read the query: `?` has no value
     at: dags/d.yaml:8:30
     effect: nothing was sent
-    hint: name them all: a statement has either one kind or the other
+    hint: values have names, with a colon: write `:name`, and give `name` a value in `parameters`
     "#);
 }
 
