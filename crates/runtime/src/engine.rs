@@ -389,6 +389,17 @@ impl Engine {
         }
     }
 
+    /// True while a branch above a task goes on: the task began before it (its trigger rule does not wait), and in a process that takes the
+    /// run over the branch may end first and leave it out. Then the log must have its start before it takes effect.
+    fn may_be_left_out(&self, place: TaskIx) -> bool {
+        let dag = &self.shared.definition.dag;
+        let goes_on = |up: &TaskIx| {
+            let branch = self.state.instance(&InstanceId::single(dag.task(*up).id.clone()));
+            matches!(self.shared.definition.body(*up).kind, Kind::Branch(_)) && branch.is_none_or(|view| !view.phase.is_done())
+        };
+        dag.task(place).upstream.iter().any(goes_on)
+    }
+
     /// Slots that other runs may hold. An empty task needs none.
     fn ask_for_slots(&self, instance: &InstanceId) -> Result<Option<Permit>, NoSlot> {
         let (Some(seat), Some(place)) = (&self.seat, self.place(instance)) else { return Ok(None) };
@@ -441,7 +452,10 @@ impl Engine {
 
     fn start(&mut self, instance: InstanceId, try_number: u32, permit: Option<Permit>, now: Timestamp) {
         let Some(place) = self.place(&instance) else { return };
-        let stands_on = self.footing.of(&self.state, place);
+        let stands_on = match self.may_be_left_out(place) {
+            true => self.journal.version(),
+            false => self.footing.of(&self.state, place),
+        };
         let body = self.shared.definition.body(place);
         let expands = body.for_each.is_some() && instance.map_index.is_none();
         let view = self.state.instance(&instance);
