@@ -41,7 +41,8 @@ fn tasks_that_wait_for_a_session_keep_no_place_from_those_of_other_connections()
     up.wait_for_state(&quick, "success");
     assert_eq!(database.ask(&project, "SELECT count(*) FROM t"), 1);
     assert_eq!(up.state(&many), "running");
-    up.ask("POST", &format!("/api/v1/runs/{many}/cancel"), Some(&json!({})));
+    let cancel = up.ask("POST", &format!("/api/v1/runs/{many}/cancel"), Some(&json!({ "why": "enough" })));
+    assert_eq!(cancel.status, 202, "{}", cancel.body);
     up.wait_for_state(&many, "cancelled");
 }
 
