@@ -28,7 +28,7 @@ pub use error::{Error, ErrorKind};
 pub use lookout::{Blocker, Lookout, Progress, Sighting, View};
 pub use marker::{MarkerKey, MarkerRow, MarkerTable, Probe};
 pub use script::Dialect;
-pub use session::{Canceller, Capabilities, Connector, Observer, Session, Unit, UnitError, UnitOutcome};
+pub use session::{Canceller, Capabilities, Connector, Isolation, Observer, Session, Terms, Unit, UnitError, UnitOutcome};
 pub use value::{Column, Value};
 
 use std::sync::Arc;

@@ -160,6 +160,37 @@ pub struct Unit<'a> {
     pub keeps_result: bool,
 }
 
+/// How a transaction is opened that several scripts share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The server's own by default. SQLite knows only [`Isolation::Serializable`], and has it always.
+    pub isolation: Option<Isolation>,
+    /// How long a statement may wait for a lock; MySQL counts whole seconds, at least one.
+    pub lock_timeout: Option<Duration>,
+}
+
+/// What a transaction sees of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Each statement sees what was committed when it began.
+    ReadCommitted,
+    /// All statements see what was committed when the first began.
+    RepeatableRead,
+    /// As if there were no others.
+    Serializable,
+}
+
+impl Isolation {
+    /// The words of the SQL standard.
+    pub fn as_sql(self) -> &'static str {
+        match self {
+            Self::ReadCommitted => "READ COMMITTED",
+            Self::RepeatableRead => "REPEATABLE READ",
+            Self::Serializable => "SERIALIZABLE",
+        }
+    }
+}
+
 /// How a unit ended well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnitOutcome {
@@ -293,6 +324,24 @@ pub trait Session: Send {
 
     /// Rolls back to a savepoint.
     async fn rollback_to(&mut self, name: &str) -> Result<(), Error>;
+
+    /// Opens a transaction that several scripts share, and that [`Self::commit_marked`] ends. `markers` is where its marker will go: the
+    /// table is made before, because DDL may commit. `None` when the transaction will be rolled back.
+    ///
+    /// # Errors
+    /// `RolledBack` or `NoMarkerTable`: no transaction is open.
+    async fn open_transaction(&mut self, terms: &Terms, markers: Option<&MarkerTable>) -> Result<(), UnitError>;
+
+    /// Writes the marker in the open transaction, and commits both.
+    ///
+    /// # Errors
+    /// As [`Self::run_unit`] with [`Wrap::Marked`].
+    async fn commit_marked(&mut self, table: &MarkerTable, key: &MarkerKey, digest: &str) -> Result<UnitOutcome, UnitError>;
+
+    /// False when the last statement that went well has ended the transaction it ran in, by itself: some commit implicitly.
+    fn transaction_is_open(&self) -> bool {
+        true
+    }
 
     /// Runs a unit to its commit, in as few round trips as the database allows. Makes the marker table on first use.
     async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError>;

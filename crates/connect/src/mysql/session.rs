@@ -6,19 +6,22 @@ use super::settings::{SslMode, quoted};
 use super::value::{column, decode, encode};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{MarkerKey, MarkerTable, Probe};
-use crate::session::{Call, Canceller, NAME_BYTES_MAX, Observer, Session, StatementOutcome, Unit, UnitError, UnitOutcome};
+use crate::session::{Call, Canceller, NAME_BYTES_MAX, Observer, Session, StatementOutcome, Terms, Unit, UnitError, UnitOutcome};
 use crate::value::{Column, Value};
 use async_trait::async_trait;
 use mysql_async::consts::StatusFlags;
 use mysql_async::prelude::{Protocol, Queryable};
 use mysql_async::{Conn, DriverError, Params, QueryResult};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How many warnings of one statement are fetched.
 const WARNINGS_MAX: usize = 64;
+/// How long a session that was killed is waited for.
+const ROLLBACK_SECONDS_MAX: u32 = 10;
 
 /// Why a statement did not end well.
 pub(super) enum Failure {
@@ -47,8 +50,9 @@ pub(super) struct MySqlSession {
     pub(super) was_idle: bool,
     /// Something is going on. A caller that goes away in the middle leaves it set, which is right: half an answer is still on its way.
     is_engaged: bool,
-    /// A comment before each statement of the user, which says in the process list on whose behalf it runs.
-    comment: Option<String>,
+    /// On whose behalf it works. A comment before each statement of the user says it in the process list; a session that does nothing shows
+    /// no statement, so one with an open transaction holds a lock of that name.
+    name: Option<String>,
     operation: String,
 }
 
@@ -90,7 +94,7 @@ impl MySqlSession {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
         let conn = connect(&shared).await?;
         let operation = format!("run a statement on {}", shared.settings.id);
-        Ok(Self { shared, conn, is_lost: false, was_idle: false, is_engaged: false, comment: None, operation })
+        Ok(Self { shared, conn, is_lost: false, was_idle: false, is_engaged: false, name: None, operation })
     }
 
     fn failed(&mut self, sql: &str, source: mysql_async::Error) -> Failure {
@@ -153,8 +157,8 @@ impl MySqlSession {
         let sent = Instant::now();
         observer.started(place);
         let canceller = self.canceller();
-        let sql = match &self.comment {
-            Some(comment) => Cow::Owned(format!("{comment} {}", call.sql)),
+        let sql = match &self.name {
+            Some(name) => Cow::Owned(format!("{} {}", comment(name), call.sql)),
             None => Cow::Borrowed(call.sql),
         };
         let ran = if call.parameters.is_empty() {
@@ -194,28 +198,41 @@ impl MySqlSession {
         Ok(())
     }
 
-    /// Other threads of this user whose statement begins with a comment.
-    async fn commented(&mut self, comment: &str, except: &[String]) -> Result<Vec<String>, Failure> {
+    /// Other threads of this user whose statement begins with a name, and the one that holds the lock of it: that one apart.
+    async fn named(&mut self, name: &str, except: &[String]) -> Result<(BTreeSet<String>, Option<String>), Failure> {
+        let comment = comment(name);
         let sql = format!(
             "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() \
              AND USER = SUBSTRING_INDEX(USER(), '@', 1) AND LEFT(INFO, {}) = '{comment}'",
             comment.len()
         );
-        let found = self.query(&sql).await?.into_iter().flatten();
-        let ids = found.filter_map(|id| if let Value::Int(id) = id { Some(id.to_string()) } else { None });
-        Ok(ids.filter(|id| !except.contains(id)).collect())
+        let mut running = self.ids(&sql).await?;
+        running.retain(|id| !except.contains(id));
+        // Servers that have no such locks refuse: there only what runs is found.
+        let holder = match self.ids(&format!("SELECT NULLIF(IS_USED_LOCK('{name}'), CONNECTION_ID())")).await {
+            Err(Failure::Refused(_)) => None,
+            found => found?.pop_first().filter(|id| !except.contains(id)),
+        };
+        Ok((running, holder))
     }
 
     /// Kills them.
-    async fn kill_commented(&mut self, comment: &str, except: &[String]) -> Result<usize, Failure> {
+    async fn kill_named(&mut self, name: &str, except: &[String]) -> Result<usize, Failure> {
+        let (mut left, holder) = self.named(name, except).await?;
+        left.extend(holder.clone());
         let mut ended = 0;
-        for id in self.commented(comment, except).await? {
+        for id in &left {
             match self.query(&format!("KILL {id}")).await {
                 Ok(_) => ended += 1,
                 // No such thread any more.
                 Err(Failure::Refused(error)) if error.native_code.as_deref() == Some("1094") => {}
                 Err(failure) => return Err(failure),
             }
+        }
+        if holder.is_some() {
+            // It lets go of the name last, when it has rolled back.
+            self.query(&format!("DO GET_LOCK('{name}', {ROLLBACK_SECONDS_MAX})")).await?;
+            self.query(&format!("DO RELEASE_LOCK('{name}')")).await?;
         }
         Ok(ended)
     }
@@ -225,6 +242,33 @@ impl MySqlSession {
         match self.conn.ping().await {
             Ok(()) => Ok(()),
             Err(source) => Err(self.failed("", source)),
+        }
+    }
+
+    async fn ids(&mut self, sql: &str) -> Result<BTreeSet<String>, Failure> {
+        let found = self.query(sql).await?.into_iter().flatten();
+        Ok(found
+            .filter_map(|id| match id {
+                Value::Int(id) => Some(id.to_string()),
+                Value::UInt(id) => Some(id.to_string()),
+                Value::Null
+                | Value::Bool(_)
+                | Value::Float(_)
+                | Value::Decimal(_)
+                | Value::Text(_)
+                | Value::Json(_)
+                | Value::Bytes(_) => None,
+            })
+            .collect())
+    }
+
+    /// Lets the session be found by its name also while it does nothing, until it is reset. Where the server has no such locks, or another
+    /// session has the name, it is not found: nothing else depends on it.
+    pub(super) async fn hold_name(&mut self) -> Result<(), Failure> {
+        let Some(name) = &self.name else { return Ok(()) };
+        match self.query(&format!("DO GET_LOCK('{name}', 0)")).await {
+            Ok(_) | Err(Failure::Refused(_)) => Ok(()),
+            Err(failure) => Err(failure),
         }
     }
 
@@ -250,11 +294,15 @@ impl MySqlSession {
     }
 }
 
-/// A name as a comment in SQL; `None` when nothing is left of it.
-fn comment(name: &str) -> Option<String> {
+/// What of a name fits into a comment and a string in SQL; `None` when nothing is left of it.
+fn named(name: &str) -> Option<String> {
     let fits = |letter: &char| (' '..='~').contains(letter) && !matches!(letter, '\'' | '\\' | '*' | '!' | '+');
     let name: String = name.chars().filter(fits).take(NAME_BYTES_MAX).collect();
-    (!name.is_empty()).then(|| format!("/* {name} */"))
+    (!name.is_empty()).then_some(name)
+}
+
+fn comment(name: &str) -> String {
+    format!("/* {name} */")
 }
 
 struct Delivered {
@@ -338,23 +386,27 @@ impl Session for MySqlSession {
     }
 
     fn introduce(&mut self, name: &str) {
-        self.comment = comment(name);
+        self.name = named(name);
     }
 
     async fn end_leftovers(&mut self, name: &str, except: &[String]) -> Result<usize, Error> {
-        let Some(comment) = comment(name) else { return Ok(0) };
+        let Some(name) = named(name) else { return Ok(0) };
         self.engaged().await?;
-        let ended = self.kill_commented(&comment, except).await;
+        let ended = self.kill_named(&name, except).await;
         self.is_engaged = false;
         ended.map_err(Failure::into_error)
     }
 
     async fn leftovers(&mut self, name: &str, except: &[String]) -> Result<Option<usize>, Error> {
-        let Some(comment) = comment(name) else { return Ok(None) };
+        let Some(name) = named(name) else { return Ok(None) };
         self.engaged().await?;
-        let left = self.commented(&comment, except).await;
+        let left = self.named(&name, except).await;
         self.is_engaged = false;
-        left.map(|left| Some(left.len())).map_err(Failure::into_error)
+        left.map(|(mut left, holder)| {
+            left.extend(holder);
+            Some(left.len())
+        })
+        .map_err(Failure::into_error)
     }
 
     fn is_usable(&self) -> bool {
@@ -386,6 +438,24 @@ impl Session for MySqlSession {
 
     async fn rollback_to(&mut self, name: &str) -> Result<(), Error> {
         self.simple(&format!("ROLLBACK TO SAVEPOINT {}", quoted(name))).await
+    }
+
+    async fn open_transaction(&mut self, terms: &Terms, markers: Option<&MarkerTable>) -> Result<(), UnitError> {
+        self.engaged().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        let opened = self.open_shared(terms, markers).await;
+        self.is_engaged = false;
+        opened
+    }
+
+    async fn commit_marked(&mut self, table: &MarkerTable, key: &MarkerKey, digest: &str) -> Result<UnitOutcome, UnitError> {
+        self.engaged().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        let ended = self.commit_shared(table, key, digest).await;
+        self.is_engaged = false;
+        ended
+    }
+
+    fn transaction_is_open(&self) -> bool {
+        self.is_in_transaction()
     }
 
     async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {

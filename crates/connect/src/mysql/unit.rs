@@ -3,8 +3,8 @@
 use super::marker::{Row, insert_sql};
 use super::session::{Failure, MySqlSession};
 use crate::error::{Error, ErrorKind};
-use crate::marker::{Found, MarkerTable, OUTCOME_COMMITTED};
-use crate::session::{Observer, Unit, UnitError, UnitOutcome, Wrap};
+use crate::marker::{Found, MarkerKey, MarkerTable, OUTCOME_COMMITTED};
+use crate::session::{Observer, Terms, Unit, UnitError, UnitOutcome, Wrap};
 use crate::words::{may_end_transaction_inside, refuse_transaction_control};
 
 /// How often the marker table is made anew within one unit: it may be dropped again by somebody else.
@@ -215,6 +215,55 @@ fn not_begun(failure: Failure) -> UnitError {
     match failure {
         Failure::Lost(error) => UnitError::NotBegun { error },
         Failure::Refused(error) | Failure::Stopped(error) => before_anything(error),
+    }
+}
+
+/// A transaction that several scripts share.
+impl MySqlSession {
+    pub(super) async fn open_shared(&mut self, terms: &Terms, markers: Option<&MarkerTable>) -> Result<(), UnitError> {
+        if let Some(table) = markers {
+            self.marker_table(table).await?;
+        }
+        self.hold_name().await.map_err(|failure| before_anything(failure.into_error()))?;
+        // Of the next transaction alone.
+        let isolation = terms.isolation.map(|isolation| format!("SET TRANSACTION ISOLATION LEVEL {}", isolation.as_sql()));
+        // Until the session is reset; of rows and of tables.
+        let limit = terms.lock_timeout.map(|limit| {
+            let seconds = limit.as_millis().div_ceil(1000).clamp(1, 1_073_741_824);
+            format!("SET SESSION innodb_lock_wait_timeout = {seconds}, SESSION lock_wait_timeout = {}", seconds.min(31_536_000))
+        });
+        for sql in limit.into_iter().chain(isolation).chain(["START TRANSACTION".to_owned()]) {
+            self.query(&sql).await.map_err(|failure| before_anything(failure.into_error()))?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn commit_shared(
+        &mut self,
+        table: &MarkerTable,
+        key: &MarkerKey,
+        digest: &str,
+    ) -> Result<UnitOutcome, UnitError> {
+        key.check().map_err(before_anything)?;
+        let name = self.marker_name(table).map_err(before_anything)?;
+        let row = Row { key, outcome: OUTCOME_COMMITTED, digest, rows_affected: -1, result: None };
+        let ended = self.query_parts(&format!("{}; COMMIT", insert_sql(&name, &row))).await;
+        let wrap = Wrap::Marked { table: table.clone(), key: key.clone(), digest: digest.to_owned(), check_first: false };
+        let unit = Unit { calls: &[], begin: None, wrap, keeps_result: false };
+        match self.marked_end(&unit, ended.map(|_| ())).await? {
+            Attempt::Done => Ok(UnitOutcome::Done),
+            Attempt::KeyTaken => match self.find_marker(&name, key).await.map_err(before_anything)? {
+                Some(found) => found_already(found),
+                None => {
+                    let message = format!("the marker of task {} was taken and released again by somebody", key.task);
+                    Err(before_anything(Error::new(ErrorKind::Serialization, "write a marker", message)))
+                }
+            },
+            Attempt::TableMissing(error) => {
+                self.forget_marker_table(table);
+                Err(before_anything(error))
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::value::encode;
 use crate::error::{Error, ErrorKind};
 use crate::marker::{MarkerKey, MarkerTable, Probe};
 use crate::session::{
-    Call, Canceller, Ignore, NAME_BYTES_MAX, Observer, Session, StatementOutcome, Unit, UnitError, UnitOutcome,
+    Call, Canceller, Ignore, NAME_BYTES_MAX, Observer, Session, StatementOutcome, Terms, Unit, UnitError, UnitOutcome,
 };
 use crate::value::Value;
 use answers::outcome_of;
@@ -453,6 +453,22 @@ impl Session for PostgresSession {
 
     async fn rollback_to(&mut self, name: &str) -> Result<(), Error> {
         self.simple(&format!("ROLLBACK TO SAVEPOINT {}", quoted(name))).await.map(|_| ())
+    }
+
+    async fn open_transaction(&mut self, terms: &Terms, markers: Option<&MarkerTable>) -> Result<(), UnitError> {
+        self.settle().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        self.is_engaged = true;
+        let opened = self.open_shared(terms, markers).await;
+        self.is_engaged = false;
+        opened
+    }
+
+    async fn commit_marked(&mut self, table: &MarkerTable, key: &MarkerKey, digest: &str) -> Result<UnitOutcome, UnitError> {
+        self.settle().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        self.is_engaged = true;
+        let ended = self.commit_shared(table, key, digest).await;
+        self.is_engaged = false;
+        ended
     }
 
     async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {

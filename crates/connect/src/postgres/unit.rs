@@ -15,7 +15,7 @@ use super::marker::{Row, insert_parameters, insert_sql};
 use super::session::{Failure, PostgresSession, RESET, Reset, Status, contains_word, is_copy_in};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{Found, MarkerKey, MarkerTable, OUTCOME_COMMITTED};
-use crate::session::{Call, Ignore, Observer, StatementOutcome, Unit, UnitError, UnitOutcome, Wrap};
+use crate::session::{Call, Ignore, Observer, StatementOutcome, Terms, Unit, UnitError, UnitOutcome, Wrap};
 use crate::words::{first_words, lifts_read_only, refuse_transaction_control};
 use std::ops::Range;
 use std::time::Instant;
@@ -435,6 +435,55 @@ fn vanished(key: &MarkerKey) -> Error {
         "write a marker",
         format!("the marker of task {} was taken and released again by somebody", key.task),
     )
+}
+
+/// A transaction that several scripts share.
+impl PostgresSession {
+    pub(super) async fn open_shared(&mut self, terms: &Terms, markers: Option<&MarkerTable>) -> Result<(), UnitError> {
+        if let Some(table) = markers {
+            self.marker_table(table).await?;
+        }
+        let isolation = terms.isolation.map(|isolation| format!(" ISOLATION LEVEL {}", isolation.as_sql()));
+        let begin = format!("BEGIN{}", isolation.unwrap_or_default());
+        // Only for the transaction: nothing is left behind.
+        let name = self.name.as_ref().map(|name| format!("SET LOCAL application_name = '{name}'"));
+        let limit = terms.lock_timeout.map(|limit| format!("SET LOCAL lock_timeout = {}", limit.as_millis().max(1)));
+        for sql in std::iter::once(begin).chain(name).chain(limit) {
+            if let Err(failure) = self.command(&sql).await {
+                let error = failure.into_error();
+                // A link that breaks now takes the open transaction with it.
+                let _ = self.roll_back().await;
+                return Err(before_anything(error));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn commit_shared(
+        &mut self,
+        table: &MarkerTable,
+        key: &MarkerKey,
+        digest: &str,
+    ) -> Result<UnitOutcome, UnitError> {
+        key.check().map_err(before_anything)?;
+        let wrap = Wrap::Marked { table: table.clone(), key: key.clone(), digest: digest.to_owned(), check_first: false };
+        let unit = Unit { calls: &[], begin: None, wrap, keeps_result: false };
+        let marker = Marker { table: self.marker_table(table).await?, key, digest };
+        // Of many scripts, whose counts are theirs to tell.
+        self.rows_affected = -1;
+        let sending = Sending { begins: false, calls: 0..0, ends: true };
+        match self.send_group(&unit, Some(&marker), &sending, &mut Ignore).await? {
+            None | Some(Attempt::Done) => Ok(UnitOutcome::Done),
+            Some(Attempt::KeyTaken) => match self.find_marker(&marker.table, key).await.map_err(before_anything)? {
+                Some(found) => found_already(found),
+                None => Err(before_anything(vanished(key))),
+            },
+            Some(Attempt::TableMissing(error)) => {
+                self.forget_marker_table(table);
+                Err(before_anything(error))
+            }
+        }
+    }
 }
 
 impl PostgresSession {

@@ -5,7 +5,7 @@ use super::worker::{Control, Event, OwnedCall, OwnedUnit, Stop, Worker};
 use super::{Settings, lookout};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{MarkerKey, MarkerTable, Probe};
-use crate::session::{Call, Canceller, Observer, Session, StatementOutcome, Unit, UnitError, UnitOutcome};
+use crate::session::{Call, Canceller, Observer, Session, StatementOutcome, Terms, Unit, UnitError, UnitOutcome};
 use crate::words::refuse_transaction_control;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -207,6 +207,19 @@ impl Session for SqliteSession {
     async fn rollback_to(&mut self, name: &str) -> Result<(), Error> {
         let sql = format!("ROLLBACK TO {}", quoted(name));
         self.ask(move |worker| worker.command(&sql)).await
+    }
+
+    async fn open_transaction(&mut self, terms: &Terms, _markers: Option<&MarkerTable>) -> Result<(), UnitError> {
+        // DDL is transactional here: the marker's table is made with the marker.
+        let limit = terms.lock_timeout;
+        self.ask(move |worker| worker.open_shared(limit)).await.map_err(|error| UnitError::RolledBack { place: None, error })
+    }
+
+    async fn commit_marked(&mut self, table: &MarkerTable, key: &MarkerKey, digest: &str) -> Result<UnitOutcome, UnitError> {
+        let (table, key, digest) = (table.clone(), key.clone(), digest.to_owned());
+        let ended = self.ask(move |worker| Ok(worker.commit_marked(&table, &key, &digest))).await;
+        // The thread rolls back when it ends before a commit, and nothing else can end it.
+        ended.unwrap_or_else(|error| Err(UnitError::RolledBack { place: None, error }))
     }
 
     async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {

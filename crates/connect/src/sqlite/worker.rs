@@ -358,6 +358,40 @@ impl Worker {
         }
     }
 
+    /// Opens a transaction that may write, and waits for the lock as long as it may.
+    pub(super) fn open_shared(&mut self, limit: Option<Duration>) -> Result<(), Error> {
+        self.patiently(limit.unwrap_or(self.settings.busy_timeout), |connection| connection.execute_batch("BEGIN IMMEDIATE"))
+    }
+
+    /// Writes the marker in the open transaction and commits it; what cannot be committed is rolled back.
+    pub(super) fn commit_marked(&mut self, table: &MarkerTable, key: &MarkerKey, digest: &str) -> Result<UnitOutcome, UnitError> {
+        let ended = self.commit_with_marker(table, key, digest);
+        if !matches!(ended, Ok(UnitOutcome::Done)) {
+            let _ = self.roll_back();
+        }
+        ended
+    }
+
+    fn commit_with_marker(&self, table: &MarkerTable, key: &MarkerKey, digest: &str) -> Result<UnitOutcome, UnitError> {
+        let ours = |error| UnitError::RolledBack { place: None, error };
+        key.check().map_err(ours)?;
+        match marker::find(&self.connection, table, key, &self.operation).map_err(ours)? {
+            Some(Found::Committed(row)) => return Ok(UnitOutcome::AlreadyCommitted(row)),
+            Some(Found::Tombstone) => return Err(UnitError::Fenced),
+            None => {}
+        }
+        if self.connection.is_autocommit() {
+            return Err(ours(Error::new(
+                ErrorKind::Lost,
+                &self.operation,
+                "the transaction to be committed is not open any more",
+            )));
+        }
+        let row = Row { key, outcome: OUTCOME_COMMITTED, digest, rows_affected: -1, result: None };
+        marker::insert(&self.connection, table, &row).map_err(|source| ours(self.classified(source)))?;
+        self.commit()
+    }
+
     fn run_bare(&mut self, unit: &OwnedUnit, events: &Events) -> Result<UnitOutcome, UnitError> {
         for (place, call) in unit.calls.iter().enumerate() {
             match self.run(call, place, events, false) {

@@ -3,6 +3,7 @@
 mod lookouts;
 mod markers;
 mod sessions;
+mod shared;
 mod statements;
 mod units;
 
@@ -10,6 +11,7 @@ use super::bed::Bed;
 pub(super) use lookouts::*;
 pub(super) use markers::*;
 pub(super) use sessions::*;
+pub(super) use shared::*;
 pub(super) use statements::*;
 pub(super) use units::*;
 
@@ -28,7 +30,10 @@ macro_rules! conforms {
             a_cancel_without_a_statement_is_harmless, a_reset_forgets_settings_and_temporary_tables, statements_of_megabytes_run,
             a_session_left_in_the_middle_is_not_usable, savepoints_undo_a_part, keys_compare_byte_by_byte,
             unknown_settings_are_named_with_the_known_ones, a_lock_wait_ends_with_its_own_kind,
-            markers_are_pruned_by_run_and_age, a_blocked_statement_names_its_blocker, a_session_that_is_gone_is_not_seen
+            markers_are_pruned_by_run_and_age, a_blocked_statement_names_its_blocker, a_session_that_is_gone_is_not_seen,
+            a_shared_transaction_commits_once_with_its_marker, a_fenced_shared_transaction_cannot_commit,
+            a_shared_transaction_that_is_reset_is_rolled_back, a_shared_transaction_waits_for_locks_as_long_as_it_may,
+            a_shared_transaction_that_was_left_behind_is_ended_by_its_name
         }
     };
     (@tests $bed:path: $($name:ident),* $(,)?) => {

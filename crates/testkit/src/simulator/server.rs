@@ -24,6 +24,8 @@ pub(crate) struct Work {
     pub(crate) marker: Option<(MarkerKey, MarkerRow)>,
     /// Sent in one go with its commit: the server can end it without hearing from the client again.
     pub(crate) is_pipelined: bool,
+    /// Several scripts share it, and its marker comes with its commit: before that nobody is in doubt about it.
+    pub(crate) is_shared: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +127,32 @@ impl Server {
         id
     }
 
+    /// More work in a transaction that is open. False when the server has forgotten it.
+    pub(crate) fn work_on(&self, id: TransactionId, effects: Vec<String>) -> bool {
+        let mut state = self.state();
+        let open = state.open.get_mut(&id);
+        open.map(|open| open.work.effects.extend(effects)).is_some()
+    }
+
+    /// How much was done in a transaction so far; `None` when the server has forgotten it.
+    pub(crate) fn done_in(&self, id: TransactionId) -> Option<usize> {
+        self.state().open.get(&id).map(|open| open.work.effects.len())
+    }
+
+    /// Takes back all but the first of what was done in a transaction.
+    pub(crate) fn undo_to(&self, id: TransactionId, kept: usize) {
+        if let Some(open) = self.state().open.get_mut(&id) {
+            open.work.effects.truncate(kept);
+        }
+    }
+
+    /// The marker that goes with a transaction that was begun without.
+    pub(crate) fn mark(&self, id: TransactionId, key: MarkerKey, row: MarkerRow) {
+        if let Some(open) = self.state().open.get_mut(&id) {
+            open.work.marker = Some((key, row));
+        }
+    }
+
     /// Looks under a key without changing anything.
     pub(crate) fn look(&self, key: &MarkerKey) -> Found {
         self.state().look(key)
@@ -177,7 +205,8 @@ impl Server {
         let holds_key = holds_key && state.take_key(id, &self.world.broken) == Found::Free;
         if let Some(open) = state.open.get_mut(&id) {
             open.holds_key = holds_key;
-            open.fate = Some(fate);
+            let is_settled = fate.is_settled || (open.work.is_shared && open.work.marker.is_none());
+            open.fate = Some(Fate { is_settled, ..fate });
         }
     }
 
@@ -227,6 +256,12 @@ impl Server {
 
     pub(crate) fn is_down(&self) -> bool {
         self.state().down_until > self.world.now()
+    }
+
+    /// A failed statement costs the transaction no more than itself, as on MySQL and SQLite; otherwise nothing more runs in it before it goes back
+    /// to a savepoint, as on PostgreSQL. One server of each kind.
+    pub(crate) fn goes_on_behind_errors(&self) -> bool {
+        self.name == "b"
     }
 
     pub(crate) fn restarts(&self) -> u64 {

@@ -1,16 +1,18 @@
 //! The fake connector: the real seam of `backstop_connect`, over the model of a server, with faults at every step. What a unit does is told
 //! by `unit`.
 
+mod shared;
 mod unit;
 
 use super::Broken;
-use super::server::{Found, Server};
+use super::server::{Found, OpenTransaction, Server, Work};
 use async_trait::async_trait;
-use backstop_connect::session::{Call, StatementOutcome};
+use backstop_connect::session::{Call, StatementOutcome, Terms};
 use backstop_connect::{
     Canceller, Capabilities, Connector, Dialect, Error, ErrorKind, MarkerKey, MarkerTable, Observer, Probe, Session, Unit,
     UnitError, UnitOutcome,
 };
+use shared::{Shared, no_transaction};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -57,6 +59,7 @@ impl Connector for FakeConnector {
             restarts: self.server.restarts(),
             is_usable: true,
             name: String::new(),
+            shared: None,
             cancel: Arc::new(Cancel { server: self.server.clone(), is_running: AtomicBool::new(false), asked: Notify::new() }),
         }))
     }
@@ -92,6 +95,7 @@ struct FakeSession {
     /// On whose behalf it works.
     name: String,
     cancel: Arc<Cancel>,
+    shared: Option<Shared>,
 }
 
 fn lost() -> Error {
@@ -151,13 +155,16 @@ impl Session for FakeSession {
         self.is_usable
     }
 
-    async fn execute(
-        &mut self,
-        _call: &Call<'_>,
-        _place: usize,
-        _observer: &mut dyn Observer,
-    ) -> Result<StatementOutcome, Error> {
-        Err(not_simulated())
+    async fn execute(&mut self, call: &Call<'_>, place: usize, observer: &mut dyn Observer) -> Result<StatementOutcome, Error> {
+        let effect = call.sql.split(['\'', '"']).nth(1).unwrap_or_default();
+        let seen = Seen { number: self.server.world.unit_begins(effect), server: self.server.clone() };
+        let mut attended = Attended { session: self, is_over: false };
+        let ended = attended.session.statement(call, place, observer).await;
+        attended.is_over = true;
+        drop(attended);
+        drop(seen);
+        self.server.world.say(|| format!("{}: statement ends: {:?}", self.server.name, ended.as_ref().map(|_| ())));
+        ended
     }
 
     async fn begin(&mut self, _begin: Option<&str>) -> Result<(), Error> {
@@ -172,12 +179,51 @@ impl Session for FakeSession {
         Err(not_simulated())
     }
 
-    async fn savepoint(&mut self, _name: &str) -> Result<(), Error> {
-        Err(not_simulated())
+    async fn savepoint(&mut self, name: &str) -> Result<(), Error> {
+        let Some(done) = self.step_in_transaction("savepoint").await? else { return Err(lost()) };
+        match &mut self.shared {
+            Some(shared) if !shared.has_failed => {
+                shared.savepoints.push((name.to_owned(), done));
+                Ok(())
+            }
+            Some(_) | None => Err(no_transaction()),
+        }
     }
 
-    async fn rollback_to(&mut self, _name: &str) -> Result<(), Error> {
-        Err(not_simulated())
+    async fn rollback_to(&mut self, name: &str) -> Result<(), Error> {
+        self.step_in_transaction("rollback to savepoint").await?;
+        let Some(shared) = &mut self.shared else { return Err(no_transaction()) };
+        let Some(place) = shared.savepoints.iter().rposition(|(known, _)| known == name) else {
+            return Err(Error::new(ErrorKind::Other, "roll back", "no such savepoint"));
+        };
+        shared.savepoints.truncate(place + 1);
+        shared.has_failed = false;
+        let kept = shared.savepoints[place].1;
+        self.server.undo_to(shared.open.id, kept);
+        Ok(())
+    }
+
+    async fn open_transaction(&mut self, _terms: &Terms, _markers: Option<&MarkerTable>) -> Result<(), UnitError> {
+        let server = self.server.clone();
+        let world = server.world.clone();
+        world.operation(|| format!("{}: open a transaction", server.name));
+        sleep(Duration::from_millis(world.below(4))).await;
+        if !self.is_linked() || world.other_fault(40) {
+            self.is_usable = false;
+            return Err(UnitError::RolledBack { place: None, error: lost() });
+        }
+        let open = OpenTransaction::begin(server, Work { name: self.name.clone(), is_shared: true, ..Work::default() });
+        self.shared = Some(Shared { open, savepoints: Vec::new(), has_failed: false });
+        Ok(())
+    }
+
+    async fn commit_marked(&mut self, _table: &MarkerTable, key: &MarkerKey, digest: &str) -> Result<UnitOutcome, UnitError> {
+        let mut attended = Attended { session: self, is_over: false };
+        let ended = attended.session.commit_shared(key, digest).await;
+        attended.is_over = true;
+        drop(attended);
+        self.server.world.say(|| format!("{}: commit ends: {}", self.server.name, told_end(&ended)));
+        ended
     }
 
     async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
@@ -235,6 +281,9 @@ impl Session for FakeSession {
     }
 
     async fn reset(&mut self) -> Result<(), Error> {
+        if let Some(shared) = self.shared.take() {
+            shared.open.rollback();
+        }
         if !self.is_linked() || self.server.world.other_fault(10) {
             self.is_usable = false;
             return Err(lost());

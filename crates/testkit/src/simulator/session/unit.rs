@@ -49,7 +49,7 @@ impl FakeSession {
     }
 
     /// Waits as long as the server works on statements. False when somebody cancels them.
-    async fn work_for(&self, milliseconds: u64) -> bool {
+    pub(super) async fn work_for(&self, milliseconds: u64) -> bool {
         self.cancel.is_running.store(true, Ordering::Relaxed);
         let went_on = tokio::select! {
             biased;
@@ -61,7 +61,7 @@ impl FakeSession {
     }
 
     /// Runs the statements as far as the observer sees them. The place of the one that fails, and why.
-    fn observe(
+    pub(super) fn observe(
         &self,
         unit: &Unit<'_>,
         observer: &mut dyn Observer,
@@ -160,7 +160,10 @@ impl FakeSession {
             .map(|(key, digest)| (key, MarkerRow { digest, rows_affected: 0, result, written_at: String::new() }))
             .filter(|_| failure.is_none());
         let is_pipelined = failure.is_none() && world.below(2) == 0;
-        let mut open = OpenTransaction::begin(server.clone(), Work { name: self.name.clone(), effects, marker, is_pipelined });
+        let open = OpenTransaction::begin(
+            server.clone(),
+            Work { name: self.name.clone(), effects, marker, is_pipelined, is_shared: false },
+        );
         let slow = match fault {
             Some(Fault::Slow(milliseconds)) => milliseconds,
             _ => world.below(6),
@@ -199,6 +202,16 @@ impl FakeSession {
             }
             Some(Fault::Slow(_) | Fault::Begin | Fault::LostCommitted | Fault::LostRolledBack | Fault::Restart) | None => {}
         }
+        self.commit_open(open, fault).await
+    }
+
+    /// Inserts the marker and commits.
+    pub(super) async fn commit_open(
+        &mut self,
+        mut open: OpenTransaction,
+        fault: Option<Fault>,
+    ) -> Result<UnitOutcome, UnitError> {
+        let world = self.server.world.clone();
         match self.wait_for_key(&open).await {
             Ok(Found::Free) => {}
             Ok(Found::Committed(row)) => {
@@ -314,7 +327,7 @@ impl FakeSession {
         };
         let mut open = OpenTransaction::begin(
             self.server.clone(),
-            Work { name: self.name.clone(), effects, marker: None, is_pipelined: false },
+            Work { name: self.name.clone(), effects, marker: None, is_pipelined: false, is_shared: false },
         );
         open.commit_is_sent();
         let milliseconds = match fault {
@@ -374,7 +387,7 @@ fn argument(sql: &str, call: &str) -> Option<i64> {
     sql.strip_prefix(call)?.split(')').next()?.trim().parse().ok()
 }
 
-fn rolled_back(place: Option<usize>, kind: ErrorKind, message: &str) -> UnitError {
+pub(super) fn rolled_back(place: Option<usize>, kind: ErrorKind, message: &str) -> UnitError {
     UnitError::RolledBack { place, error: Error::new(kind, "run statements", message) }
 }
 
