@@ -14,7 +14,7 @@ use crate::engine::Answer;
 use crate::sessions::{ConnectionKey, Kept, Purpose};
 use crate::watch::Watcher;
 use backstop_connect::session::NAME_BYTES_MAX;
-use backstop_connect::{Connector, Session};
+use backstop_connect::{Connector, Session, script as scripts};
 use backstop_core::event::{Anomaly, StatementRecord};
 use backstop_core::{DagId, InstanceId, RunId};
 use backstop_store::{Sample, Store};
@@ -35,6 +35,8 @@ const PAST_WAIT: Duration = Duration::from_millis(250);
 const USERS_NAMED_MAX: usize = 3;
 /// What a session says of itself begins so.
 pub(crate) const OUR_NAME: &str = "backstop ";
+/// How much of the digest of a long task's name is told.
+const DIGEST_LETTERS: usize = 4;
 
 /// On whose behalf a session is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +48,18 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// As other people see it on the server: the task, and the run behind it. Of a long task's name only the beginning.
+    /// As other people see it on the server: the task, and the run behind it. Of a long task's name only the beginning, and a few letters
+    /// that tell it from others: what is left behind on a server is ended by this name.
     pub(crate) fn name(&self) -> String {
-        let (task, run) = (self.instance.to_string(), self.run.as_str());
+        let (whole, run) = (self.instance.to_string(), self.run.as_str());
         let room = NAME_BYTES_MAX.saturating_sub(OUR_NAME.len() + 1 + run.len());
-        let task: String = task.chars().filter(char::is_ascii).take(room).collect();
-        format!("{OUR_NAME}{task} {run}")
+        let task: String = whole.chars().filter(char::is_ascii).take(room).collect();
+        if task == whole || room <= DIGEST_LETTERS {
+            return format!("{OUR_NAME}{task} {run}");
+        }
+        let digest = scripts::digest(std::iter::once((whole.as_str(), &[][..], None)));
+        let beginning: String = task.chars().take(room - DIGEST_LETTERS - 1).collect();
+        format!("{OUR_NAME}{beginning}~{} {run}", &digest[..DIGEST_LETTERS])
     }
 }
 
@@ -364,6 +372,11 @@ impl Ticket {
         }
     }
 
+    /// Somebody else works in the session.
+    pub(crate) fn work_for(&self, user: User) {
+        self.with(|work| work.user = user);
+    }
+
     /// The session is there: it says on whose behalf it works.
     pub(crate) fn got(&self, session: &mut dyn Session, purpose: Purpose) {
         let id = session.server_id();
@@ -457,5 +470,21 @@ mod tests {
         // As it is after the project was loaded again.
         let _waits = monitor.begin(&monitor.connection(one, "db", 1, connector()), user("waits too"));
         assert_eq!(tell("waits too"), "it waits for a session of connection `db`: 1 of 1 in use by `load` of run works");
+    }
+
+    fn name(task: &str, run: &str) -> String {
+        User { run: run.into(), dag: "d".into(), instance: InstanceId::single(task.into()), try_number: 1 }.name()
+    }
+
+    #[test]
+    fn names_on_the_server_fit_and_differ() {
+        let run = "01a20484-bc59-7171-98e3-72e5d1f37591";
+        assert_eq!(name("load_customers_eu", run), format!("backstop load_customers_eu {run}"));
+        let long = ["load_customers_eu_1", "load_customers_eu_2", "load_customers_ü_12"].map(|task| name(task, run));
+        for (place, name) in long.iter().enumerate() {
+            assert!(name.starts_with("backstop load_custom") && name.ends_with(run) && name.len() == NAME_BYTES_MAX, "{name}");
+            assert!(!long[..place].contains(name), "{name}");
+        }
+        assert_eq!(name("load", &"r".repeat(60)), format!("backstop  {}", "r".repeat(60)));
     }
 }
