@@ -24,6 +24,10 @@ const PARAMETER: &str = "B0703";
 const QUESTION: &str = "B0704";
 /// A placeholder that has no value.
 const PLACEHOLDER: &str = "B0705";
+/// A statement that a transaction of several tasks cannot hold.
+const WITHIN: &str = "B0805";
+/// An isolation level that the database does not have.
+const ISOLATION: &str = "B0806";
 
 /// Checks.
 pub(crate) fn check(arguments: &CheckArgs, place: &Place) -> Result<Exit, Problem> {

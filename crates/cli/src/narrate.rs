@@ -93,6 +93,17 @@ pub(crate) fn line(event: &Event, at: Timestamp, started: Option<Timestamp>) -> 
             };
             of(instance, mark, format!("try {try_number} {how}{took}{again}: {}", in_short(failure)))
         }
+        Event::AttemptHeld { instance, try_number, .. } => {
+            of(instance, Mark::Plain, format!("try {try_number} done, not committed{took}"))
+        }
+        Event::GroupRolledBack { group, members, failure, is_final } => {
+            let next = if *is_final { "" } else { "; all of it runs again" };
+            let what = match members.len() {
+                0 => "its transaction was rolled back".to_owned(),
+                _ => format!("its transaction was rolled back: {} undone", words::count(members.len(), "task")),
+            };
+            of(group, Mark::Warn, format!("{what}{next}: {}", in_short(failure)))
+        }
         Event::AttemptUnknown { instance, try_number, failure } => {
             of(instance, Mark::Warn, format!("try {try_number} is in doubt{took}: {}", in_short(failure)))
         }

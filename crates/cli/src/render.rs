@@ -126,6 +126,7 @@ impl Page {
             Kind::Http(http) => self.http(http)?,
             Kind::Dag(trigger) => self.trigger(trigger, body)?,
             Kind::WaitFor(wait) => self.wait_for(wait)?,
+            Kind::Commit(_) => self.text.push_str("commits what the tasks of its group did, in one transaction\n"),
             Kind::Empty => self.text.push_str("does nothing\n"),
         }
         Ok(self.text)

@@ -48,6 +48,8 @@ on_each_database!(
     multi_database,
     atomic_workflow,
     atomic_workflow_undone,
+    all_or_nothing,
+    all_or_nothing_fails_at_every_step,
     setup_teardown,
     setup_teardown_of_failed_work,
     data_sync,
@@ -159,6 +161,34 @@ fn atomic_workflow_undone(database: Database) {
     assert_eq!(example.ask("shop", "SELECT COUNT(*) FROM captured_changes"), "0");
 }
 
+fn all_or_nothing(database: Database) {
+    let example = Example::copy("all_or_nothing", database);
+    let events = example.run(&["change_prices"], 0);
+    for task in ["change.capture", "change.price", "change.apply", "change.check", "change"] {
+        assert_eq!(count(&events, "attempt_succeeded", task), 1, "{task}");
+    }
+    assert_eq!(example.ask("shop", "SELECT price_cents FROM products ORDER BY id"), "4700\n18900\n7500");
+    assert_eq!(example.ask("shop", "SELECT text FROM reports"), "2 prices changed");
+    assert_eq!(
+        example.ask("shop", "SELECT task, outcome FROM backstop_marker WHERE task LIKE 'change%'"),
+        "change|committed",
+        "one marker for all"
+    );
+}
+
+fn all_or_nothing_fails_at_every_step(database: Database) {
+    for step in ["capture", "price", "apply", "check"] {
+        let example = Example::copy("all_or_nothing", database.clone());
+        let events = example.run(&["change_prices", "--param", &format!("fail_at={step}")], 1);
+        assert_eq!(attempts_failed(&events, &format!("change.{step}")), [true]);
+        assert_eq!(count(&events, "task_upstream_failed", "report"), 1);
+        assert_eq!(example.ask("shop", "SELECT price_cents FROM products ORDER BY id"), "4500\n18900\n7250", "{step}");
+        for (table, rows) in [("captured_changes", "0"), ("new_prices", "0"), ("price_changes", "2"), ("reports", "0")] {
+            assert_eq!(example.ask("shop", &format!("SELECT COUNT(*) FROM {table}")), rows, "{table} after {step}");
+        }
+    }
+}
+
 fn setup_teardown(database: Database) {
     let example = Example::copy("setup_teardown", database);
     let events = example.run(&["setup_teardown"], 0);
@@ -266,7 +296,7 @@ fn every_example_is_without_errors_and_has_a_readme() {
         assert!(output.status.success(), "{}:\n{}", folder.display(), String::from_utf8_lossy(&output.stderr));
         checked += 1;
     }
-    assert_eq!(checked, 8);
+    assert_eq!(checked, 9);
 }
 
 #[test]
@@ -359,6 +389,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 /// Where an example runs.
+#[derive(Clone)]
 enum Database {
     Sqlite,
     Postgres(&'static Postgres, String),

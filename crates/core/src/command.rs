@@ -1,6 +1,6 @@
 //! What is asked of the core, in the imperative. Every command is answered with events or refused.
 
-use crate::event::{Anomaly, CallbackId, Evidence, Failure, Mark, Restart, SegmentCommit};
+use crate::event::{Anomaly, CallbackId, Evidence, Failure, Mark, Restart, SegmentCommit, StatementRecord};
 use crate::id::{InstanceId, TaskId};
 use std::sync::Arc;
 
@@ -47,6 +47,26 @@ pub enum Command {
         result: Option<Arc<str>>,
         /// For a branch.
         follow: Option<Vec<TaskId>>,
+    },
+    /// All of the attempt's work is done, in a transaction that goes on with other tasks.
+    Hold {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// What ran.
+        statements: Arc<[StatementRecord]>,
+        /// JSON.
+        result: Option<Arc<str>>,
+    },
+    /// The transaction that the attempt shares with other tasks, or should have committed, is gone: nothing of it took effect.
+    LoseTransaction {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// Why.
+        failure: Arc<Failure>,
     },
     /// The task chose to be skipped.
     Skip {

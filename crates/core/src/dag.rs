@@ -3,8 +3,11 @@
 mod build;
 pub mod priority;
 mod scope;
+mod unit;
 
 pub(crate) use scope::Scopes;
+pub use unit::Unit;
+use unit::Units;
 
 use crate::id::{DagId, TaskId, TaskIx};
 use crate::retry::RetryPolicy;
@@ -139,6 +142,8 @@ pub struct Group {
     pub id: String,
     /// The enclosing group, by place.
     pub parent: Option<u32>,
+    /// The task that commits what the group's tasks did, where they share one transaction.
+    pub commit: Option<TaskId>,
 }
 
 /// What a caller says of a whole DAG.
@@ -187,7 +192,7 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
-    /// A pool or group that does not exist, zero slots, or more slots than the pool has.
+    /// A pool or group that does not exist, zero slots, more slots than the pool has, or what a transaction cannot hold.
     #[error("task `{task}`: {what}")]
     BadSetting {
         /// The task.
@@ -226,6 +231,7 @@ pub struct Dag {
     depths: Vec<u32>,
     priorities: Vec<i64>,
     scopes: Option<Box<Scopes>>,
+    units: Option<Box<Units>>,
 }
 
 impl Dag {

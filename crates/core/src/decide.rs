@@ -4,6 +4,7 @@ mod advance;
 mod attempt;
 mod operate;
 mod run;
+mod unit;
 
 use crate::command::{Command, Rejected};
 use crate::event::{CallbackId, Event, Occasion};
@@ -18,17 +19,19 @@ pub fn decide(state: &RunState, command: Command, now: Timestamp) -> Result<Vec<
     }
     match command {
         Command::Start => run::start(state, now),
-        Command::Resume { epoch } => run::resume(state, epoch),
+        Command::Resume { epoch } => run::resume(state, epoch, now),
         Command::StartAttempt { instance } => attempt::start(state, instance, now),
         Command::Expand { task, try_number, items } => attempt::expand(state, task, try_number, items),
         Command::CommitSegment { instance, try_number, commit } => attempt::commit(state, instance, try_number, commit),
         Command::Succeed { instance, try_number, result, follow } => {
             attempt::succeed(state, instance, try_number, result, follow)
         }
+        Command::Hold { instance, try_number, statements, result } => unit::hold(state, instance, try_number, statements, result),
+        Command::LoseTransaction { instance, try_number, failure } => unit::lose(state, instance, try_number, failure, now),
         Command::Skip { instance, try_number, reason } => attempt::skip(state, instance, try_number, reason),
         Command::Defer { instance, try_number, until } => attempt::defer(state, instance, try_number, until),
         Command::Fail { instance, try_number, failure } => attempt::fail(state, instance, try_number, failure, now),
-        Command::LoseTrack { instance, try_number, failure } => attempt::lose_track(state, instance, try_number, failure),
+        Command::LoseTrack { instance, try_number, failure } => attempt::lose_track(state, instance, try_number, failure, now),
         Command::Resolve { instance, try_number, evidence } => attempt::resolve(state, instance, try_number, evidence, now),
         Command::NoticeAnomaly { instance, try_number, anomaly } => Ok(attempt::notice(state, instance, try_number, anomaly)),
         Command::FireTimers => Ok(run::fire_timers(state, now)),

@@ -64,6 +64,29 @@ pub enum Event {
         /// For a branch: the direct downstreams to follow; the others are skipped.
         follow: Option<Vec<TaskId>>,
     },
+    /// The attempt did all its work in a transaction that others go on with: done, and not committed. `AttemptSucceeded` follows when the
+    /// transaction commits, `GroupRolledBack` when it does not.
+    AttemptHeld {
+        /// Which.
+        instance: InstanceId,
+        /// Of the attempt.
+        try_number: u32,
+        /// What ran.
+        statements: Arc<[StatementRecord]>,
+        /// The result for tasks behind it, JSON.
+        result: Option<Arc<str>>,
+    },
+    /// A transaction that several tasks share was rolled back: nothing of them took effect.
+    GroupRolledBack {
+        /// The task that would have committed it.
+        group: TaskId,
+        /// Members whose work is undone.
+        members: Vec<InstanceId>,
+        /// Why.
+        failure: Arc<Failure>,
+        /// False when it is run again, from its first task on.
+        is_final: bool,
+    },
     /// A sensor's condition does not hold yet; it holds no slot until then.
     AttemptDeferred {
         /// Which.

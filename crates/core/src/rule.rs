@@ -86,8 +86,9 @@ impl UpstreamCounts {
 
     fn of(&mut self, phase: InstancePhase) -> Option<&mut u32> {
         match phase {
-            InstancePhase::Success => Some(&mut self.success),
-            InstancePhase::Failed => Some(&mut self.failed),
+            // Within a transaction, what is done is there for the tasks behind it; from outside nobody waits for a member.
+            InstancePhase::Success | InstancePhase::Held => Some(&mut self.success),
+            InstancePhase::Failed | InstancePhase::RolledBack => Some(&mut self.failed),
             InstancePhase::Skipped => Some(&mut self.skipped),
             InstancePhase::UpstreamFailed => Some(&mut self.upstream_failed),
             InstancePhase::Removed => Some(&mut self.removed),

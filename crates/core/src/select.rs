@@ -82,6 +82,7 @@ pub fn select_named(state: &RunState, selection: &Selection) -> Vec<InstanceId> 
     let narrows = selection.only_failed || selection.only_running;
     let is_part = |key: &Key| state.find(*key).is_some_and(|instance| instance.phase != InstancePhase::Removed);
     keys.retain(|key| if narrows { is_wanted(state, *key, selection) } else { is_part(key) });
+    keys.extend(whole_units(state, &keys).filter(is_part).collect::<Vec<_>>());
     unknown.into_iter().chain(keys.into_iter().map(|key| state.id(key))).collect()
 }
 
@@ -89,7 +90,7 @@ pub fn select_named(state: &RunState, selection: &Selection) -> Vec<InstanceId> 
 pub fn select_failed(state: &RunState) -> Vec<InstanceId> {
     let has_failed = |key: &Key| {
         state.find(*key).is_some_and(|instance| match instance.phase {
-            InstancePhase::Failed | InstancePhase::UpstreamFailed => true,
+            InstancePhase::Failed | InstancePhase::UpstreamFailed | InstancePhase::RolledBack => true,
             InstancePhase::Skipped => instance.skipped_by == Some(SkippedBy::Cancel),
             InstancePhase::None
             | InstancePhase::Scheduled
@@ -97,6 +98,7 @@ pub fn select_failed(state: &RunState) -> Vec<InstanceId> {
             | InstancePhase::Deferred { .. }
             | InstancePhase::UpForRetry { .. }
             | InstancePhase::InDoubt
+            | InstancePhase::Held
             | InstancePhase::Success
             | InstancePhase::Removed => false,
         })
@@ -110,13 +112,20 @@ fn complete(state: &RunState, mut keys: BTreeSet<Key>) -> impl Iterator<Item = I
     for task in scopes_around(state, &tasks) {
         keys.extend(state.keys_of(task).filter(|&key| can_run_again(state, key)));
     }
+    keys.extend(whole_units(state, &keys).filter(|&key| can_run_again(state, key)).collect::<Vec<_>>());
     keys.extend(derived_below(state, &keys));
     keys.into_iter().map(|key| state.id(key))
 }
 
+/// All instances of the transactions that some of these belong to: they took effect as one, and so are run again as one.
+pub(crate) fn whole_units(state: &RunState, keys: &BTreeSet<Key>) -> impl Iterator<Item = Key> {
+    let units: BTreeSet<u32> = keys.iter().filter_map(|key| state.dag().unit_place(key.task)).collect();
+    units.into_iter().flat_map(|unit| state.unit_keys(unit))
+}
+
 fn is_wanted(state: &RunState, key: Key, selection: &Selection) -> bool {
     let Some(instance) = state.find(key) else { return false };
-    let is_failed = matches!(instance.phase, InstancePhase::Failed | InstancePhase::UpstreamFailed);
+    let is_failed = matches!(instance.phase, InstancePhase::Failed | InstancePhase::UpstreamFailed | InstancePhase::RolledBack);
     let is_running = instance.phase == InstancePhase::Running;
     match (selection.only_failed, selection.only_running) {
         (false, false) => can_run_again(state, key),

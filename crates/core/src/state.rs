@@ -8,6 +8,7 @@ mod fold;
 mod phase;
 mod queue;
 mod reset;
+mod unit;
 
 pub use fold::apply;
 pub use phase::{InstancePhase, PhaseCounts, RunPhase};
@@ -73,6 +74,10 @@ pub struct RunState {
     queue: Queue,
     running: BTreeSet<Key>,
     in_doubt: BTreeSet<Key>,
+    /// Members of transactions that have done their work.
+    held: BTreeSet<Key>,
+    /// Units that are open while none of their tasks runs, with the task whose slots they keep: whoever holds locks must not wait for a slot.
+    kept: BTreeMap<u32, TaskIx>,
     /// Attempts, going on or in doubt, that a person wants to end.
     stops: BTreeMap<Key, Stop>,
     /// What was unusual of the last attempt that something was noticed of.
@@ -192,6 +197,10 @@ impl Instance {
         if self.continues_try { self.try_number } else { self.try_number.saturating_add(1) }
     }
 
+    pub(crate) fn result(&self) -> Option<&Arc<str>> {
+        self.result.as_ref()
+    }
+
     /// True when a failure of this class does not use up a retry.
     pub(crate) fn is_free(&self, class: FailureClass) -> bool {
         class == FailureClass::Interrupted && self.interruptions < INTERRUPTIONS_MAX
@@ -270,6 +279,8 @@ impl RunState {
             queue: Queue::new(dag.pools().len()),
             running: BTreeSet::new(),
             in_doubt: BTreeSet::new(),
+            held: BTreeSet::new(),
+            kept: BTreeMap::new(),
             stops: BTreeMap::new(),
             noticed: BTreeMap::new(),
             timers: BTreeSet::new(),

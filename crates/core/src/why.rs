@@ -96,6 +96,11 @@ pub enum Why {
         /// True when only a person can tell.
         needs_person: bool,
     },
+    /// It did its work in a transaction that is still open.
+    Held {
+        /// The group that commits it: what that waits for is its own answer.
+        group: InstanceId,
+    },
     /// It is running.
     Running {
         /// Which try.
@@ -130,10 +135,12 @@ pub fn why(state: &RunState, id: &InstanceId) -> Option<Why> {
     Some(match instance.phase {
         InstancePhase::Running => Why::Running { try_number, is_stopping: state.stops().contains_key(&key) },
         InstancePhase::InDoubt => Why::InDoubt { try_number, needs_person: is_stuck },
+        InstancePhase::Held => Why::Held { group: group_of(state, key) },
         phase @ (InstancePhase::Success
         | InstancePhase::Failed
         | InstancePhase::Skipped
         | InstancePhase::UpstreamFailed
+        | InstancePhase::RolledBack
         | InstancePhase::Removed) => Why::Done { phase, is_marked: state.instance(id).is_some_and(|view| view.is_marked) },
         InstancePhase::None | InstancePhase::Scheduled | InstancePhase::Deferred { .. } | InstancePhase::UpForRetry { .. } => {
             match state.phase() {
@@ -147,15 +154,23 @@ pub fn why(state: &RunState, id: &InstanceId) -> Option<Why> {
                     InstancePhase::None
                     | InstancePhase::Running
                     | InstancePhase::InDoubt
+                    | InstancePhase::Held
                     | InstancePhase::Success
                     | InstancePhase::Failed
                     | InstancePhase::Skipped
                     | InstancePhase::UpstreamFailed
+                    | InstancePhase::RolledBack
                     | InstancePhase::Removed => waits_for_rule(state, key.task),
                 },
             }
         }
     })
+}
+
+/// The instance that commits a member.
+fn group_of(state: &RunState, key: Key) -> InstanceId {
+    let commit = state.dag().unit_of(key.task).map_or(key.task, |unit| unit.commit);
+    state.id(Key { task: commit, map_index: None })
 }
 
 /// The parts of [`RunState::verdict`], in its order.
@@ -210,14 +225,16 @@ fn waits_for_slots(state: &RunState, key: Key) -> Why {
     let pool = &dag.pools()[settings.pool as usize];
     let in_pool = |other: &Key| dag.task(other.task).settings.pool == settings.pool;
     let limit = dag.max_active_tasks() as usize;
-    let used = state.running().len();
+    // Open transactions keep the slots of their last task.
+    let keep = || state.kept().values().map(|&task| Key { task, map_index: None });
+    let used = state.running().len() + state.kept().len();
     if used + startable.len() >= limit {
         let ahead = state.queue().ahead(dag, key).count();
         return Why::MaxActiveTasks {
             used,
             limit,
             ahead,
-            holders: several(state, state.running().iter().chain(&startable).copied()),
+            holders: several(state, state.running().iter().chain(&startable).copied().chain(keep())),
         };
     }
     // Whoever may begin now leaves the queue; the first of the others is the one that does not fit.
@@ -236,7 +253,7 @@ fn waits_for_slots(state: &RunState, key: Key) -> Why {
                 needs: settings.pool_slots,
                 used: state.pool_slots_used(settings.pool) + starting.map(u64::from).sum::<u64>(),
                 slots: pool.slots.unwrap_or(u32::MAX),
-                holders: several(state, state.running().iter().chain(&startable).copied().filter(in_pool)),
+                holders: several(state, state.running().iter().chain(&startable).copied().chain(keep()).filter(in_pool)),
             }
         }
     }
@@ -293,6 +310,9 @@ impl fmt::Display for Why {
             }
             Self::InDoubt { try_number, needs_person: false } => {
                 write!(f, "it is not known what try {try_number} did: the database is being asked")
+            }
+            Self::Held { group } => {
+                write!(f, "it is done, and not committed: `{group}` commits it with the rest of its transaction")
             }
             Self::Running { try_number, is_stopping: false } => write!(f, "try {try_number} is running"),
             Self::Running { try_number, is_stopping: true } => write!(f, "try {try_number} is running, and is being cancelled"),

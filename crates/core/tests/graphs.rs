@@ -24,7 +24,10 @@ fn all_errors_are_told_at_once() {
         task("lost", &["c"], TaskSettings { pool: 7, pool_slots: 0, group: Some(3), ..TaskSettings::default() }),
     ]);
     wrong.max_active_tasks = 0;
-    wrong.groups = vec![Group { id: "outer.inner".to_owned(), parent: Some(1) }, Group { id: "outer".to_owned(), parent: None }];
+    wrong.groups = vec![
+        Group { id: "outer.inner".to_owned(), parent: Some(1), commit: None },
+        Group { id: "outer".to_owned(), parent: None, commit: None },
+    ];
     insta::assert_snapshot!(errors(wrong), @r"
     DAG `nightly`: max_active_tasks is 0, so that no task could ever run
     DAG `nightly`: group `outer.inner` does not come after the group it is in

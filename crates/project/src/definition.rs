@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use kinds::{
-    Bound, Branch, BranchBy, Check, ColumnCheck, ColumnMetric, Http, HttpBody, IfFailed, Python, PythonCode, RatioFormula,
-    ResultKind, Sensor, SensorBy, Shell, Sql, TriggerDag, WaitFor,
+    Bound, Branch, BranchBy, Check, ColumnCheck, ColumnMetric, Http, HttpBody, IfFailed, Isolation, Python, PythonCode,
+    RatioFormula, ResultKind, Sensor, SensorBy, Shell, Sql, Transaction, TriggerDag, WaitFor,
 };
 
 /// A text with templates in it, and where it stands.
@@ -293,6 +293,8 @@ pub enum Kind {
     Dag(TriggerDag),
     /// Waits for a run of another DAG.
     WaitFor(WaitFor),
+    /// Commits what the tasks of its group did in one transaction.
+    Commit(Transaction),
     /// Does nothing.
     Empty,
 }
@@ -310,6 +312,7 @@ impl Kind {
             Self::Http(_) => "http",
             Self::Dag(_) => "dag",
             Self::WaitFor(_) => "wait_for",
+            Self::Commit(_) => "transaction",
             Self::Empty => "empty",
         }
     }

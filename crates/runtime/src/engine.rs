@@ -8,6 +8,7 @@ mod doubts;
 mod ending;
 mod inputs;
 
+use crate::attempt::transaction::Part;
 use crate::attempt::{Attempt, Shared, Stop, Stopper, Work, script, template_context};
 use crate::control::Ask;
 use crate::footing::Footing;
@@ -25,7 +26,7 @@ use backstop_store::Recorded;
 use ending::Ending;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -87,6 +88,8 @@ pub(crate) struct Engine {
     mailbox: mpsc::Sender<Answer>,
     answers: mpsc::Receiver<Answer>,
     running: BTreeMap<(InstanceId, u32), Running>,
+    /// Slots of open transactions, by the task that commits.
+    unit_permits: BTreeMap<TaskIx, Permit>,
     /// Where slots are asked for that are shared with other runs.
     seat: Option<SeatHandle>,
     /// Each with a way to tell it to hurry. One channel each, and in order, so that they are woken in the same order every time.
@@ -144,6 +147,7 @@ impl Engine {
             mailbox,
             answers,
             running: BTreeMap::new(),
+            unit_permits: BTreeMap::new(),
             seat: None,
             resolving: BTreeMap::new(),
             resolver_stop: Stop::Run,
@@ -198,6 +202,14 @@ impl Engine {
     }
 
     fn decided(&mut self, recorded: &[Recorded]) {
+        self.unit_permits.retain(|commit, _| self.state.has_slots(*commit));
+        for event in recorded.iter().map(|recorded| &recorded.event) {
+            if let Event::GroupRolledBack { group, .. } = event
+                && let Some(commit) = self.shared.definition.dag.index(group.as_str())
+            {
+                self.shared.transactions.roll_back(commit);
+            }
+        }
         self.footing.note(&self.state, &self.shared.definition, recorded);
         self.shared.watcher.decided(&self.state, recorded);
     }
@@ -206,10 +218,11 @@ impl Engine {
         let results = &self.shared.results;
         for event in events {
             match event {
-                Event::AttemptSucceeded { instance, result: Some(result), .. } => {
+                Event::AttemptSucceeded { instance, result: Some(result), .. }
+                | Event::AttemptHeld { instance, result: Some(result), .. } => {
                     results.put(instance.task.as_str(), instance.map_index, result.clone());
                 }
-                Event::InstancesCleared { instances, .. } => {
+                Event::InstancesCleared { instances, .. } | Event::GroupRolledBack { members: instances, .. } => {
                     instances.iter().for_each(|instance| results.forget(instance.task.as_str(), instance.map_index));
                 }
                 Event::InstanceMarked { instance, mark: Mark::Failed } => {
@@ -331,6 +344,9 @@ impl Engine {
 
     /// Carries out what the core wants, until it wants nothing more that is not going on already.
     async fn carry_out(&mut self) -> Result<(), Error> {
+        if self.ending.is_some() && self.shared.was_interrupted {
+            self.shared.transactions.roll_back_all();
+        }
         loop {
             self.keep_slots_of_doubts();
             let now = self.shared.clock.now();
@@ -407,6 +423,9 @@ impl Engine {
             return Ok(None);
         }
         let dag = &self.shared.definition.dag;
+        if dag.unit_of(place).is_some_and(|unit| self.unit_permits.contains_key(&unit.commit)) {
+            return Ok(None);
+        }
         let settings = &dag.task(place).settings;
         let asked = Asked {
             pool: self.pool(settings.pool),
@@ -463,6 +482,8 @@ impl Engine {
         let (stop, signal) = watch::channel(stop_reason);
         let attempt = Attempt {
             context: template_context(&self.shared, Some(&instance), try_number, self.item(&instance), None),
+            part: self.part(place),
+            open: Mutex::default(),
             shared: self.shared.clone(),
             work: if expands { Work::Expand(place.get()) } else { Work::Body(place.get()) },
             connection: body.connection.clone(),
@@ -481,8 +502,28 @@ impl Engine {
             mailbox: self.mailbox.clone(),
             instance: instance.clone(),
         };
+        let permit = match self.shared.definition.dag.unit_of(place) {
+            Some(unit) => {
+                self.unit_permits.extend(permit.map(|permit| (unit.commit, permit)));
+                None
+            }
+            None => permit,
+        };
         self.running.insert((instance, try_number), Running { stop, permit });
         tokio::spawn(attempt.run());
+    }
+
+    /// What an attempt of the task shares a transaction with.
+    fn part(&self, place: TaskIx) -> Option<Part> {
+        let dag = &self.shared.definition.dag;
+        let commit = dag.member_of(place)?.commit;
+        match self.shared.definition.body(commit).kind {
+            Kind::Commit(transaction) => {
+                let group = InstanceId::single(dag.task(commit).id.clone());
+                Some(Part { commit, group, transaction, goes_on: self.state.has_held(place) })
+            }
+            _ => None,
+        }
     }
 
     /// `reason` is of this attempt alone; without one the whole run is being cancelled.

@@ -5,6 +5,7 @@
 //! may not: asked again after a crash, it may answer otherwise, and the task behind it would be skipped although it took effect. So an
 //! attempt waits until such outcomes above it are durable (DESIGN.md, "Running ahead of the log").
 
+use backstop_core::dag::Unit;
 use backstop_core::event::{Event, Promise, SkipCause};
 use backstop_core::{InstanceId, RunState, TaskId, TaskIx};
 use backstop_project::definition::{Definition, Kind};
@@ -61,11 +62,19 @@ impl Footing {
                     instances.iter().for_each(|instance| self.act(definition, &instance.task, recorded.seq));
                     continue;
                 }
+                // What its tasks come to now stands on what their upstreams come to now.
+                Event::GroupRolledBack { group, .. } => {
+                    let unit = definition.dag.index(group.as_str()).and_then(|place| definition.dag.unit_of(place));
+                    unit.into_iter().flat_map(Unit::tasks).for_each(|task| self.before[task.get()] = None);
+                    continue;
+                }
                 Event::InstanceMarked { instance: InstanceId { task, .. }, .. } | Event::TaskUnexpanded { task, .. } => {
                     self.act(definition, task, recorded.seq);
                     continue;
                 }
                 Event::AttemptFailed { is_final: false, .. }
+                // What follows from them waits for its commit, which waits for the log.
+                | Event::AttemptHeld { .. }
                 | Event::RunCreated(_)
                 | Event::RunStarted { .. }
                 | Event::RunResumed { .. }
@@ -113,7 +122,8 @@ impl Footing {
 fn succeeds_again(state: &RunState, definition: &Definition, instance: &InstanceId) -> bool {
     let Some(place) = definition.dag.index(instance.task.as_str()) else { return false };
     match &definition.body(place).kind {
-        Kind::Empty => true,
+        // A commit is sent only behind a durable log, and its marker makes it succeed again.
+        Kind::Empty | Kind::Commit(_) => true,
         Kind::Sql(_) => {
             state.instance(instance).is_some_and(|view| view.segments.iter().all(|commit| commit.promise == Promise::ExactlyOnce))
         }

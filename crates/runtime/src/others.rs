@@ -186,7 +186,8 @@ async fn of_task(store: &dyn Store, row: RunRow, task: &TaskId) -> Result<Seen, 
     let run = row.header.run_id.clone();
     let instances = store.instances(&run).await?;
     let of_task: Vec<&InstanceRow> = instances.iter().filter(|row| row.instance.task == *task).collect();
-    let is_done = |row: &&&InstanceRow| ["success", "failed", "skipped", "upstream_failed"].contains(&row.state.as_str());
+    const DONE: [&str; 5] = ["success", "failed", "skipped", "upstream_failed", "rolled_back"];
+    let is_done = |row: &&&InstanceRow| DONE.contains(&row.state.as_str());
     if !of_task.is_empty() && of_task.iter().all(|row| row.state == "success") {
         return Ok(Seen::Done { run });
     }

@@ -4,6 +4,7 @@
 //! It must not know where the sources come from, nor who wants them.
 
 use crate::attempt::script::{check_prefix, prepare};
+use crate::attempt::transaction::Transactions;
 use crate::attempt::{Began, Results, Shared, params_of, template_context};
 use crate::clock::Clock;
 use crate::logs::{LogWriter, Logs};
@@ -13,7 +14,7 @@ use crate::service::rendered::templates;
 use crate::sessions::Sessions;
 use crate::watch::Silent;
 use backstop_core::event::Failure;
-use backstop_core::{Command, Event, InstanceId, RunId, RunState, TaskId};
+use backstop_core::{Command, Event, InstanceId, InstancePhase, InstanceView, RunId, RunState, TaskId, TaskIx};
 use backstop_project::definition::{Definition, Kind};
 use backstop_store::{RunRow, Store};
 use std::collections::BTreeSet;
@@ -86,7 +87,7 @@ fn sql_of(kind: &Kind) -> Vec<(&'static str, String, Option<String>)> {
     let autocommit = match kind {
         Kind::Sql(sql) => Some(sql.autocommit.to_string()),
         Kind::Check(_) | Kind::Branch(_) | Kind::Sensor(_) | Kind::Shell(_) | Kind::Python(_) => None,
-        Kind::Http(_) | Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty => None,
+        Kind::Http(_) | Kind::Dag(_) | Kind::WaitFor(_) | Kind::Commit(_) | Kind::Empty => None,
     };
     let texts = templates(kind).into_iter().map(|part| {
         let parameters = part.parameters.map(|parameters| format!("{parameters:?}"));
@@ -123,6 +124,31 @@ pub fn check_mapping(definition: &Definition, run: &RunId, state: &RunState) -> 
             what: format!("its task `{}` has an instance for each of its items, and is not mapped any more", task.id),
         }),
     }
+}
+
+/// What tasks did together stays together: what is held is their transaction's to commit or to undo, and nothing joins it behind its commit.
+///
+/// # Errors
+/// `Changed`, with the first task that is torn from its transaction, or would never be committed.
+pub fn check_transactions(definition: &Definition, run: &RunId, state: &RunState) -> Result<(), Error> {
+    let dag = &definition.dag;
+    let changed = |what: String| Err(Error::Changed { run: run.clone(), what });
+    let is_torn = |instance: &InstanceId| dag.index(instance.task.as_str()).and_then(|place| dag.member_of(place)).is_none();
+    let held = |view: &InstanceView<'_>| view.phase == InstancePhase::Held;
+    if let Some((instance, _)) = state.instances().find(|(instance, view)| held(view) && is_torn(instance)) {
+        return changed(format!("its task `{instance}` is done and not committed, and part of no transaction any more"));
+    }
+    let phase = |task: TaskIx| state.instance(&InstanceId::single(dag.task(task).id.clone())).map(|view| view.phase);
+    for unit in dag.units() {
+        let is_closed =
+            matches!(phase(unit.commit), Some(InstancePhase::Running | InstancePhase::InDoubt | InstancePhase::Success));
+        let joined = unit.members.iter().find(|member| phase(**member) == Some(InstancePhase::None));
+        if let Some(&joined) = joined.filter(|_| is_closed) {
+            let (task, group) = (&dag.task(joined).id, &dag.task(unit.commit).id);
+            return changed(format!("its task `{task}` has joined the transaction of `{group}`, which is committed already"));
+        }
+    }
+    Ok(())
 }
 
 /// Why a run cannot be given other files while one of its tasks runs.
@@ -171,6 +197,7 @@ impl Current {
         let header = row.header.clone();
         let redactor = self.prepared.redactor().of_run(&header.params);
         Shared {
+            transactions: Transactions::default(),
             renderer: self.prepared.renderer(),
             sessions: self.sessions.clone(),
             logs: Logs::new(LogWriter::start(None), header.run_id.clone(), redactor.clone()),

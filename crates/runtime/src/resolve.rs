@@ -2,7 +2,7 @@
 //! can commit no more. Nothing is guessed: without evidence a person decides.
 
 use crate::attempt::script::{Prepared, another_commit, check_prefix, intent_kind, marker_key, marker_table, prepare};
-use crate::attempt::{Shared, Stopper, http_is_safe, other, template_context};
+use crate::attempt::{Shared, Stopper, http_is_safe, other, template_context, transaction};
 use crate::engine::Answer;
 use crate::monitor::User;
 use crate::others::child_id;
@@ -36,7 +36,7 @@ const ENDING_ROUNDS_MAX: u32 = 8;
 /// Whether an attempt of a task may leave a statement on a database's server.
 pub(crate) fn asks_a_server(body: &Body) -> bool {
     let by_kind = match &body.kind {
-        Kind::Sql(_) | Kind::Check(_) => true,
+        Kind::Sql(_) | Kind::Check(_) | Kind::Commit(_) => true,
         Kind::Branch(branch) => matches!(branch.decide, BranchBy::Sql { .. }),
         Kind::Sensor(sensor) => matches!(sensor.look, SensorBy::Sql { .. }),
         Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty | Kind::Http(_) | Kind::Shell(_) | Kind::Python(_) => false,
@@ -111,6 +111,7 @@ impl Doubt {
         match &body.kind {
             Kind::Sql(_) if body.delivery == Delivery::AtLeastOnce => Verdict::Known(Evidence::Allowed),
             Kind::Sql(sql) => self.script(body, sql).await,
+            Kind::Commit(_) => self.group(body).await,
             Kind::Dag(_) => self.child().await,
             Kind::Check(_) | Kind::WaitFor(_) | Kind::Empty => Verdict::Known(Evidence::ReadOnly),
             Kind::Branch(branch) => match &branch.decide {
@@ -146,6 +147,43 @@ impl Doubt {
         }
     }
 
+    /// Whether the transaction of a group was committed: it has one marker.
+    async fn group(&self, body: &Body) -> Verdict {
+        let Some(connection) = &body.connection else {
+            return Verdict::Unanswered("its group has no connection any more".into());
+        };
+        let digest = transaction::digest(&self.shared, &self.instance);
+        let mut stopper = self.stopper.clone();
+        let mut last = String::new();
+        for round in 0..ROUNDS_MAX {
+            match self.probe(connection, 0, "forward").await {
+                Ok(Some(Probe::Committed(row))) if row.digest != digest => return self.is_another(0, &row),
+                Ok(Some(Probe::Committed(row))) => {
+                    self.tell(0, row, Promise::ExactlyOnce).await;
+                    return Verdict::Known(Evidence::Marker);
+                }
+                Ok(Some(Probe::Fenced) | None) => return Verdict::Known(Evidence::Tombstone),
+                Ok(Some(Probe::StillRunning)) => last = still_running(),
+                Err(why) => last = why,
+            }
+            if !self.asks_again(round, &last, &mut stopper).await {
+                break;
+            }
+        }
+        Verdict::Unanswered(last)
+    }
+
+    /// Waits before it asks again. A cancelled run still wants to know, but does not wait for long.
+    async fn asks_again(&self, round: u32, last: &str, stopper: &mut Stopper) -> bool {
+        self.shared.watcher.note(Some(&self.instance), &format!("in doubt: {last}; asks again"));
+        let wait = Duration::from_millis(100).saturating_mul(1 << round.min(10)).min(ROUND_WAIT_MAX);
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(wait) => true,
+            _ = stopper.wait(), if round > 3 => false,
+        }
+    }
+
     /// Asks again while the server cannot answer, less and less often.
     async fn script(&self, body: &Body, sql: &Sql) -> Verdict {
         let Some(connection) = &body.connection else {
@@ -175,13 +213,8 @@ impl Doubt {
                 Ok(verdict) => return verdict,
                 Err(why) => last = why,
             }
-            self.shared.watcher.note(Some(&self.instance), &format!("in doubt: {last}; asks again"));
-            let wait = Duration::from_millis(100).saturating_mul(1 << round.min(10)).min(ROUND_WAIT_MAX);
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep(wait) => {}
-                // A cancelled run still wants to know, but does not wait for long.
-                _ = stopper.wait(), if round > 3 => return Verdict::Unanswered(last),
+            if !self.asks_again(round, &last, &mut stopper).await {
+                break;
             }
         }
         Verdict::Unanswered(last)

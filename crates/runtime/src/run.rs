@@ -260,6 +260,7 @@ pub async fn resume(launch: Launch, run: &RunId, decisions: &[Decision], control
     repin::check_shape(&launch.prepared.definition, run, &events)?;
     let state = RunState::replay(launch.prepared.definition.dag.clone(), events.iter());
     repin::check_mapping(&launch.prepared.definition, run, &state)?;
+    repin::check_transactions(&launch.prepared.definition, run, &state)?;
     if state.is_finished() {
         return Err(Error::Over { run: run.clone(), state: state.phase().as_str().to_owned() });
     }
@@ -385,6 +386,7 @@ fn share(launch: &Launch, header: Arc<RunHeader>, was_interrupted: bool) -> Shar
     let redactor = launch.prepared.redactor().of_run(&header.params);
     let params = params_of(&header);
     Shared {
+        transactions: crate::attempt::transaction::Transactions::default(),
         renderer: launch.prepared.renderer(),
         sessions: launch.sessions.clone(),
         logs: Logs::new(launch.logs.clone(), header.run_id.clone(), redactor.clone()),

@@ -172,6 +172,11 @@ impl Lease {
         self.ticket.clone()
     }
 
+    /// Somebody else works in it from now on. On the server it keeps its name.
+    pub(crate) fn work_for(&self, user: User) {
+        self.ticket.work_for(user);
+    }
+
     /// The session.
     pub(crate) fn session(&mut self) -> &mut dyn Session {
         match &mut self.session {

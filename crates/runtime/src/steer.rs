@@ -69,6 +69,7 @@ impl Idle {
         repin::check_shape(definition, run, &events)?;
         let state = RunState::replay(definition.dag.clone(), &events);
         repin::check_mapping(definition, run, &state)?;
+        repin::check_transactions(definition, run, &state)?;
         Ok(Self { run: run.clone(), epoch: row.epoch, state, let_go: None })
     }
 

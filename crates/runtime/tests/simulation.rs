@@ -3,7 +3,7 @@
 //! `BACKSTOP_SEEDS` says how many (3,000 by default), `BACKSTOP_FIRST_SEED` where to begin, `BACKSTOP_SERVICE_SEEDS` how many of them are
 //! whole services (by default one for every ten).
 
-use backstop_testkit::simulator::{Broken, Simulation, run_seed};
+use backstop_testkit::simulator::{Broken, Simulation, TRANSACTIONS_FROM, run_seed};
 
 /// Seeds with a violation that are told beside the first.
 const OTHERS_TOLD: usize = 9;
@@ -27,6 +27,22 @@ fn every_seed_keeps_the_invariants() {
         "{violation}\nalso:\n{}\nrun it again:\n  BACKSTOP_FIRST_SEED={} BACKSTOP_SEEDS=1 cargo test -p backstop-runtime --test simulation every_seed",
         others.join("\n"),
         violation.seed
+    );
+}
+
+/// Groups of tasks that share a transaction, among others. `BACKSTOP_TRANSACTION_SEEDS` says how many (1,500 by default).
+#[test]
+fn every_seed_with_transactions_keeps_the_invariants() {
+    let first = TRANSACTIONS_FROM + number("BACKSTOP_FIRST_SEED", 0);
+    let seeds = number("BACKSTOP_TRANSACTION_SEEDS", number("BACKSTOP_SEEDS", 3_000) / 2);
+    let mut violations = (first..first + seeds).filter_map(|seed| run_seed(seed).err());
+    let Some(violation) = violations.next() else { return };
+    let others: Vec<String> =
+        violations.take(OTHERS_TOLD).map(|other| format!("  seed {}: {}", other.seed - TRANSACTIONS_FROM, other.what)).collect();
+    panic!(
+        "{violation}\nalso:\n{}\nrun it again:\n  BACKSTOP_FIRST_SEED={} BACKSTOP_TRANSACTION_SEEDS=1 cargo test -p backstop-runtime --test simulation every_seed_with",
+        others.join("\n"),
+        violation.seed - TRANSACTIONS_FROM
     );
 }
 
@@ -151,6 +167,80 @@ mod found {
     #[test]
     fn a_segment_that_lost_its_closing_marker_is_known_by_the_one_behind_it() {
         check(&[46_834, 89_722, 94_727]);
+    }
+}
+
+/// As `found`, of groups of tasks that share a transaction; counted from where their seeds begin.
+mod found_with_transactions {
+    use super::{TRANSACTIONS_FROM, run_seed};
+
+    fn check(seeds: &[u64]) {
+        for seed in seeds {
+            if let Err(violation) = run_seed(TRANSACTIONS_FROM + seed) {
+                panic!("{violation}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_waits_for_the_log() {
+        check(&[6, 8, 10]);
+    }
+
+    #[test]
+    fn a_commit_that_was_begun_is_in_doubt_after_a_crash() {
+        check(&[8, 247, 295]);
+    }
+
+    #[test]
+    fn a_commit_in_doubt_is_asked_for() {
+        check(&[8, 55, 189]);
+    }
+
+    #[test]
+    fn each_try_of_the_whole_has_a_marker_of_its_own() {
+        check(&[2, 17, 36]);
+    }
+
+    #[test]
+    fn a_member_that_failed_is_taken_back_to_its_savepoint() {
+        check(&[2130, 4314]);
+    }
+
+    #[test]
+    fn the_whole_is_run_again_on_a_new_session() {
+        check(&[16, 1954, 4273]);
+    }
+
+    #[test]
+    fn what_can_commit_no_more_is_rolled_back() {
+        check(&[7, 11, 12]);
+    }
+
+    #[test]
+    fn an_open_transaction_keeps_its_slots() {
+        check(&[742, 1068, 1343]);
+    }
+
+    #[test]
+    fn a_first_member_that_failed_keeps_no_session() {
+        check(&[58, 698, 723]);
+    }
+
+    #[test]
+    fn what_is_run_again_stands_on_what_is_above_it_now() {
+        check(&[2410]);
+    }
+
+    #[test]
+    fn a_cancel_after_a_crash_gives_back_the_sessions_that_groups_keep() {
+        check(&[39_243]);
+    }
+
+    /// Rules that were mended while groups were built, and are part of others by now.
+    #[test]
+    fn seeds_that_failed_once_go_well() {
+        check(&[10_694, 17_159, 20_681]);
     }
 }
 

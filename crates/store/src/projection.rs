@@ -9,7 +9,7 @@ use crate::log::to_microsecond;
 use crate::view::{InstanceRow, StatementRow};
 use backstop_core::event::{AssetUpdate, Event, Evidence, Mark, StatementRecord};
 use backstop_core::state::RunPhase;
-use backstop_core::{InstanceId, RunId, TaskId};
+use backstop_core::{InstanceId, InstancePhase, RunId, TaskId};
 use jiff::Timestamp;
 
 /// What is folded of a run as a whole.
@@ -81,6 +81,8 @@ impl RunFold {
             | Event::TaskExpanded { .. }
             | Event::AttemptStarted { .. }
             | Event::AttemptSucceeded { .. }
+            | Event::AttemptHeld { .. }
+            | Event::GroupRolledBack { .. }
             | Event::AttemptDeferred { .. }
             | Event::AttemptFailed { .. }
             | Event::AttemptUnknown { .. }
@@ -255,6 +257,19 @@ pub(crate) fn instance_patches(recorded_seq: u64, at: Timestamp, event: &Event, 
             },
         ),
         Event::AttemptSucceeded { instance, try_number, .. } => give(instance, to("success").tried(*try_number).ended(at)),
+        Event::AttemptHeld { instance, try_number, .. } => {
+            give(instance, to(InstancePhase::Held.as_str()).tried(*try_number).ended(at));
+        }
+        Event::GroupRolledBack { group, members, failure, is_final: false } => {
+            members.iter().for_each(|member| give(member, Patch::cleared(recorded_seq)));
+            let error = Some(Some(failure.message.clone()));
+            give(&InstanceId::single(group.clone()), Patch { error, ..Patch::cleared(recorded_seq) });
+        }
+        Event::GroupRolledBack { members, failure, is_final: true, .. } => {
+            let error = Some(Some(failure.message.clone()));
+            let undone = Patch { error, ..to(InstancePhase::RolledBack.as_str()).ended(at) };
+            members.iter().for_each(|member| give(member, undone.clone()));
+        }
         Event::AttemptDeferred { instance, try_number, .. } => give(instance, to("deferred").tried(*try_number)),
         Event::AttemptFailed { instance, try_number, failure, is_final } => {
             let state = if *is_final { "failed" } else { "up_for_retry" };
@@ -344,6 +359,10 @@ pub(crate) fn statements(event: &Event) -> Option<EventStatements<'_>> {
         Event::SegmentCommitted { instance, try_number, commit } => {
             EventStatements { instance, try_number: *try_number, segment: Some(commit.segment), records: &commit.statements }
         }
+        // Committed with the rest of its transaction, as a whole.
+        Event::AttemptHeld { instance, try_number, statements, .. } => {
+            EventStatements { instance, try_number: *try_number, segment: Some(0), records: statements }
+        }
         Event::AttemptFailed { instance, try_number, failure, .. } | Event::AttemptUnknown { instance, try_number, failure } => {
             EventStatements { instance, try_number: *try_number, segment: None, records: &failure.statements }
         }
@@ -354,6 +373,7 @@ pub(crate) fn statements(event: &Event) -> Option<EventStatements<'_>> {
         | Event::TaskExpanded { .. }
         | Event::AttemptStarted { .. }
         | Event::AttemptSucceeded { .. }
+        | Event::GroupRolledBack { .. }
         | Event::AttemptDeferred { .. }
         | Event::UnknownResolved { .. }
         | Event::RetryScheduled { .. }
@@ -394,6 +414,8 @@ pub(crate) fn asset_updates<'e>(run: &'e RunId, at: Timestamp, event: &'e Event)
         | Event::AttemptStarted { .. }
         | Event::SegmentCommitted { .. }
         | Event::AttemptSucceeded { .. }
+        | Event::AttemptHeld { .. }
+        | Event::GroupRolledBack { .. }
         | Event::AttemptDeferred { .. }
         | Event::AttemptFailed { .. }
         | Event::AttemptUnknown { .. }

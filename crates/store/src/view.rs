@@ -45,7 +45,7 @@ pub struct InstanceRow {
     /// Which.
     pub instance: InstanceId,
     /// Airflow's name of its state (`none`, `scheduled`, `running`, `deferred`, `up_for_retry`, `success`, `failed`, `skipped`,
-    /// `upstream_failed`), and `in_doubt`.
+    /// `upstream_failed`), `in_doubt`, and in a transaction `done_not_committed` and `rolled_back`.
     pub state: String,
     /// The last try, 0 before the first.
     pub try_number: u32,

@@ -30,11 +30,24 @@ struct State {
     is_stalled: bool,
     is_over: bool,
     delay: Duration,
-    /// Bytes of a request whose answer is kept back, and the link cut: once each time that it is asked for.
-    cuts_at: Option<Vec<u8>>,
+    /// Bytes of a request, and what becomes of it: once each time that it is asked for.
+    trigger: Option<(Vec<u8>, Fate)>,
     cuts_done: u64,
+    /// A request or an answer is kept back just now.
+    is_keeping: bool,
     next_link: u64,
     links: Vec<(u64, TcpStream, TcpStream)>,
+}
+
+/// What becomes of a request, or of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It reaches the server; the answer is lost together with the link.
+    AnswerLost,
+    /// It reaches the server; the answer is kept back, and the link stays.
+    AnswerKept,
+    /// It does not reach the server, and the link stays.
+    RequestKept,
 }
 
 impl Proxy {
@@ -86,7 +99,19 @@ impl Proxy {
 
     /// The next request that holds these bytes reaches the server, and its answer is lost together with the link.
     pub fn cut_when_answered(&self, request: &[u8]) {
-        self.network.state().cuts_at = Some(request.to_vec());
+        self.network.state().trigger = Some((request.to_vec(), Fate::AnswerLost));
+    }
+
+    /// The next request that holds these bytes, or its answer, gets no further, until [`Self::heal`] cuts its link.
+    pub fn keep_back(&self, request: &[u8], fate: Fate) {
+        self.network.state().trigger = Some((request.to_vec(), fate));
+    }
+
+    /// Waits until it is kept back. False when that does not happen within `limit`.
+    pub fn is_kept_back_within(&self, limit: Duration) -> bool {
+        let state = self.network.state();
+        let waited = self.network.changed.wait_timeout_while(state, limit, |state| !state.is_keeping);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_keeping
     }
 
     /// How often that happened.
@@ -97,7 +122,8 @@ impl Proxy {
     /// All is well again. What was held back goes on, where its link was not cut.
     pub fn heal(&self) {
         let mut state = self.network.state();
-        (state.is_down, state.is_stalled, state.delay, state.cuts_at) = (false, false, Duration::ZERO, None);
+        (state.is_down, state.is_stalled, state.delay, state.trigger) = (false, false, Duration::ZERO, None);
+        state.is_keeping = false;
         drop(state);
         self.network.changed.notify_all();
     }
@@ -141,23 +167,23 @@ impl Network {
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let clones = || Some((client.try_clone().ok()?, server.try_clone().ok()?));
         let (Some(kept), Some(forth), Some(back)) = (clones(), clones(), clones()) else { return };
-        let armed = Arc::new(Mutex::new(false));
+        let fate = Arc::new(Mutex::new(None));
         let mut state = self.state();
         state.next_link += 1;
         let link = state.next_link;
         state.links.push((link, kept.0, kept.1));
         drop(state);
         for (from, to, is_request) in [(forth.0, forth.1, true), (back.1, back.0, false)] {
-            let (network, armed) = (self.clone(), armed.clone());
+            let (network, fate) = (self.clone(), fate.clone());
             std::thread::spawn(move || {
-                network.pump(link, from, to, is_request, &armed);
+                network.pump(link, from, to, is_request, &fate);
                 network.state().links.retain(|(number, ..)| *number != link);
             });
         }
     }
 
     /// Passes on what comes, until either end is closed.
-    fn pump(&self, link: u64, mut from: TcpStream, mut to: TcpStream, is_request: bool, armed: &Mutex<bool>) {
+    fn pump(&self, link: u64, mut from: TcpStream, mut to: TcpStream, is_request: bool, fate: &Mutex<Option<Fate>>) {
         let mut piece = vec![0; CHUNK];
         loop {
             let read = match from.read(&mut piece) {
@@ -167,15 +193,24 @@ impl Network {
             if !self.may_pass(link) {
                 break;
             }
-            let mut is_armed = armed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = fate.lock().unwrap_or_else(PoisonError::into_inner);
             if is_request {
-                *is_armed |= self.takes_trigger(&piece[..read]);
-            } else if *is_armed {
-                // The server has answered: what was asked is done, and nobody will hear of it.
-                self.state().cuts_done += 1;
-                break;
+                *known = known.or_else(|| self.takes_trigger(&piece[..read]));
             }
-            drop(is_armed);
+            let now = *known;
+            drop(known);
+            match (now, is_request) {
+                // The server has answered: what was asked is done, and nobody will hear of it.
+                (Some(Fate::AnswerLost), false) => {
+                    self.state().cuts_done += 1;
+                    break;
+                }
+                (Some(Fate::AnswerKept), false) | (Some(Fate::RequestKept), true) => {
+                    self.keep_back(link);
+                    break;
+                }
+                (Some(_), _) | (None, _) => {}
+            }
             if to.write_all(&piece[..read]).is_err() {
                 break;
             }
@@ -196,13 +231,22 @@ impl Network {
         is_there(&state)
     }
 
-    fn takes_trigger(&self, request: &[u8]) -> bool {
+    /// Until all is well again, or the link is cut.
+    fn keep_back(&self, link: u64) {
         let mut state = self.state();
-        let is_it = state.cuts_at.as_ref().is_some_and(|bytes| request.windows(bytes.len()).any(|window| window == bytes));
-        if is_it {
-            state.cuts_at = None;
-        }
-        is_it
+        state.is_keeping = true;
+        self.changed.notify_all();
+        let is_kept = |state: &mut State| state.is_keeping && state.links.iter().any(|(number, ..)| *number == link);
+        drop(self.changed.wait_while(state, is_kept));
+    }
+
+    fn takes_trigger(&self, request: &[u8]) -> Option<Fate> {
+        let mut state = self.state();
+        let is_it = state
+            .trigger
+            .as_ref()
+            .is_some_and(|(bytes, _)| request.windows(bytes.len()).any(|window| window == bytes.as_slice()));
+        if is_it { state.trigger.take().map(|(_, fate)| fate) } else { None }
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod dice;
 mod disk;
+mod grouping;
 mod inspector;
 mod scenario;
 mod server;
@@ -30,6 +31,7 @@ use backstop_runtime::{Connect, Control, Launch, Limits, LogWriter, Prepared, Re
 use backstop_store::{MemoryStore, Store};
 use dice::Dice;
 use disk::Disk;
+pub use grouping::TRANSACTIONS_FROM;
 use inspector::Inspector;
 use scenario::{CALL, SERVERS, Scenario, Segment, effect};
 use server::Server;

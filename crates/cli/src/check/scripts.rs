@@ -1,11 +1,12 @@
 //! What the lexical rules of the databases find in a project's SQL, before any of it is sent: scripts, and the questions of checks, branches,
 //! sensors and lists, which the runtime cuts in the same way.
 
-use super::{PARAMETER, PLACEHOLDER, QUESTION, SCRIPT};
+use super::{ISOLATION, PARAMETER, PLACEHOLDER, QUESTION, SCRIPT, WITHIN};
 use backstop_connect::Dialect;
-use backstop_connect::script::{self, SplitError, Statement, Verb};
+use backstop_connect::script::{self, SegmentPromise, SplitError, Statement, Verb};
+use backstop_core::TaskIx;
 use backstop_project::definition::{
-    Body, Bound, BranchBy, Callbacks, Check, Definition, ForEach, Kind, Parameters, SensorBy, Source, Sql, Template,
+    Body, Bound, BranchBy, Callbacks, Check, Definition, ForEach, Isolation, Kind, Parameters, SensorBy, Source, Sql, Template,
 };
 use backstop_project::{Diagnostic, Files, Severity, Span, place_of_key};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 enum Use {
     /// As a script; each statement by itself, or not.
     Script { autocommit: bool },
+    /// As a script in the transaction of a group.
+    Within,
     /// As a question, in a transaction that may only read.
     Question,
     /// As a part of a statement that is made around it.
@@ -39,10 +42,11 @@ pub(super) fn wrong<'d>(
     dialects: &BTreeMap<&str, Dialect>,
     files: &dyn Files,
 ) -> Vec<Diagnostic> {
-    let mut found: Vec<Diagnostic> = Vec::new();
+    let definitions: Vec<&Definition> = definitions.collect();
+    let mut found: Vec<Diagnostic> = definitions.iter().flat_map(|definition| isolations(definition, dialects)).collect();
     let mut seen = BTreeSet::new();
     let mut told = BTreeSet::new();
-    for text in definitions.flat_map(texts) {
+    for text in definitions.into_iter().flat_map(texts) {
         let Some(dialect) = text.connection.and_then(|id| dialects.get(id)).copied() else { continue };
         let source = &text.template.source;
         // One file may be the script of many tasks; it is read once for each way to use it. Parameters are those of one task.
@@ -72,8 +76,10 @@ pub(super) fn is_templated(template: &Template, templated: bool) -> bool {
 /// Every text of a DAG.
 fn texts(definition: &Definition) -> Vec<Text<'_>> {
     let mut found = of_callbacks(&definition.callbacks);
-    for body in &definition.bodies {
-        found.extend(of_kind(body));
+    for (place, body) in definition.bodies.iter().enumerate() {
+        let is_member = definition.dag.member_of(TaskIx(place as u32)).is_some();
+        let runs = |text: &Text<'_>| if is_member && matches!(text.runs, Use::Script { .. }) { Use::Within } else { text.runs };
+        found.extend(of_kind(body).into_iter().map(|text| Text { runs: runs(&text), ..text }));
         if let Some(ForEach::Rows { sql, connection, parameters }) = &body.for_each {
             let asked = question(body, sql, Some(parameters), &["for_each", "parameters"]);
             found.push(Text { connection: Some(connection), ..asked });
@@ -97,7 +103,8 @@ fn of_kind(body: &Body) -> Vec<Text<'_>> {
             }
             SensorBy::File(_) | SensorBy::Http(_) | SensorBy::Time(_) => Vec::new(),
         },
-        Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty => Vec::new(),
+        Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Dag(_) | Kind::WaitFor(_) => Vec::new(),
+        Kind::Commit(_) | Kind::Empty => Vec::new(),
     }
 }
 
@@ -128,7 +135,7 @@ fn of_callbacks(callbacks: &Callbacks) -> Vec<Text<'_>> {
     all.filter_map(|callback| match &callback.kind {
         Kind::Sql(sql) => Some(script_of(sql, callback.connection.as_deref(), &callback.source)),
         Kind::Check(_) | Kind::Branch(_) | Kind::Sensor(_) | Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) => None,
-        Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty => None,
+        Kind::Dag(_) | Kind::WaitFor(_) | Kind::Commit(_) | Kind::Empty => None,
     })
     .collect()
 }
@@ -165,6 +172,12 @@ fn of_text(text: &Text<'_>, dialect: Dialect, files: &dyn Files) -> Vec<Diagnost
         Use::Script { autocommit } => {
             if let Err(error) = script::plan(dialect, sql, &statements, autocommit) {
                 return vec![of_split(text.template, error)];
+            }
+        }
+        Use::Within => {
+            let wrong = of_member(text.template, dialect, &statements);
+            if !wrong.is_empty() {
+                return wrong;
             }
         }
         Use::Question => {
@@ -218,6 +231,59 @@ fn unbound<'p>(
 fn of_split(template: &Template, error: SplitError) -> Diagnostic {
     let place = span(template, error.line, error.column);
     Diagnostic { hint: error.hint, ..told(SCRIPT, Severity::Error, error.what, place) }
+}
+
+/// Transactions with an isolation level that their database does not have.
+fn isolations(definition: &Definition, dialects: &BTreeMap<&str, Dialect>) -> Vec<Diagnostic> {
+    let of_body = |body: &Body| {
+        let dialect = body.connection.as_deref().and_then(|id| dialects.get(id)).copied();
+        let wanted = match &body.kind {
+            Kind::Commit(transaction) => transaction.isolation?,
+            _ => return None,
+        };
+        if dialect != Some(Dialect::Sqlite) || wanted == Isolation::Serializable {
+            return None;
+        }
+        let Source { file, line, column } = body.source.clone();
+        let wrong = told(
+            ISOLATION,
+            Severity::Error,
+            "SQLite's transactions are serializable, and nothing else".to_owned(),
+            Span { file, line, column, length: 1 },
+        );
+        Some(Diagnostic { hint: Some("remove `isolation` from the group, or set it to `serializable`".into()), ..wrong })
+    };
+    definition.bodies.iter().filter_map(of_body).collect()
+}
+
+/// A script in the transaction of its group neither begins nor ends one, and cannot escape it.
+fn of_member(template: &Template, dialect: Dialect, statements: &[Statement]) -> Vec<Diagnostic> {
+    const HINT: &str = "the group commits once, at its end: remove the statement, or move the task out of the group";
+    let wrong = |statement: &Statement, message: String| {
+        let wrong = told(WITHIN, Severity::Error, message, span(template, statement.line, statement.column));
+        Diagnostic { hint: Some(HINT.to_owned()), ..wrong }
+    };
+    let ends = |statement: &&Statement| matches!(statement.verb, Verb::Begin | Verb::Commit | Verb::Rollback);
+    let ending: Vec<Diagnostic> = statements
+        .iter()
+        .filter(ends)
+        .map(|statement| wrong(statement, "the script begins or ends a transaction, and runs in that of its group".to_owned()))
+        .collect();
+    if !ending.is_empty() {
+        return ending;
+    }
+    let segments = match script::plan(dialect, &template.text, statements, false) {
+        Ok(segments) => segments,
+        Err(error) => return vec![of_split(template, error)],
+    };
+    let escapes = segments.iter().filter_map(|segment| match &segment.promise {
+        SegmentPromise::AtLeastOnce(why) => {
+            let statement = statements.get(segment.statements.start)?;
+            Some(wrong(statement, format!("the statement cannot run in the transaction of its group: {why}")))
+        }
+        SegmentPromise::ExactlyOnce | SegmentPromise::ReadOnly => None,
+    });
+    escapes.collect()
 }
 
 /// Questions run in a transaction that may only read, which a script's own words must not end. What a call or a function does is the server's to
@@ -286,7 +352,7 @@ fn unused(
         }
     }
     let severity = match text.runs {
-        Use::Script { .. } => Severity::Error,
+        Use::Script { .. } | Use::Within => Severity::Error,
         Use::Question | Use::Part => Severity::Warning,
     };
     let missing = parameters.keys().filter(|name| !used.contains(*name) && !meant.contains(name.as_str()));

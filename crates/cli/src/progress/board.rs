@@ -212,9 +212,11 @@ impl Board {
                 format!("  {} {name}  {word}, next try in {}{note}", paint.warn("↻"), words::between(now, at))
             }
             InstancePhase::InDoubt => format!("  {} {name}  in doubt{note}", paint.warn("?")),
+            InstancePhase::Held => format!("  {} {name}  done, not committed{tries}{took}", paint.note("✓")),
             InstancePhase::Success => format!("  {} {name}  {word}{tries}{took}", paint.good("✓")),
             InstancePhase::Failed => format!("  {} {name}  {word}{tries}{took}{note}", paint.bad("✗")),
             InstancePhase::Skipped => paint.dim(&format!("  - {name}  {word}{note}")),
+            InstancePhase::RolledBack => format!("  {} {name}  rolled back", paint.warn("-")),
             InstancePhase::UpstreamFailed => format!("  {} {name}  {word}", paint.warn("-")),
         }
     }
@@ -235,8 +237,8 @@ fn urgency(phase: InstancePhase) -> u8 {
         InstancePhase::Running => 0,
         InstancePhase::InDoubt | InstancePhase::Failed => 1,
         InstancePhase::UpForRetry { .. } | InstancePhase::Deferred { .. } => 2,
-        InstancePhase::Scheduled | InstancePhase::UpstreamFailed => 3,
-        InstancePhase::None | InstancePhase::Success | InstancePhase::Skipped | InstancePhase::Removed => 4,
+        InstancePhase::Scheduled | InstancePhase::UpstreamFailed | InstancePhase::RolledBack => 3,
+        InstancePhase::None | InstancePhase::Held | InstancePhase::Success | InstancePhase::Skipped | InstancePhase::Removed => 4,
     }
 }
 
@@ -251,6 +253,7 @@ fn instance_of(event: &Event) -> Option<&InstanceId> {
         | Event::AttemptStarted { instance, .. }
         | Event::SegmentCommitted { instance, .. }
         | Event::AttemptSucceeded { instance, .. }
+        | Event::AttemptHeld { instance, .. }
         | Event::AttemptDeferred { instance, .. }
         | Event::AttemptFailed { instance, .. }
         | Event::AttemptUnknown { instance, .. }
@@ -267,6 +270,7 @@ fn instance_of(event: &Event) -> Option<&InstanceId> {
         | Event::RunStarted { .. }
         | Event::RunResumed { .. }
         | Event::TaskExpanded { .. }
+        | Event::GroupRolledBack { .. }
         | Event::CallbackScheduled { .. }
         | Event::CallbackFinished { .. }
         | Event::OperatorActed { .. }

@@ -91,7 +91,21 @@ fn blamed(state: &RunState, id: &InstanceId) -> BTreeSet<String> {
         .instances()
         .filter(|(other, view)| {
             let is_upstream = dag.index(other.task.as_str()).is_some_and(|place| upstreams.contains(&place));
-            is_upstream && matches!(view.phase, InstancePhase::Failed | InstancePhase::UpstreamFailed | InstancePhase::Skipped)
+            let is_unwell = match view.phase {
+                InstancePhase::Failed | InstancePhase::UpstreamFailed | InstancePhase::RolledBack | InstancePhase::Skipped => {
+                    true
+                }
+                InstancePhase::None
+                | InstancePhase::Scheduled
+                | InstancePhase::Running
+                | InstancePhase::Deferred { .. }
+                | InstancePhase::UpForRetry { .. }
+                | InstancePhase::InDoubt
+                | InstancePhase::Held
+                | InstancePhase::Success
+                | InstancePhase::Removed => false,
+            };
+            is_upstream && is_unwell
         })
         .map(|(other, view)| format!("{other} is {}", view.phase.as_str()))
         .collect()

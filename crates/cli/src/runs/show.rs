@@ -244,7 +244,9 @@ impl Shown<'_> {
     fn blamed(&self) -> HashMap<&InstanceId, BTreeSet<String>> {
         let Some(dag) = &self.dag else { return HashMap::new() };
         let mut unwell: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for row in self.instances.iter().filter(|row| matches!(&*row.state, "failed" | "upstream_failed" | "skipped")) {
+        for row in
+            self.instances.iter().filter(|row| matches!(&*row.state, "failed" | "upstream_failed" | "rolled_back" | "skipped"))
+        {
             unwell.entry(row.instance.task.as_str()).or_default().push(format!("{} is {}", row.instance, row.state));
         }
         let upstreams = |id: &InstanceId| -> BTreeSet<String> {

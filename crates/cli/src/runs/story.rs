@@ -3,8 +3,7 @@
 
 use super::EVENTS_AT_ONCE;
 use crate::explain::Problem;
-use crate::narrate;
-use crate::words;
+use crate::{narrate, words};
 use backstop_core::event::{CallbackId, CancelCause, Evidence, Failure, Promise, SegmentCommit, SkipCause};
 use backstop_core::{Event, InstanceId, RunId};
 use backstop_runtime::Redactor;
@@ -159,6 +158,11 @@ impl Story {
             | Event::InstancesCleared { .. }
             | Event::TaskUnexpanded { .. }
             | Event::InstanceMarked { .. } => {}
+            Event::GroupRolledBack { group, members, failure, is_final } => {
+                let next = if *is_final { "" } else { ", and all of it was run again" };
+                let undone = words::count(members.len(), "task");
+                act(format!("the transaction of {group} was rolled back, {undone} undone{next}: {}", failure.message));
+            }
             Event::RunResumed { epoch } => {
                 let left = narrate::callbacks_left(&recorded.event, &mut self.wanted);
                 act(format!("the run was taken up again (epoch {epoch}){left}"));
@@ -168,6 +172,7 @@ impl Story {
             | Event::TaskExpanded { .. }
             | Event::AttemptStarted { .. }
             | Event::AttemptSucceeded { .. }
+            | Event::AttemptHeld { .. }
             | Event::AttemptDeferred { .. }
             | Event::AssetsUpdated { .. }
             | Event::RetryScheduled { .. }

@@ -48,6 +48,7 @@ mod steer;
 mod stopping;
 mod store;
 mod through;
+mod transactions;
 mod unfit;
 mod up;
 mod versions;

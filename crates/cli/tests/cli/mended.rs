@@ -189,3 +189,41 @@ fn a_resume_with_the_current_files_pins_them() {
     assert_eq!(project.backstop(&["run", "--resume", "latest", "--current-files"]).code, Some(0));
     assert_eq!((counts(&project), pins(&project).len()), ([1, 1, 1], 1));
 }
+
+/// A group that was rolled back takes in what the mended files have of it; one that is committed takes in nothing.
+#[test]
+fn a_transaction_takes_the_mended_files_as_a_whole_before_its_commit_and_never_behind_it() {
+    const GROUP: &str = "dag: load\nconnection: db\ntasks:\n  g:\n    transaction: true\n    tasks:\n      one: {sql: \"INSERT INTO t VALUES ('one')\"}\n      \
+                         two: {sql: INSERT INTO t SELECT 'two' FROM mistyped, after: [one]}\n  \
+                         report: {sql: INSERT INTO t SELECT 'report' FROM mistyped, after: [g]}\n";
+    let mended = GROUP.replacen(
+        "INSERT INTO t SELECT 'two' FROM mistyped, after: [one]}",
+        "\"INSERT INTO t VALUES ('two')\", after: [one]}\n      three: {sql: \"INSERT INTO t VALUES ('three')\", after: [two]}",
+        1,
+    );
+    let project = Project::new(&[("dags/load.yaml", GROUP)]);
+    project.sql("CREATE TABLE t (what text)");
+    let retry = ["runs", "retry", "latest", "--current-files", "--reason", "mended"];
+    assert_eq!((project.backstop(&["run", "load"]).code, counts(&project)), (Some(1), [0, 0, 0]));
+    project.write("dags/load.yaml", &mended);
+    let done = project.backstop(&retry);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let resumed = project.backstop(&["run", "--resume", "latest"]);
+    assert_eq!((resumed.code, counts(&project)), (Some(1), [1, 1, 0]), "the report fails still: {}", resumed.stderr);
+    assert_eq!(project.ask("SELECT count(*) FROM t WHERE what = 'three'"), 1);
+    project.write("dags/load.yaml", &mended.replace("  report:", "      four: {sql: SELECT 4, after: [three]}\n  report:"));
+    let refused = project.backstop(&retry);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("its task `g.four` has joined the transaction of `g`, which is committed already"),
+        "{}",
+        refused.stderr
+    );
+    project.write(
+        "dags/load.yaml",
+        &mended.replace("INSERT INTO t SELECT 'report' FROM mistyped", "\"INSERT INTO t VALUES ('report')\""),
+    );
+    assert_eq!(project.backstop(&retry).code, Some(0));
+    assert_eq!(project.backstop(&["run", "--resume", "latest"]).code, Some(0));
+    assert_eq!(counts(&project), [1, 1, 1], "what is committed is not run again");
+}

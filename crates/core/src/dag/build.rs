@@ -1,6 +1,6 @@
 //! From a [`DagSpec`] to a [`Dag`]: every error at once, names resolved to places, order and depths computed.
 
-use super::{Dag, DagSpec, Error, Scopes, Task, TaskSpec, priority};
+use super::{Dag, DagSpec, Error, Scopes, Task, TaskSpec, Units, priority};
 use crate::id::{TaskId, TaskIx};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
@@ -32,6 +32,7 @@ impl Dag {
             .collect();
         let priorities = priority::effective(&tasks, &topological);
         let scopes = Scopes::of(&tasks).map(Box::new);
+        let units = Units::of(&spec.groups, &tasks, &places, &topological)?;
         Ok(Self {
             id: spec.id,
             tasks,
@@ -46,6 +47,7 @@ impl Dag {
             depths,
             priorities,
             scopes,
+            units,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What the last events made possible: ready tasks, marks, and the end of the run.
 
-use super::callbacks;
+use super::{callbacks, unit};
 use crate::event::{CancelCause, Event, Occasion, SkipCause};
 use crate::id::TaskIx;
 use crate::rule::Verdict;
@@ -10,13 +10,9 @@ use crate::state::{RunPhase, RunState};
 pub(super) fn advance(state: &RunState) -> Vec<Event> {
     let phase = state.phase();
     let events = match phase {
-        RunPhase::Running => judge_tasks(state),
-        RunPhase::Queued
-        | RunPhase::Cancelling
-        | RunPhase::Stuck
-        | RunPhase::Succeeded
-        | RunPhase::Failed
-        | RunPhase::Cancelled => Vec::new(),
+        RunPhase::Running => judge_tasks(state).into_iter().chain(unit::doomed(state)).collect(),
+        RunPhase::Cancelling => unit::doomed(state),
+        RunPhase::Queued | RunPhase::Stuck | RunPhase::Succeeded | RunPhase::Failed | RunPhase::Cancelled => Vec::new(),
     };
     if !events.is_empty() || state.counts().undone() > 0 {
         return events;

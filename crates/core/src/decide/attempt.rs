@@ -2,7 +2,7 @@
 
 use super::operate::{carry_out, failed_by_cancel, wish};
 use super::run::interrupted;
-use super::{callbacks, not_now};
+use super::{callbacks, not_now, unit};
 use crate::command::Rejected;
 use crate::dag::Hooks;
 use crate::event::{Afterwards, Anomaly, Event, Evidence, Failure, FailureClass, Mark, Occasion, SegmentCommit, SkipCause};
@@ -74,10 +74,12 @@ pub(super) fn commit(
         | InstancePhase::Scheduled
         | InstancePhase::Deferred { .. }
         | InstancePhase::UpForRetry { .. }
+        | InstancePhase::Held
         | InstancePhase::Success
         | InstancePhase::Failed
         | InstancePhase::Skipped
         | InstancePhase::UpstreamFailed
+        | InstancePhase::RolledBack
         | InstancePhase::Removed => false,
     })?;
     let next = found.1.segments.len() as u32;
@@ -96,6 +98,9 @@ pub(super) fn succeed(
 ) -> Result<Vec<Event>, Rejected> {
     let (key, _) = current(state, &instance, try_number)?;
     refuse_unexpanded(state, key, &instance)?;
+    if state.dag().member_of(key.task).is_some() {
+        return unit::hold(state, instance, try_number, Arc::default(), result);
+    }
     let wish = wish(state, key);
     let stands = match wish {
         None | Some(Afterwards::Fail | Afterwards::Mark(Mark::Success)) => true,
@@ -109,6 +114,7 @@ pub(super) fn succeed(
     let mut events = vec![Event::AttemptSucceeded { instance: instance.clone(), try_number, result, follow }];
     events.extend(updates(state, key, &instance, try_number));
     events.extend(callbacks(Some(instance), try_number, Occasion::Success, hooks(state, key).on_success));
+    events.extend(unit::succeeded(state, key));
     if stands {
         events.extend(skipped.into_iter().map(|place| Event::TaskSkipped {
             instance: InstanceId::single(state.dag().task(place).id.clone()),
@@ -160,7 +166,7 @@ pub(super) fn wake(state: &RunState, instance: InstanceId) -> Result<Vec<Event>,
 }
 
 /// What a success updates. A dry run updates nothing.
-fn updates(state: &RunState, key: Key, instance: &InstanceId, try_number: u32) -> Option<Event> {
+pub(super) fn updates(state: &RunState, key: Key, instance: &InstanceId, try_number: u32) -> Option<Event> {
     let assets = &state.dag().task(key.task).settings.updates;
     let is_dry_run = state.header().is_some_and(|header| header.dry_run);
     let told = || Event::AssetsUpdated { instance: instance.clone(), try_number, assets: assets.to_vec() };
@@ -183,8 +189,13 @@ pub(super) fn lose_track(
     instance: InstanceId,
     try_number: u32,
     failure: Arc<Failure>,
+    now: Timestamp,
 ) -> Result<Vec<Event>, Rejected> {
-    current(state, &instance, try_number)?;
+    let (key, _) = current(state, &instance, try_number)?;
+    // Only the commit of a transaction can leave a doubt.
+    if state.dag().member_of(key.task).is_some() {
+        return unit::lose(state, instance, try_number, failure, now);
+    }
     Ok(vec![Event::AttemptUnknown { instance, try_number, failure }])
 }
 
@@ -206,6 +217,9 @@ pub(super) fn resolve(
     now: Timestamp,
 ) -> Result<Vec<Event>, Rejected> {
     let (key, found) = answering(state, &instance, try_number, |phase| phase == InstancePhase::InDoubt)?;
+    if state.dag().commits(key.task).is_some() {
+        return Ok(unit::resolve(state, key, found, instance, evidence, now));
+    }
     let verdict = match &evidence {
         Evidence::Operator { took_effect, .. } => Some(*took_effect),
         Evidence::Acknowledged | Evidence::Marker | Evidence::Tombstone | Evidence::ReadOnly | Evidence::Allowed => None,
@@ -302,7 +316,7 @@ fn failed(
 }
 
 /// The text that stands for the run in the jitter: its logical date as Python prints it, or its id.
-fn date_text(state: &RunState) -> String {
+pub(super) fn date_text(state: &RunState) -> String {
     let Some(header) = state.header() else { return String::new() };
     match header.logical_date {
         Some(date) if date.subsec_microsecond() == 0 && date.subsec_millisecond() == 0 => {
@@ -346,10 +360,12 @@ fn not_followed(state: &RunState, key: Key, follow: &[TaskId]) -> Result<Vec<Tas
             | InstancePhase::Deferred { .. }
             | InstancePhase::UpForRetry { .. }
             | InstancePhase::InDoubt
+            | InstancePhase::Held
             | InstancePhase::Success
             | InstancePhase::Failed
             | InstancePhase::Skipped
             | InstancePhase::UpstreamFailed
+            | InstancePhase::RolledBack
             | InstancePhase::Removed => false,
         })
     };
@@ -363,7 +379,7 @@ fn find<'a>(state: &'a RunState, instance: &InstanceId) -> Result<(Key, &'a Inst
 }
 
 /// The instance that an answer is about, when the run goes on and the answer is of its running attempt.
-fn current<'a>(state: &'a RunState, instance: &InstanceId, try_number: u32) -> Result<(Key, &'a Instance), Rejected> {
+pub(super) fn current<'a>(state: &'a RunState, instance: &InstanceId, try_number: u32) -> Result<(Key, &'a Instance), Rejected> {
     answering(state, instance, try_number, |phase| phase == InstancePhase::Running)
 }
 
@@ -399,10 +415,10 @@ fn stop_reason(state: &RunState, key: Key) -> String {
     state.stops().get(&key).map(|stop| stop.reason.to_string()).unwrap_or_default()
 }
 
-fn is_ending(state: &RunState) -> bool {
+pub(super) fn is_ending(state: &RunState) -> bool {
     state.cancel_cause().is_some()
 }
 
-fn hooks(state: &RunState, key: Key) -> Hooks {
+pub(super) fn hooks(state: &RunState, key: Key) -> Hooks {
     state.dag().task(key.task).settings.hooks
 }

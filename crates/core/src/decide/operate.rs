@@ -1,6 +1,6 @@
 //! Commands of people about instances: clear, mark, cancel. Nothing here passes a doubt, and nothing says what took effect.
 
-use super::{callbacks, not_now};
+use super::{callbacks, not_now, unit};
 use crate::command::Rejected;
 use crate::event::{Afterwards, Event, Failure, FailureClass, Mark, Occasion, Restart};
 use crate::id::{InstanceId, TaskIx};
@@ -22,7 +22,8 @@ pub(super) fn clear(
     why: String,
 ) -> Result<Vec<Event>, Rejected> {
     may_act(state, &why)?;
-    let asked = Asked::sort(state, instances, |instance| instance.phase == InstancePhase::None)?;
+    let instances = unit::whole(state, instances)?;
+    let asked = Asked::sort(state, &instances, |instance| instance.phase == InstancePhase::None)?;
     let done = match restart {
         Restart::Beginning => "cleared",
         Restart::LastCommit => "retried",
@@ -30,7 +31,10 @@ pub(super) fn clear(
     let what = format!("{done} {}", asked.names(state));
     let mut events = asked.begin(state, who, &why, what)?;
     let set: BTreeSet<Key> = asked.settled.union(&derived_below(state, &asked.settled)).copied().collect();
-    let changing = set.iter().chain(&asked.running).map(|key| key.task).collect();
+    let changing: BTreeSet<TaskIx> = set.iter().chain(&asked.running).map(|key| key.task).collect();
+    if restart == Restart::LastCommit {
+        refuse_committed_units(state, &set, &changing)?;
+    }
     events.extend(cleared(state, &set, restart, &changing));
     refuse_told_done(state, &events)?;
     events.extend(asked.stops(state, &why, Afterwards::Clear(restart)));
@@ -49,7 +53,8 @@ pub(super) fn mark(
         Mark::Success => (InstancePhase::Success, "success"),
         Mark::Failed => (InstancePhase::Failed, "failed"),
     };
-    let asked = Asked::sort(state, instances, |instance| instance.phase == phase)?;
+    let instances = unit::whole(state, instances)?;
+    let asked = Asked::sort(state, &instances, |instance| instance.phase == phase)?;
     let what = format!("marked {} as {word}", asked.names(state));
     let mut events = asked.begin(state, who, &why, what)?;
     let derived = derived_below(state, &asked.settled);
@@ -79,10 +84,12 @@ pub(super) fn cancel_instance(
         }
         InstancePhase::InDoubt => Err(Rejected::InDoubt(instance)),
         phase @ (InstancePhase::None
+        | InstancePhase::Held
         | InstancePhase::Success
         | InstancePhase::Failed
         | InstancePhase::Skipped
         | InstancePhase::UpstreamFailed
+        | InstancePhase::RolledBack
         | InstancePhase::Removed) => Err(Rejected::Instance { instance, state: phase.as_str() }),
     }
 }
@@ -127,10 +134,12 @@ impl Asked {
                 | InstancePhase::Scheduled
                 | InstancePhase::Deferred { .. }
                 | InstancePhase::UpForRetry { .. }
+                | InstancePhase::Held
                 | InstancePhase::Success
                 | InstancePhase::Failed
                 | InstancePhase::Skipped
-                | InstancePhase::UpstreamFailed => {
+                | InstancePhase::UpstreamFailed
+                | InstancePhase::RolledBack => {
                     if !is_so_already(found) {
                         asked.settled.insert(key);
                     }
@@ -176,7 +185,10 @@ fn cleared(state: &RunState, set: &BTreeSet<Key>, restart: Restart, changing: &B
         Restart::Beginning => (Vec::new(), set.iter().copied().collect()),
         Restart::LastCommit => {
             let below = below(state, changing);
-            let goes_on = |key: &Key| !below.contains(&key.task) && state.find(*key).is_some_and(goes_on_behind_commits);
+            // A transaction has no part to go on behind: it committed as a whole, or not at all.
+            let is_alone = |key: &Key| state.dag().unit_place(key.task).is_none();
+            let goes_on =
+                |key: &Key| is_alone(key) && !below.contains(&key.task) && state.find(*key).is_some_and(goes_on_behind_commits);
             set.iter().partition(|key| goes_on(key))
         }
     };
@@ -211,8 +223,28 @@ fn goes_on_behind_commits(instance: &Instance) -> bool {
         InstancePhase::Success => instance.is_marked && (instance.is_told_done || !instance.segments.is_empty()),
         InstancePhase::Skipped => instance.skipped_by != Some(SkippedBy::Itself) && !instance.segments.is_empty(),
         InstancePhase::UpstreamFailed => !instance.segments.is_empty(),
-        InstancePhase::None | InstancePhase::Removed => false,
+        // Of what was rolled back there is nothing to go on behind.
+        InstancePhase::None | InstancePhase::Held | InstancePhase::RolledBack | InstancePhase::Removed => false,
     }
+}
+
+/// A retry asks for no effect once more, and of a transaction that committed nothing else is left to do: unless something above it runs again.
+fn refuse_committed_units(state: &RunState, set: &BTreeSet<Key>, changing: &BTreeSet<TaskIx>) -> Result<(), Rejected> {
+    let units: BTreeSet<u32> = set.iter().filter_map(|key| state.dag().unit_place(key.task)).collect();
+    for unit in units {
+        let keys: Vec<Key> = state.unit_keys(unit).collect();
+        let (Some(first), Some(commit)) = (keys.first(), keys.last()) else { continue };
+        let others: BTreeSet<TaskIx> =
+            changing.iter().copied().filter(|task| state.dag().unit_place(*task) != Some(unit)).collect();
+        let is_committed = state.find(*commit).is_some_and(|found| found.is_told_done || !found.segments.is_empty());
+        if is_committed && !below(state, &others).contains(&first.task) {
+            return Err(Rejected::BadArgument(format!(
+                "what `{}` did is committed, and a retry would do it once more: mark it as success, or clear it from the beginning",
+                state.id(*commit)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What took effect by a person's word alone has no last commit to go on behind.

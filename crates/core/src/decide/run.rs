@@ -1,6 +1,6 @@
 //! Commands about the run as a whole.
 
-use super::{callbacks, not_now};
+use super::{callbacks, not_now, unit};
 use crate::command::Rejected;
 use crate::event::{CallbackId, CancelCause, Event, Failure, FailureClass, Occasion, SkipCause};
 use crate::state::{InstancePhase, RunPhase, RunState};
@@ -20,7 +20,7 @@ pub(super) fn start(state: &RunState, now: Timestamp) -> Result<Vec<Event>, Reje
 }
 
 /// Also allowed after the end while callbacks are pending: somebody has to run them.
-pub(super) fn resume(state: &RunState, epoch: u64) -> Result<Vec<Event>, Rejected> {
+pub(super) fn resume(state: &RunState, epoch: u64, now: Timestamp) -> Result<Vec<Event>, Rejected> {
     if state.is_finished() {
         return Err(not_now(state.phase()));
     }
@@ -28,12 +28,13 @@ pub(super) fn resume(state: &RunState, epoch: u64) -> Result<Vec<Event>, Rejecte
         return Err(Rejected::BadArgument(format!("epoch {epoch} is not newer than the run's, {}", state.epoch())));
     }
     let failure = Arc::new(interrupted());
-    let lost = state.running().iter().map(|&key| Event::AttemptUnknown {
+    let is_lost = |key: &&crate::state::Key| state.dag().member_of(key.task).is_none();
+    let lost = state.running().iter().filter(is_lost).map(|&key| Event::AttemptUnknown {
         instance: state.id(key),
         try_number: state.find(key).map_or(0, |instance| instance.try_number),
         failure: Arc::clone(&failure),
     });
-    Ok(std::iter::once(Event::RunResumed { epoch }).chain(lost).collect())
+    Ok(std::iter::once(Event::RunResumed { epoch }).chain(lost).chain(unit::interrupted_units(state, now)).collect())
 }
 
 /// Also of a run that is over: it goes on when it is reopened.
@@ -89,10 +90,12 @@ fn begin_cancel(state: &RunState, reason: String, cause: CancelCause) -> Vec<Eve
         }
         InstancePhase::Running
         | InstancePhase::InDoubt
+        | InstancePhase::Held
         | InstancePhase::Success
         | InstancePhase::Failed
         | InstancePhase::Skipped
         | InstancePhase::UpstreamFailed
+        | InstancePhase::RolledBack
         | InstancePhase::Removed => false,
     };
     let idle = state.keys().filter(|&key| state.find(key).is_some_and(|instance| is_idle(instance.phase)));

@@ -1,6 +1,7 @@
 //! [`apply`]: one event into the state.
 
 use super::{DeadlineTold, Instance, InstancePhase, Key, Mapped, RunPhase, RunState, SkippedBy};
+use crate::dag::Unit;
 use crate::event::{CancelCause, Event, Evidence, FailureClass, RunHeader, SkipCause};
 use crate::id::{InstanceId, TaskIx};
 use crate::rule::{UpstreamCounts, Verdict};
@@ -60,6 +61,13 @@ pub fn apply(state: &mut RunState, event: &Event) {
             }
             state.enter(key, InstancePhase::Success);
         }),
+        Event::AttemptHeld { instance, try_number: _, statements: _, result } => state.with(instance, |state, key| {
+            if let Some(instance) = state.find_mut(key) {
+                instance.result.clone_from(result);
+            }
+            state.enter(key, InstancePhase::Held);
+        }),
+        Event::GroupRolledBack { group, members, failure, is_final } => state.roll_back(group, members, failure, *is_final),
         Event::AttemptDeferred { instance, try_number: _, until } => state.with(instance, |state, key| {
             if let Some(instance) = state.find_mut(key) {
                 instance.continues_try = true;
@@ -157,7 +165,7 @@ pub fn apply(state: &mut RunState, event: &Event) {
 }
 
 impl Instance {
-    fn fail(&mut self, class: FailureClass, is_final: bool) {
+    pub(super) fn fail(&mut self, class: FailureClass, is_final: bool) {
         if is_final || !self.is_free(class) {
             self.failures += 1;
             self.interruptions = 0;
@@ -190,7 +198,11 @@ impl RunState {
         }
         self.header = Some(Arc::clone(header));
         if !header.only_tasks.is_empty() {
-            let wanted: FxHashSet<TaskIx> = header.only_tasks.iter().filter_map(|task| self.dag.index(task.as_str())).collect();
+            let dag = Arc::clone(&self.dag);
+            let named = header.only_tasks.iter().filter_map(|task| dag.index(task.as_str()));
+            // A transaction is run as a whole, or not at all.
+            let whole = |task| dag.unit_of(task).into_iter().flat_map(Unit::tasks).chain([task]);
+            let wanted: FxHashSet<TaskIx> = named.flat_map(whole).collect();
             for task in (0..self.tasks.len() as u32).map(TaskIx).filter(|task| !wanted.contains(task)) {
                 self.enter(Key { task, map_index: None }, InstancePhase::Removed);
             }
@@ -215,10 +227,12 @@ impl RunState {
                 | InstancePhase::Scheduled
                 | InstancePhase::Deferred { .. }
                 | InstancePhase::UpForRetry { .. }
+                | InstancePhase::Held
                 | InstancePhase::Success
                 | InstancePhase::Failed
                 | InstancePhase::Skipped
                 | InstancePhase::UpstreamFailed
+                | InstancePhase::RolledBack
                 | InstancePhase::Removed => {}
             }
         }
@@ -255,7 +269,7 @@ impl RunState {
             return;
         }
         instance.phase = phase;
-        self.leave(key, before);
+        self.leave_for(key, before, Some(phase));
         *self.counts.of(phase) += 1;
         if !self.stops.is_empty() && !matches!(phase, InstancePhase::Running | InstancePhase::InDoubt) {
             self.stops.remove(&key);
@@ -263,9 +277,15 @@ impl RunState {
         match phase {
             // Nothing goes back there but by `reset`.
             InstancePhase::None => {}
-            InstancePhase::Scheduled => self.queue.push(&self.dag, key),
+            InstancePhase::Scheduled => {
+                let has_slots = self.dag.unit_place(key.task).is_some_and(|unit| self.kept.contains_key(&unit));
+                self.queue.push(&self.dag, key, has_slots);
+            }
             InstancePhase::Running => {
                 self.running.insert(key);
+                if let Some(unit) = self.dag.unit_place(key.task) {
+                    self.give_up_slots(unit);
+                }
                 self.queue.take_slots(&self.dag, key);
             }
             InstancePhase::Deferred { until: at } | InstancePhase::UpForRetry { at } => {
@@ -274,16 +294,25 @@ impl RunState {
             InstancePhase::InDoubt => {
                 self.in_doubt.insert(key);
             }
+            InstancePhase::Held => {
+                self.held.insert(key);
+                self.tell_waiting(key.task, |counts| counts.add(phase));
+            }
             InstancePhase::Success
             | InstancePhase::Failed
             | InstancePhase::Skipped
             | InstancePhase::UpstreamFailed
+            | InstancePhase::RolledBack
             | InstancePhase::Removed => self.finish(key.task, phase),
         }
     }
 
     /// Takes an instance out of what its phase put it in.
     pub(super) fn leave(&mut self, key: Key, phase: InstancePhase) {
+        self.leave_for(key, phase, None);
+    }
+
+    fn leave_for(&mut self, key: Key, phase: InstancePhase, next: Option<InstancePhase>) {
         *self.counts.of(phase) -= 1;
         match phase {
             InstancePhase::None => {
@@ -297,7 +326,10 @@ impl RunState {
             InstancePhase::Scheduled => self.queue.remove(&self.dag, key),
             InstancePhase::Running => {
                 self.running.remove(&key);
-                self.queue.free_slots(&self.dag, key);
+                match self.keeps_slots(key, next) {
+                    Some(unit) => drop(self.kept.insert(unit, key.task)),
+                    None => self.queue.free_slots(&self.dag, key),
+                }
             }
             InstancePhase::Deferred { until: at } | InstancePhase::UpForRetry { at } => {
                 self.timers.remove(&(at, key));
@@ -305,17 +337,27 @@ impl RunState {
             InstancePhase::InDoubt => {
                 self.in_doubt.remove(&key);
             }
+            InstancePhase::Held => {
+                self.held.remove(&key);
+                if let Some(unit) = self.dag.unit_place(key.task)
+                    && !self.unit_keys(unit).any(|other| self.held.contains(&other))
+                {
+                    self.give_up_slots(unit);
+                }
+                self.tell_waiting(key.task, |counts| counts.remove(phase));
+            }
             InstancePhase::Success
             | InstancePhase::Failed
             | InstancePhase::Skipped
             | InstancePhase::UpstreamFailed
+            | InstancePhase::RolledBack
             | InstancePhase::Removed => {}
         }
     }
 
     /// Counts a done instance with all that wait for its task, and judges those anew.
     pub(super) fn finish(&mut self, task: TaskIx, phase: InstancePhase) {
-        let failed = matches!(phase, InstancePhase::Failed | InstancePhase::UpstreamFailed);
+        let failed = matches!(phase, InstancePhase::Failed | InstancePhase::UpstreamFailed | InstancePhase::RolledBack);
         if failed && self.tasks[task.get()].is_leaf {
             self.failed_leaves += 1;
         }

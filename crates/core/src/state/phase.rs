@@ -70,6 +70,8 @@ pub enum InstancePhase {
     },
     /// Nobody knows what its last attempt committed. Holds no slot.
     InDoubt,
+    /// Done, in a transaction that is still open: not committed. Holds no slot.
+    Held,
     /// Done.
     Success,
     /// Failed for good.
@@ -78,6 +80,8 @@ pub enum InstancePhase {
     Skipped,
     /// Not run, because of an upstream.
     UpstreamFailed,
+    /// It had done its work, and the transaction that it shared was rolled back for good.
+    RolledBack,
     /// Not part of this run.
     Removed,
 }
@@ -92,10 +96,12 @@ impl InstancePhase {
             Self::Deferred { .. } => "up_for_reschedule",
             Self::UpForRetry { .. } => "up_for_retry",
             Self::InDoubt => "in_doubt",
+            Self::Held => "done_not_committed",
             Self::Success => "success",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
             Self::UpstreamFailed => "upstream_failed",
+            Self::RolledBack => "rolled_back",
             Self::Removed => "removed",
         }
     }
@@ -103,10 +109,14 @@ impl InstancePhase {
     /// True when nothing but a person changes it.
     pub fn is_done(self) -> bool {
         match self {
-            Self::None | Self::Scheduled | Self::Running | Self::Deferred { .. } | Self::UpForRetry { .. } | Self::InDoubt => {
-                false
-            }
-            Self::Success | Self::Failed | Self::Skipped | Self::UpstreamFailed | Self::Removed => true,
+            Self::None
+            | Self::Scheduled
+            | Self::Running
+            | Self::Deferred { .. }
+            | Self::UpForRetry { .. }
+            | Self::InDoubt
+            | Self::Held => false,
+            Self::Success | Self::Failed | Self::Skipped | Self::UpstreamFailed | Self::RolledBack | Self::Removed => true,
         }
     }
 }
@@ -121,10 +131,12 @@ pub struct PhaseCounts {
     pub deferred: usize,
     pub up_for_retry: usize,
     pub in_doubt: usize,
+    pub held: usize,
     pub success: usize,
     pub failed: usize,
     pub skipped: usize,
     pub upstream_failed: usize,
+    pub rolled_back: usize,
     pub removed: usize,
 }
 
@@ -137,21 +149,23 @@ impl PhaseCounts {
             InstancePhase::Deferred { .. } => &mut self.deferred,
             InstancePhase::UpForRetry { .. } => &mut self.up_for_retry,
             InstancePhase::InDoubt => &mut self.in_doubt,
+            InstancePhase::Held => &mut self.held,
             InstancePhase::Success => &mut self.success,
             InstancePhase::Failed => &mut self.failed,
             InstancePhase::Skipped => &mut self.skipped,
             InstancePhase::UpstreamFailed => &mut self.upstream_failed,
+            InstancePhase::RolledBack => &mut self.rolled_back,
             InstancePhase::Removed => &mut self.removed,
         }
     }
 
     /// Instances that will never change.
     pub fn done(&self) -> usize {
-        self.success + self.failed + self.skipped + self.upstream_failed + self.removed
+        self.success + self.failed + self.skipped + self.upstream_failed + self.rolled_back + self.removed
     }
 
     /// Instances that may still change.
     pub fn undone(&self) -> usize {
-        self.none + self.scheduled + self.running + self.deferred + self.up_for_retry + self.in_doubt
+        self.none + self.scheduled + self.running + self.deferred + self.up_for_retry + self.in_doubt + self.held
     }
 }

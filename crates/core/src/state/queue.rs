@@ -16,6 +16,8 @@ pub(crate) struct Queue {
     /// Attempts going on, over all pools.
     active: u32,
     pools: Vec<PoolQueue>,
+    /// Those that have their slots already, kept by the transaction that they go on with.
+    with_slots: BTreeSet<Ready>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -44,7 +46,7 @@ impl Ready {
 
 impl Queue {
     pub(super) fn new(pools: usize) -> Self {
-        Self { active: 0, pools: vec![PoolQueue::default(); pools] }
+        Self { active: 0, pools: vec![PoolQueue::default(); pools], with_slots: BTreeSet::new() }
     }
 
     pub(super) fn used(&self, pool: u32) -> u64 {
@@ -52,14 +54,17 @@ impl Queue {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.pools.iter().all(|pool| pool.ready.is_empty())
+        self.with_slots.is_empty() && self.pools.iter().all(|pool| pool.ready.is_empty())
     }
 
-    pub(super) fn push(&mut self, dag: &Dag, key: Key) {
-        self.pool_of(dag, key).ready.insert(Ready::of(dag, key));
+    pub(super) fn push(&mut self, dag: &Dag, key: Key, has_slots: bool) {
+        let ready = Ready::of(dag, key);
+        let queue = if has_slots { &mut self.with_slots } else { &mut self.pool_of(dag, key).ready };
+        queue.insert(ready);
     }
 
     pub(super) fn remove(&mut self, dag: &Dag, key: Key) {
+        self.with_slots.remove(&Ready::of(dag, key));
         self.pool_of(dag, key).ready.remove(&Ready::of(dag, key));
     }
 
@@ -79,6 +84,9 @@ impl Queue {
 
     /// True when an attempt of this instance could begin now.
     pub(crate) fn has_room(&self, dag: &Dag, key: Key) -> bool {
+        if self.with_slots.contains(&Ready::of(dag, key)) {
+            return true;
+        }
         let pool = dag.task(key.task).settings.pool as usize;
         self.active < dag.max_active_tasks() && fits(dag, pool, self.pools[pool].used, key.task)
     }
@@ -97,13 +105,13 @@ impl Queue {
 
     /// The instances that may begin now, all of them together, in order. Costs the number of pools and of instances returned.
     pub(crate) fn startable(&self, dag: &Dag) -> Vec<Key> {
+        let mut startable: Vec<Key> = self.with_slots.iter().map(|ready| ready.key()).collect();
         let mut room = dag.max_active_tasks().saturating_sub(self.active);
         if room == 0 {
-            return Vec::new();
+            return startable;
         }
         // A pool's lane ends at the first instance that does not fit.
         let mut lanes: Vec<Lane> = self.pools.iter().enumerate().filter_map(|(pool, queue)| Lane::of(pool, queue)).collect();
-        let mut startable = Vec::new();
         while room > 0 {
             lanes.retain(|lane| fits(dag, lane.pool, lane.used, lane.head.task));
             let Some(first) = (0..lanes.len()).min_by_key(|&lane| lanes[lane].head) else { break };

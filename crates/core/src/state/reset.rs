@@ -45,10 +45,12 @@ impl RunState {
             | InstancePhase::Deferred { .. }
             | InstancePhase::UpForRetry { .. }
             | InstancePhase::InDoubt
+            | InstancePhase::Held
             | InstancePhase::Success
             | InstancePhase::Failed
             | InstancePhase::Skipped
-            | InstancePhase::UpstreamFailed => {}
+            | InstancePhase::UpstreamFailed
+            | InstancePhase::RolledBack => {}
         }
         let was_cut = instance.skipped_by == Some(SkippedBy::Cancel);
         instance.begin_again(restart);
@@ -93,7 +95,7 @@ impl RunState {
         if !phase.is_done() {
             return;
         }
-        let failed = matches!(phase, InstancePhase::Failed | InstancePhase::UpstreamFailed);
+        let failed = matches!(phase, InstancePhase::Failed | InstancePhase::UpstreamFailed | InstancePhase::RolledBack);
         if failed && self.tasks[task.get()].is_leaf {
             self.failed_leaves -= 1;
         }

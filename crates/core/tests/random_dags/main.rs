@@ -556,6 +556,7 @@ fn seen(phase: InstancePhase) -> Seen {
         InstancePhase::Running => Seen::Running,
         InstancePhase::Deferred { .. } | InstancePhase::UpForRetry { .. } => Seen::Waiting,
         InstancePhase::InDoubt => Seen::Doubt,
+        InstancePhase::Held | InstancePhase::RolledBack => panic!("these DAGs have no transactions"),
         InstancePhase::Success => Seen::Success,
         InstancePhase::Failed => Seen::Failed,
         InstancePhase::Skipped => Seen::Skipped,

@@ -48,6 +48,28 @@ pub enum IfFailed {
     Skip,
 }
 
+/// The transaction that the tasks of a group share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// The server's own by default.
+    pub isolation: Option<Isolation>,
+    /// How long a statement may wait for a lock; the server's own by default.
+    pub lock_timeout: Option<Duration>,
+    /// How long a statement may take.
+    pub statement_timeout: Option<Duration>,
+}
+
+/// What a transaction sees of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Each statement sees what was committed when it began.
+    ReadCommitted,
+    /// All statements see what was committed when the first began.
+    RepeatableRead,
+    /// As if there were no others.
+    Serializable,
+}
+
 /// A script.
 #[derive(Clone, Debug)]
 pub struct Sql {

@@ -108,4 +108,12 @@ codes! {
     PULL_OF_NOTHING = "B0605";
     /// A template pulls the result of a task that its own task does not wait for.
     PULL_BEFORE_END = "B0606";
+    /// A task in a transaction whose kind cannot take part.
+    TRANSACTION_KIND = "B0801";
+    /// A task in a transaction of another connection.
+    TRANSACTION_CONNECTION = "B0802";
+    /// A setting that a task in a transaction cannot have.
+    TRANSACTION_SETTING = "B0803";
+    /// A transaction in a transaction.
+    TRANSACTION_NESTED = "B0804";
 }

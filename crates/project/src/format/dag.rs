@@ -123,6 +123,18 @@ pub enum TaskOrGroup {
     Task(Box<Task>),
 }
 
+/// What a transaction sees of others.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub enum Isolation {
+    /// Each statement sees what was committed when it began.
+    ReadCommitted,
+    /// All statements see what was committed when the first began.
+    RepeatableRead,
+    /// As if there were no others.
+    Serializable,
+}
+
 /// A group of tasks. `after: [group]` waits for all its leaves.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -133,6 +145,18 @@ pub struct Group {
     pub defaults: Option<Defaults>,
     /// For people.
     pub doc: Option<String>,
+    /// Its tasks share one session and one transaction, which commits once, at the end.
+    pub transaction: Option<bool>,
+    /// Of transactions: what they see of others; the server's own by default.
+    pub isolation: Option<Isolation>,
+    /// Of transactions: how long a statement may wait for a lock.
+    pub lock_timeout: Option<TextOrNumber>,
+    /// Of transactions: how long a statement may take.
+    pub statement_timeout: Option<TextOrNumber>,
+    /// Of transactions: how often the whole is run again when it was lost to a deadlock, a conflict or a broken connection; 3 by default.
+    pub retries: Option<u32>,
+    /// Of transactions: the wait before that, doubled each time; 1 second by default.
+    pub retry_delay: Option<TextOrNumber>,
     /// Its tasks, whose ids become `group.task`.
     pub tasks: BTreeMap<String, TaskOrGroup>,
 }

@@ -172,7 +172,12 @@ impl Reading<'_> {
 
     fn define(&mut self, parts: Parts, text: &str, project_yaml: Option<&[u8]>, root: &Node) -> Option<Arc<Definition>> {
         let Parts { id, header, graph, edges } = parts;
-        let groups = graph.groups.iter().map(|group| Group { id: group.id.clone(), parent: group.parent }).collect();
+        let groups = graph.groups.iter().map(|group| Group {
+            id: group.id.clone(),
+            parent: group.parent,
+            commit: group.is_transaction.then(|| TaskId::new(group.id.as_str())),
+        });
+        let groups = groups.collect();
         let mut tasks = Vec::with_capacity(graph.tasks.len());
         let mut bodies = Vec::with_capacity(graph.tasks.len());
         for (at, task) in graph.tasks.iter().enumerate() {

@@ -60,7 +60,8 @@ impl Reading<'_> {
                 references.add(Place::Group(at), target);
             }
         }
-        let edges = self.dissolve(graph, &references)?;
+        let mut edges = self.dissolve(graph, &references)?;
+        super::transaction::chain(graph, &mut edges);
         self.cycles(graph, &edges);
         (self.diagnostics.len() == before).then_some(edges)
     }
@@ -277,7 +278,7 @@ fn inside(graph: &RawGraph, mut group: Option<u32>, outer: u32) -> bool {
 }
 
 /// The tasks of each group, those of its inner groups included.
-fn members(graph: &RawGraph) -> Vec<Vec<u32>> {
+pub(super) fn members(graph: &RawGraph) -> Vec<Vec<u32>> {
     let mut members = vec![Vec::new(); graph.groups.len()];
     for (at, task) in (0_u32..).zip(&graph.tasks) {
         let mut group = task.group;

@@ -13,6 +13,7 @@ mod pulls;
 mod schedule;
 mod settings;
 mod task;
+mod transaction;
 mod unreachable;
 mod value;
 

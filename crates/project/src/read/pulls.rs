@@ -94,6 +94,7 @@ fn keeps_none(graph: &RawGraph, pull: &Pull, from: u32) -> Option<Diagnostic> {
     }
     let hint = match kind {
         Kind::Sql(_) => "add `result: scalar` (or `row`, `rows`) to it".to_owned(),
+        Kind::Commit(_) => format!("`{0}` is a group; name one of its tasks, as `{0}.<task>`", raw.id),
         Kind::Http(_) => "add `result: true` below its `http:`".to_owned(),
         Kind::Check(_)
         | Kind::Sensor(_)

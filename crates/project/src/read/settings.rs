@@ -79,7 +79,7 @@ const WEIGHT_RULES: &[(&str, WeightRule)] =
 const DELIVERIES: &[(&str, Delivery)] = &[("exactly_once", Delivery::ExactlyOnce), ("at_least_once", Delivery::AtLeastOnce)];
 
 /// Most retries: each costs a wait and a record.
-const RETRIES_MAX: i64 = 10_000;
+pub(super) const RETRIES_MAX: i64 = 10_000;
 
 impl Reading<'_> {
     /// The keys of `defaults:`.

@@ -62,6 +62,8 @@ pub(crate) struct RawGroup {
     pub(crate) at: Span,
     pub(crate) parent: Option<u32>,
     pub(crate) after: Vec<Reference>,
+    /// Its tasks commit as one, by the task that has its id.
+    pub(crate) is_transaction: bool,
 }
 
 /// All tasks and groups of a DAG, in the order of the source.
@@ -130,15 +132,26 @@ impl Reading<'_> {
         if let Some(doc) = fields.take_present("doc") {
             self.text(doc, "`doc`");
         }
+        let transaction = self.transaction(&mut fields);
         let tasks = fields.take("tasks");
         fields.finish(LATER, &self.file.clone(), &mut self.diagnostics);
         let place = u32::try_from(graph.groups.len()).unwrap_or(u32::MAX);
         graph.group_places.insert(id.clone(), place);
-        graph.groups.push(RawGroup { id: id.to_string(), at: self.key_span(key), parent: within.group, after });
+        graph.groups.push(RawGroup {
+            id: id.to_string(),
+            at: self.key_span(key),
+            parent: within.group,
+            after,
+            is_transaction: transaction.is_some(),
+        });
         let defaults = own.over(within.defaults);
         let inner = Within { prefix: format!("{id}."), group: Some(place), depth: within.depth + 1, defaults: &defaults };
+        let first = graph.tasks.len();
         if let Some(tasks) = tasks {
             self.tasks_within(tasks, &inner, graph);
+        }
+        if let Some(transaction) = transaction {
+            self.close_transaction(id, self.key_span(key), place, first, transaction, graph);
         }
     }
 
@@ -288,6 +301,8 @@ impl Reading<'_> {
             Kind::Branch(branch) => matches!(branch.decide, BranchBy::Sql { .. }),
             Kind::Sensor(sensor) => matches!(sensor.look, SensorBy::Sql { .. }),
             Kind::Shell(_) | Kind::Python(_) | Kind::Http(_) | Kind::Dag(_) | Kind::WaitFor(_) | Kind::Empty => false,
+            // Of the tasks that it commits.
+            Kind::Commit(_) => false,
         };
         if needs {
             self.usable(settings.connection.as_ref(), settings, "the task", node.span(&self.file));

@@ -65,7 +65,7 @@ pub(crate) fn keeps_result(kind: &Kind) -> bool {
         Kind::Sql(sql) => sql.result != ResultKind::None,
         Kind::Http(http) => http.result,
         Kind::Branch(_) | Kind::Shell(_) | Kind::Python(_) | Kind::Dag(_) => true,
-        Kind::Check(_) | Kind::Sensor(_) | Kind::WaitFor(_) | Kind::Empty => false,
+        Kind::Check(_) | Kind::Sensor(_) | Kind::WaitFor(_) | Kind::Commit(_) | Kind::Empty => false,
     }
 }
 

@@ -71,6 +71,13 @@ cases! {
     b0306_bad_id: BAD_ID, "dag: d\ntasks:\n  load sales: {empty: true}\n";
     b0307_bad_value: BAD_VALUE, task("empty: true\ntrigger_rule: all_sucess\npool_slots: 0");
     b0308_bad_param: BAD_PARAM, header("params: {region: {enum: [eu, us], default: asia}, n: {type: integer, default: 1.5}}");
+    b0209_setting_of_no_transaction: CONFLICT, "dag: d\nconnection: db\ntasks:\n  g:\n    isolation: serializable\n    retries: 2\n    tasks: {a: {sql: SELECT 1}}\n";
+    b0307_isolation: BAD_VALUE, "dag: d\nconnection: db\ntasks:\n  g:\n    transaction: true\n    isolation: snapshot\n    lock_timeout: 0\n    tasks: {a: {sql: SELECT 1}}\n";
+    b0801_kind: TRANSACTION_KIND, "dag: d\nconnection: db\ntasks:\n  g:\n    transaction: true\n    tasks:\n      a: {sql: SELECT 1}\n      b: {shell: ls}\n      c: {empty: true}\n";
+    b0802_connection: TRANSACTION_CONNECTION, "dag: d\nconnection: db\ntasks:\n  g:\n    transaction: true\n    tasks:\n      a: {sql: SELECT 1}\n      b: {sql: SELECT 2, connection: lite}\n";
+    b0803_setting: TRANSACTION_SETTING, "dag: d\nconnection: db\ntasks:\n  g:\n    transaction: true\n    tasks:\n      a: {sql: SELECT 1, autocommit: true}\n      b: {sql: SELECT 1, for_each: [1, 2]}\n      c: {sql: SELECT 1, trigger_rule: all_done}\n      e: {sql: SELECT 1, setup: true}\n      f: {sql: SELECT 1, delivery: at_least_once}\n";
+    b0804_nested: TRANSACTION_NESTED, "dag: d\nconnection: db\ntasks:\n  g:\n    transaction: true\n    tasks:\n      a: {sql: SELECT 1}\n      inner:\n        transaction: true\n        tasks: {b: {sql: SELECT 2}}\n";
+    b0605_pull_of_a_transaction: PULL_OF_NOTHING, "dag: d\nconnection: db\ntasks:\n  g:\n    transaction: true\n    tasks: {a: {sql: SELECT 1, result: scalar}}\n  b: {sql: \"SELECT {{ ti.xcom_pull('g') }}\", after: [g]}\n";
     b0401_duplicate_dag: DUPLICATE_DAG, format!("//- dags/one.yaml\n{0}//- dags/two.yaml\n{0}", header(""));
     b0402_unknown_upstream: UNKNOWN_UPSTREAM, "dag: d\ntasks:\n  capture: {empty: true}\n  apply: {empty: true, after: [captrue]}\n";
     b0403_cycle: CYCLE, "dag: d\ntasks:\n  a: {empty: true, after: [c]}\n  b: {empty: true, after: [a]}\n  c:\n    empty: true\n    after:\n      - b\n";

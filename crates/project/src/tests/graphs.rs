@@ -153,3 +153,47 @@ tasks:
     let crate::definition::Kind::Branch(branch) = &definition.bodies[0].kind else { panic!("no branch") };
     assert_eq!((branch.if_true.as_slice(), branch.if_false.as_slice()), (&["g.a".to_owned()][..], &["g.rest.b".to_owned()][..]));
 }
+
+#[test]
+fn a_transaction_is_a_chain_with_its_commit_at_the_end() {
+    let text = "
+dag: d
+connection: db
+tasks:
+  start: {empty: true}
+  late: {empty: true}
+  g:
+    after: start
+    transaction: true
+    isolation: serializable
+    lock_timeout: 10s
+    retries: 5
+    tasks:
+      b: {sql: SELECT 2, after: a}
+      a: {sql: SELECT 1}
+      c: {check: SELECT 1, after: [late]}
+      inner:
+        after: [b]
+        tasks:
+          x: {sql: SELECT 3}
+  end: {empty: true, after: [g]}
+  other: {empty: true, after: [g.a, g.inner]}
+  none: {empty: true, after: start}
+";
+    insta::assert_snapshot!(edges(text), @r"
+    start <- 
+    late <- 
+    g.b <- g.a
+    g.a <- start late
+    g.c <- g.b
+    g.inner.x <- g.b g.c
+    g <- g.inner.x
+    end <- g
+    other <- g
+    none <- start
+    ");
+    let definition = definition(text);
+    let unit = &definition.dag.units()[0];
+    assert_eq!(definition.dag.task(unit.commit).settings.retry.retries, 5);
+    assert_eq!(unit.members.len(), 4);
+}

@@ -90,6 +90,15 @@ tasks:
       columns: {check: {table: t, columns: {n: {null_check: {equal_to: 0, tolerance: 0.1}, max: {greater_than: 0, less_than: 9, geq_to: 1, leq_to: 8}}}, partition: n > 0, accept_none: true}}
       table: {check: {table: t, checks: {some: COUNT(*) > 0}, partition: n > 0}}
       interval: {check: {table: t, metrics: {COUNT(*): 1.5}, date_column: ds, days_back: 7, ratio_formula: relative_diff, ignore_zero: false}}
+  atomic:
+    after: checks
+    transaction: true
+    isolation: read_committed
+    lock_timeout: 5s
+    statement_timeout: 1m
+    retries: 2
+    retry_delay: 1s
+    tasks: {one: {sql: SELECT 1}}
   choose: {branch: {sql: SELECT :x, parameters: {x: 1}, if_true: [yes], if_false: [no]}, after: [checks]}
   when: {branch: {when: "{{ params.n > 1 }}", if_true: [wait_sql]}, after: [checks]}
   ask: {branch: {python: py/total.py}, after: [checks]}

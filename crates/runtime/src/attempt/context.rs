@@ -2,6 +2,7 @@
 
 use super::Results;
 use super::neighbours::Began;
+use super::transaction::Transactions;
 use crate::clock::Clock;
 use crate::logs::Logs;
 use crate::others::Others;
@@ -19,6 +20,8 @@ use std::sync::{Arc, OnceLock};
 
 /// What all attempts of a run share.
 pub(crate) struct Shared {
+    /// Transactions that its tasks share.
+    pub(crate) transactions: Transactions,
     /// Connections and variables.
     pub(crate) project: Arc<Project>,
     /// The DAG.

@@ -15,6 +15,7 @@ pub(crate) mod script;
 mod sensor;
 mod shell;
 mod stop;
+pub(crate) mod transaction;
 
 pub(crate) use context::{Seen, Shared, params_of, template_context};
 pub(crate) use http::is_safe as http_is_safe;
@@ -28,14 +29,14 @@ use crate::journal::Gate;
 use crate::logs::TaskLog;
 use crate::monitor::User;
 use backstop_core::dag::Delivery;
-use backstop_core::event::{CallbackId, Failure, FailureClass, Occasion, SegmentCommit};
+use backstop_core::event::{CallbackId, Failure, FailureClass, Occasion, SegmentCommit, StatementRecord};
 use backstop_core::{Command, InstanceId, TaskId};
 use backstop_project::context::Context;
 use backstop_project::definition::{Callback, Kind, Source};
 use futures_util::FutureExt as _;
 use serde_json::Value as Json;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -62,6 +63,15 @@ pub(crate) enum Outcome {
     Failed(Failure),
     /// It is not known what it committed.
     Unknown(Failure),
+    /// It did its work in a transaction that goes on.
+    Held {
+        /// What ran.
+        statements: Arc<[StatementRecord]>,
+        /// For downstream tasks.
+        result: Option<Arc<str>>,
+    },
+    /// The transaction that it shares is gone, and nothing of it took effect.
+    Lost(Failure),
 }
 
 impl Outcome {
@@ -116,6 +126,10 @@ pub(crate) struct Attempt {
     pub(crate) work: Work,
     /// For what needs a database.
     pub(crate) connection: Option<String>,
+    /// What it shares a transaction with; `None` for what commits by itself.
+    pub(crate) part: Option<transaction::Part>,
+    /// Its transaction, while it works in it.
+    pub(crate) open: Mutex<Option<transaction::Open>>,
     /// What may be done without evidence.
     pub(crate) delivery: Delivery,
     /// Where it is defined.
@@ -162,14 +176,25 @@ impl Attempt {
             Outcome::Failed(failure) if self.shared.header.dry_run && failure.class != FailureClass::Cancelled => {
                 Outcome::Failed(Failure { class: FailureClass::Final, ..failure })
             }
+            Outcome::Lost(failure) if self.shared.header.dry_run && failure.class != FailureClass::Cancelled => {
+                Outcome::Lost(Failure { class: FailureClass::Final, ..failure })
+            }
+            // Only a commit leaves a doubt; what shares a transaction went down with it.
+            Outcome::Unknown(failure) if self.part.is_some() => Outcome::Lost(failure.effect(transaction::NOTHING)),
             outcome => outcome,
         };
         self.say_end(&outcome).await;
         let redactor = self.shared.redactor.clone();
         if let Work::Callback(callback, _) = self.work {
             let failure = match outcome {
-                Outcome::Failed(failure) | Outcome::Unknown(failure) => Some(Arc::new(failure.clean(&redactor))),
-                Outcome::Succeeded { .. } | Outcome::Skipped(_) | Outcome::Deferred(_) | Outcome::Expanded(_) => None,
+                Outcome::Failed(failure) | Outcome::Unknown(failure) | Outcome::Lost(failure) => {
+                    Some(Arc::new(failure.clean(&redactor)))
+                }
+                Outcome::Succeeded { .. }
+                | Outcome::Held { .. }
+                | Outcome::Skipped(_)
+                | Outcome::Deferred(_)
+                | Outcome::Expanded(_) => None,
             };
             // As below.
             let _ = self.mailbox.send(Answer::Command(Command::FinishCallback { callback, failure })).await;
@@ -178,6 +203,10 @@ impl Attempt {
         let (instance, try_number) = (self.instance, self.try_number);
         let command = match outcome {
             Outcome::Succeeded { result, follow } => Command::Succeed { instance, try_number, result, follow },
+            Outcome::Held { statements, result } => Command::Hold { instance, try_number, statements, result },
+            Outcome::Lost(failure) => {
+                Command::LoseTransaction { instance, try_number, failure: Arc::new(failure.clean(&redactor)) }
+            }
             Outcome::Skipped(reason) => Command::Skip { instance, try_number, reason },
             Outcome::Deferred(until) => Command::Defer { instance, try_number, until },
             Outcome::Expanded(items) => Command::Expand { task: instance.task, try_number, items },
@@ -192,6 +221,8 @@ impl Attempt {
         let now = self.shared.clock.now();
         match outcome {
             Outcome::Succeeded { .. } => self.log.line(now, "INFO", "succeeded").await,
+            Outcome::Held { .. } => self.log.line(now, "INFO", "done, not committed").await,
+            Outcome::Lost(failure) => self.say_failure("its transaction was rolled back", failure).await,
             Outcome::Skipped(reason) => self.log.line(now, "INFO", &format!("skipped: {reason}")).await,
             Outcome::Deferred(until) => self.log.line(now, "INFO", &format!("not yet; looks again at {until}")).await,
             Outcome::Expanded(items) => self.log.line(now, "INFO", &format!("expands to {} instances", items.len())).await,
@@ -221,7 +252,9 @@ impl Attempt {
 
     async fn work(&mut self) -> Outcome {
         let is_script = match self.work {
-            Work::Body(place) => matches!(self.shared.definition.bodies[place].kind, Kind::Sql(_)),
+            Work::Body(place) => {
+                matches!(self.shared.definition.bodies[place].kind, Kind::Sql(_) | Kind::Commit(_)) || self.part.is_some()
+            }
             Work::Expand(_) | Work::Callback(..) => false,
         };
         // A second try must not start before the log has the end of the first: after a crash it would not be found (see DESIGN.md,
@@ -234,7 +267,13 @@ impl Attempt {
         }
         let shared = self.shared.clone();
         match self.work.clone() {
-            Work::Body(place) => self.task(&shared.definition.bodies[place].kind).await,
+            Work::Body(place) => {
+                let kind = &shared.definition.bodies[place].kind;
+                match self.part.clone() {
+                    Some(part) => Box::pin(transaction::member(self, kind, &part)).await,
+                    None => self.task(kind).await,
+                }
+            }
             Work::Expand(place) => match &shared.definition.bodies[place].for_each {
                 Some(for_each) => Box::pin(expand::run(self, for_each)).await,
                 None => Outcome::Expanded(Vec::new()),
@@ -281,8 +320,14 @@ impl Attempt {
             Kind::Http(http) => Box::pin(http::run_task(self, http)).await,
             Kind::Dag(trigger) => Box::pin(other::start(self, trigger)).await,
             Kind::WaitFor(wait) => Box::pin(other::wait_for(self, wait)).await,
+            Kind::Commit(_) => Box::pin(transaction::commit(self)).await,
             Kind::Empty => Outcome::done(),
         }
+    }
+
+    /// Its transaction, while it works in it.
+    pub(crate) fn open(&mut self) -> &mut Option<transaction::Open> {
+        self.open.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// On whose behalf it uses sessions.

@@ -1,7 +1,9 @@
 //! Small questions to a database: checks, branches, sensors and lists to map over. They run read-only, enforced by the server.
 
 use super::results::{object, to_parameter};
-use super::script::{bind, stopped};
+use super::script::{bind, kill, stopped};
+use super::stop::Stopper;
+use super::transaction::Open;
 use super::{Attempt, Outcome, Work};
 use crate::failure::{FailureExt, failure, of_database, of_parameter, of_template};
 use crate::monitor::{Onlooker, Ticket};
@@ -19,7 +21,7 @@ use std::sync::Arc;
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const ONLY_READ: &str = "checks, branches, sensors and lists may only read; put what writes into a `sql` task";
 /// How long a server that shall stop a question is waited for.
-const CANCEL_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+pub(super) const CANCEL_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The rows of a question's last statement.
 #[derive(Default)]
@@ -146,6 +148,18 @@ pub(crate) async fn text_rows(
         .collect::<Result<Vec<_>, _>>()
         .map_err(of_split)?;
     let calls: Vec<Call<'_>> = bound.iter().map(|(sql, values)| Call { sql, parameters: values, copy_data: None }).collect();
+    let mut stopper = attempt.stopper.clone();
+    if let Some(open) = attempt.open() {
+        let mut answer = Rows { rows_max, ..Rows::default() };
+        let asked = ask_within(open, &calls, &mut answer, &mut stopper).await?;
+        return match asked {
+            Ok(()) => Ok(answer),
+            Err((place, error)) => {
+                let failed = UnitError::RolledBack { place: Some(place), error };
+                Err(Outcome::Failed(of_question(failed, template, text, &statements)))
+            }
+        };
+    }
     let (sessions, user) = (attempt.shared.sessions.clone(), attempt.user());
     let is_callback = matches!(attempt.work, Work::Callback(..));
     let lease = attempt.stopper.wait_for(is_callback, async {
@@ -191,6 +205,42 @@ pub(crate) async fn text_rows(
     match ended {
         Ok(_) => Ok(answer),
         Err(error) => Err(Outcome::Failed(of_question(error, template, text, &statements))),
+    }
+}
+
+/// A question in a transaction that goes on: it sees what was done in it, and what it should write itself is undone again.
+async fn ask_within(
+    open: &mut Open,
+    calls: &[Call<'_>],
+    answer: &mut Rows,
+    stopper: &mut Stopper,
+) -> Result<Result<(), (usize, backstop_connect::Error)>, Outcome> {
+    const SAVEPOINT: &str = "backstop_question";
+    let canceller = open.lease.canceller();
+    let (asked, reason) = {
+        let session = open.lease.session();
+        let asking = async {
+            session.savepoint(SAVEPOINT).await.map_err(|error| (0, error))?;
+            for (place, call) in calls.iter().enumerate() {
+                session.execute(call, place, answer).await.map_err(|error| (place, error))?;
+            }
+            session.rollback_to(SAVEPOINT).await.map_err(|error| (calls.len().saturating_sub(1), error))
+        };
+        tokio::pin!(asking);
+        tokio::select! {
+            biased;
+            asked = &mut asking => (Some(asked), None),
+            reason = stopper.wait() => (kill(&mut asking, &*canceller).await, Some(reason)),
+        }
+    };
+    if let Some(Err((_, error))) = &asked {
+        open.note(error.kind);
+    }
+    open.is_lost |= asked.is_none();
+    match (asked, reason) {
+        (Some(asked @ Ok(())), _) | (Some(asked), None) => Ok(asked),
+        (_, Some(reason)) => Err(stopped(&reason, "nothing was changed")),
+        (None, None) => Err(Outcome::Failed(failure(FailureClass::Permanent, "the question was given up"))),
     }
 }
 

@@ -51,6 +51,8 @@ impl Engine {
             shared: self.shared.clone(),
             work,
             connection: body.connection.clone(),
+            part: None,
+            open: std::sync::Mutex::default(),
             delivery: Delivery::ExactlyOnce,
             source: body.source.clone(),
             // In the marker's key: the callback of each try is another one; 0 is the run's own.

@@ -62,14 +62,22 @@ impl Engine {
         self.keep_session(instance);
         if let Some(permit) = lost.and_then(|lost| lost.permit) {
             permit.falls_into_doubt();
+        } else if let Some(permit) = self.place(instance).and_then(|place| self.unit_permits.remove(&place)) {
+            // In the name of whichever task of its transaction asked for it: from now on in that of the commit.
+            self.keep_pools(std::slice::from_ref(instance));
+            drop(permit);
         }
         self.has_kept_slots = true;
     }
 
-    /// An attempt has ended, and is not in doubt: should it have lost a session, it keeps none.
+    /// An attempt has ended, and is not in doubt: should it have lost a session, it keeps none. That of a transaction goes by the name of its
+    /// group.
     pub(super) fn has_ended(&mut self, instance: &InstanceId, try_number: u32) {
         self.running.remove(&(instance.clone(), try_number));
-        self.shared.sessions.monitor().kept().keep_only(&self.shared.header.run_id, |kept| kept != instance);
+        let dag = &self.shared.definition.dag;
+        let group = self.place(instance).and_then(|place| dag.member_of(place)).map(|unit| &dag.task(unit.commit).id);
+        let is_its = |kept: &InstanceId| kept == instance || group.is_some_and(|group| kept.task == *group);
+        self.shared.sessions.monitor().kept().keep_only(&self.shared.header.run_id, |kept| !is_its(kept));
     }
 
     fn is_running(&self, instance: &InstanceId) -> bool {

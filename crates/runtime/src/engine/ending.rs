@@ -86,6 +86,8 @@ impl Engine {
             && !expands
             && body.delivery == Delivery::ExactlyOnce
             && matches!(body.kind, Kind::Sql(_))
+            // What shares a transaction is not committed before its log is durable.
+            && self.shared.definition.dag.member_of(place).is_none()
     }
 
     /// True when what ran ahead of the log cannot be known, because a database does not answer. Then nothing is cancelled, which would
@@ -125,5 +127,9 @@ impl Engine {
 
 /// True for the answer of an attempt that ended because it was told to.
 pub(super) fn is_stop(command: &Command) -> bool {
-    matches!(command, Command::Fail { failure, .. } if failure.class == FailureClass::Cancelled)
+    let failure = match command {
+        Command::Fail { failure, .. } | Command::LoseTransaction { failure, .. } => failure,
+        _ => return false,
+    };
+    failure.class == FailureClass::Cancelled
 }

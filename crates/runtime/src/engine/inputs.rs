@@ -241,7 +241,9 @@ impl Engine {
             Command::Succeed { instance, try_number, .. }
             | Command::Skip { instance, try_number, .. }
             | Command::Defer { instance, try_number, .. }
-            | Command::Fail { instance, try_number, .. } => {
+            | Command::Fail { instance, try_number, .. }
+            | Command::Hold { instance, try_number, .. }
+            | Command::LoseTransaction { instance, try_number, .. } => {
                 self.has_ended(instance, *try_number);
             }
             Command::LoseTrack { instance, try_number, .. } => self.fell_into_doubt(instance, *try_number),

@@ -92,6 +92,11 @@ impl Redactor {
                 let (instance, follow) = (instance.clone(), follow.clone());
                 Some(Event::AttemptSucceeded { instance, try_number: *try_number, result: Some(result), follow })
             }
+            Event::AttemptHeld { instance, try_number, statements, result } => {
+                let result = result.as_deref().and_then(|result| self.masked_json(result))?;
+                let (instance, statements) = (instance.clone(), statements.clone());
+                Some(Event::AttemptHeld { instance, try_number: *try_number, statements, result: Some(result) })
+            }
             Event::TaskSkipped { instance, cause: SkipCause::Own(reason) } => {
                 changed(reason).then(|| Event::TaskSkipped { instance: instance.clone(), cause: SkipCause::Own(clean(reason)) })
             }
@@ -104,6 +109,7 @@ impl Redactor {
                 .then(|| Event::InstanceCancelRequested { instance: instance.clone(), reason: clean(reason), then: *then }),
             // Failures, statements and notices were masked before they were kept. The rest has names, numbers and times.
             Event::AttemptFailed { .. }
+            | Event::GroupRolledBack { .. }
             | Event::AttemptUnknown { .. }
             | Event::CallbackFinished { .. }
             | Event::AnomalyNoticed { .. }

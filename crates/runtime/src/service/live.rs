@@ -80,7 +80,11 @@ fn texts_of(event: &Event) -> usize {
             commit.statements.len() * ENTRY_BYTES + commit.result.as_ref().map_or(0, |result| result.len())
         }
         Event::AttemptSucceeded { result, .. } => result.as_ref().map_or(0, |result| result.len()),
+        Event::AttemptHeld { statements, result, .. } => {
+            statements.len() * ENTRY_BYTES + result.as_ref().map_or(0, |result| result.len())
+        }
         Event::AttemptFailed { failure, .. } | Event::AttemptUnknown { failure, .. } => of_failure(failure),
+        Event::GroupRolledBack { members, failure, .. } => members.len() * ENTRY_BYTES + of_failure(failure),
         Event::CallbackFinished { failure, .. } => failure.as_deref().map_or(0, of_failure),
         Event::OperatorActed { who, why, what } => who.len() + why.len() + what.len(),
         Event::CancelRequested { reason, .. } | Event::InstanceCancelRequested { reason, .. } => reason.len(),

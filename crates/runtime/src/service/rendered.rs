@@ -142,6 +142,7 @@ pub(crate) fn templates(kind: &Kind) -> Vec<Part<'_>> {
         | Kind::Http(_)
         | Kind::Dag(_)
         | Kind::WaitFor(_)
+        | Kind::Commit(_)
         | Kind::Empty => Vec::new(),
     }
 }

@@ -20,11 +20,12 @@ pub const TASKS_MAX: usize = 100;
 const NAMES_MAX: usize = 30;
 
 /// What the projection calls done.
-const DONE: [InstancePhase; 5] = [
+const DONE: [InstancePhase; 6] = [
     InstancePhase::Success,
     InstancePhase::Failed,
     InstancePhase::Skipped,
     InstancePhase::UpstreamFailed,
+    InstancePhase::RolledBack,
     InstancePhase::Removed,
 ];
 
@@ -346,6 +347,7 @@ impl View {
             }
             Why::RunQueued { .. }
             | Why::RunCancelling
+            | Why::Held { .. }
             | Why::RunOver(_)
             | Why::Upstreams { .. }
             | Why::Setups(_)

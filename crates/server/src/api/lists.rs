@@ -21,17 +21,19 @@ const GRID_RUNS: u32 = 25;
 /// Runs of a page of a grid at most.
 const GRID_RUNS_MAX: u32 = 365;
 /// States that instances have, as the API says them.
-const STATES: [&str; 10] = [
+const STATES: [&str; 12] = [
     "none",
     "scheduled",
     "running",
     "up_for_reschedule",
     "up_for_retry",
     "in_doubt",
+    "done_not_committed",
     "success",
     "failed",
     "skipped",
     "upstream_failed",
+    "rolled_back",
 ];
 
 #[derive(Debug, Default, Deserialize, IntoParams)]

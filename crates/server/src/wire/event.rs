@@ -114,6 +114,22 @@ pub enum Event<'a> {
         reason: Option<&'a str>,
     },
     TaskUpstreamFailed(Instance<'a>),
+    /// Done, in a transaction that goes on: not committed.
+    AttemptHeld {
+        #[serde(flatten)]
+        attempt: Attempt<'a>,
+        statements: Vec<Record<'a>>,
+        #[schema(required)]
+        result: Option<Value>,
+    },
+    /// Nothing of a transaction took effect.
+    GroupRolledBack {
+        group: &'a str,
+        members: Vec<Instance<'a>>,
+        failure: Failed<'a>,
+        /// False when it is run again, from its first task on.
+        is_final: bool,
+    },
     CallbackScheduled(Callback<'a>),
     CallbackFinished {
         #[serde(flatten)]
@@ -356,6 +372,17 @@ impl<'a> From<&'a core::Event> for Event<'a> {
                 attempt: attempt(instance, *try_number),
                 result: result.as_deref().map(json),
                 follow: follow.as_ref().map(|tasks| tasks.iter().map(TaskId::as_str).collect()),
+            },
+            Core::AttemptHeld { instance, try_number, statements, result } => Self::AttemptHeld {
+                attempt: attempt(instance, *try_number),
+                statements: statements.iter().map(Record::from).collect(),
+                result: result.as_deref().map(json),
+            },
+            Core::GroupRolledBack { group, members, failure, is_final } => Self::GroupRolledBack {
+                group: group.as_str(),
+                members: members.iter().map(Instance::from).collect(),
+                failure: (&**failure).into(),
+                is_final: *is_final,
             },
             Core::AttemptDeferred { instance, try_number, until } => {
                 Self::AttemptDeferred { attempt: attempt(instance, *try_number), until: *until }

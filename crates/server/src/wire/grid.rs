@@ -7,8 +7,20 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// What a cell shows where its instances differ: the first of these that one of them has. As Airflow's grid.
-const WORST_FIRST: [&str; 10] =
-    ["in_doubt", "failed", "upstream_failed", "up_for_retry", "running", "deferred", "scheduled", "none", "success", "skipped"];
+const WORST_FIRST: [&str; 12] = [
+    "in_doubt",
+    "failed",
+    "rolled_back",
+    "upstream_failed",
+    "up_for_retry",
+    "running",
+    "deferred",
+    "scheduled",
+    "none",
+    "done_not_committed",
+    "success",
+    "skipped",
+];
 
 /// A run.
 #[derive(Debug, Serialize, ToSchema)]

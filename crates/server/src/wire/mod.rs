@@ -214,10 +214,12 @@ pub fn counts(counts: PhaseCounts) -> BTreeMap<&'static str, usize> {
         deferred,
         up_for_retry,
         in_doubt,
+        held,
         success,
         failed,
         skipped,
         upstream_failed,
+        rolled_back,
         removed,
     } = counts;
     [
@@ -227,10 +229,12 @@ pub fn counts(counts: PhaseCounts) -> BTreeMap<&'static str, usize> {
         ("up_for_reschedule", deferred),
         ("up_for_retry", up_for_retry),
         ("in_doubt", in_doubt),
+        ("done_not_committed", held),
         ("success", success),
         ("failed", failed),
         ("skipped", skipped),
         ("upstream_failed", upstream_failed),
+        ("rolled_back", rolled_back),
         ("removed", removed),
     ]
     .into_iter()

@@ -27,10 +27,12 @@ pub(crate) enum InstanceState {
     UpForReschedule,
     UpForRetry,
     InDoubt,
+    DoneNotCommitted,
     Success,
     Failed,
     Skipped,
     UpstreamFailed,
+    RolledBack,
     Removed,
 }
 
@@ -174,10 +176,12 @@ mod tests {
             InstancePhase::Deferred { until: at },
             InstancePhase::UpForRetry { at },
             InstancePhase::InDoubt,
+            InstancePhase::Held,
             InstancePhase::Success,
             InstancePhase::Failed,
             InstancePhase::Skipped,
             InstancePhase::UpstreamFailed,
+            InstancePhase::RolledBack,
             InstancePhase::Removed,
         ];
         check::<InstanceState>(phases.map(InstancePhase::as_str));

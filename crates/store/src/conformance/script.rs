@@ -177,6 +177,7 @@ pub fn samples() -> Vec<(String, Event)> {
     all.extend(cross_samples());
     all.extend(anomaly_samples());
     all.extend(pin_samples());
+    all.extend(transaction_samples());
     all.into_iter().map(|(name, event)| (name.to_owned(), event)).collect()
 }
 
@@ -406,6 +407,27 @@ fn anomaly_samples() -> Vec<Sample> {
     ]
 }
 
+fn transaction_samples() -> Vec<Sample> {
+    let held = |statements: Vec<StatementRecord>, result: Option<&str>| Event::AttemptHeld {
+        instance: single("group.c"),
+        try_number: 2,
+        statements: statements.into(),
+        result: result.map(Arc::from),
+    };
+    let rolled_back = |is_final| Event::GroupRolledBack {
+        group: "group".into(),
+        members: vec![single("a"), single("group.c")],
+        failure: Arc::new(failure("deadlock detected")),
+        is_final,
+    };
+    vec![
+        ("attempt_held", held(vec![statement(1), statement(2)], Some("[1]"))),
+        ("attempt_held.minimal", held(Vec::new(), None)),
+        ("group_rolled_back", rolled_back(false)),
+        ("group_rolled_back.final", rolled_back(true)),
+    ]
+}
+
 /// A run of `length` events in no sensible order: all kinds, on a few instances, so that projections meet every sequence.
 pub fn random_run(seed: u64, length: usize) -> Vec<Event> {
     let mut random = Random::new(seed);
@@ -426,7 +448,11 @@ fn relocate(event: &mut Event, random: &mut Random) {
     let tasks: [TaskId; 3] = ["a".into(), "b".into(), "group.c".into()];
     let chosen = tasks[random.below(3) as usize].clone();
     match event {
-        Event::TaskExpanded { task, .. } | Event::TaskUnexpanded { task, .. } => *task = chosen,
+        Event::TaskExpanded { task, .. } | Event::TaskUnexpanded { task, .. } | Event::GroupRolledBack { group: task, .. } => {
+            *task = chosen;
+        }
+        // Of a mapped task there is no such event.
+        Event::AttemptHeld { instance, .. } => instance.task = chosen,
         Event::InstancesCleared { instances, .. } => {
             instances.iter_mut().for_each(|instance| instance.task = chosen.clone());
         }

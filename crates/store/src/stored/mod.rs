@@ -16,11 +16,12 @@ mod v1;
 mod v2;
 mod v3;
 mod v4;
+mod v5;
 
 use backstop_core::Event;
 
 /// The newest version this build writes and reads.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Why a stored event cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,7 @@ enum Newer<'a> {
     V2(v2::Event<'a>),
     V3(v3::Event<'a>),
     V4(v4::Event<'a>),
+    V5(v5::Event<'a>),
 }
 
 /// Appends the stored form of an event to a buffer that the caller reuses.
@@ -52,6 +54,7 @@ pub fn encode(event: &Event, buffer: &mut Vec<u8>) {
         Err(Newer::V2(newer)) => write(b'2', &newer, buffer),
         Err(Newer::V3(newer)) => write(b'3', &newer, buffer),
         Err(Newer::V4(newer)) => write(b'4', &newer, buffer),
+        Err(Newer::V5(newer)) => write(b'5', &newer, buffer),
     }
 }
 
@@ -78,6 +81,7 @@ pub fn decode(body: &str) -> Result<Event, Error> {
         return Err(Error::TooNew { found: head.v });
     }
     match head.v {
+        5 => serde_json::from_str::<v5::Event<'_>>(body).map(Event::from),
         4 => serde_json::from_str::<v4::Event<'_>>(body).map(Event::from),
         3 => serde_json::from_str::<v3::Event<'_>>(body).map(Event::from),
         2 => serde_json::from_str::<v2::Event<'_>>(body).map(Event::from),

@@ -18,6 +18,8 @@ fn golden(name: &str) -> PathBuf {
         "v2"
     } else if knows(serde_json::from_str::<v3::Event<'_>>(UNKNOWN).unwrap_err(), kind) {
         "v3"
+    } else if knows(serde_json::from_str::<v5::Event<'_>>(UNKNOWN).unwrap_err(), kind) {
+        "v5"
     } else {
         "v4"
     };
@@ -53,8 +55,8 @@ fn golden_files_are_read_and_written_again() {
 #[test]
 fn every_golden_file_has_its_event() {
     let expected: BTreeSet<String> = samples().into_iter().map(|(name, _)| format!("{name}.json")).collect();
-    let folders =
-        ["run_failed", "run_reopened", "assets_updated", "run_pinned"].map(|name| golden(name).parent().unwrap().to_owned());
+    let folders = ["run_failed", "run_reopened", "assets_updated", "run_pinned", "attempt_held"]
+        .map(|name| golden(name).parent().unwrap().to_owned());
     let found: BTreeSet<String> = folders
         .iter()
         .flat_map(|folder| std::fs::read_dir(folder).unwrap())
@@ -79,11 +81,13 @@ fn every_kind_has_a_golden_file() {
     assert!(newer.len() >= 5, "{newer:?}");
     let newest = variants(&serde_json::from_str::<v3::Event<'_>>(UNKNOWN).unwrap_err());
     assert!(newest.len() >= 6, "{newest:?}");
+    let grouped = variants(&serde_json::from_str::<v5::Event<'_>>(UNKNOWN).unwrap_err());
+    assert!(grouped.len() >= 2, "{grouped:?}");
     assert!(golden("run_created.caused").exists());
     // Of an enum of one serde says `expected` and its name.
     let last = variants(&serde_json::from_str::<v4::Event<'_>>(UNKNOWN).unwrap_err());
     assert!(!last.is_empty(), "{last:?}");
-    for kind in kinds.into_iter().chain(newer).chain(newest).chain(last) {
+    for kind in kinds.into_iter().chain(newer).chain(newest).chain(last).chain(grouped) {
         assert!(golden(&kind).exists(), "there is no golden file for `{kind}`: add it to conformance::script::samples");
     }
 }
@@ -145,11 +149,11 @@ fn hostile_texts_survive() {
 
 #[test]
 fn a_newer_version_is_too_new_whatever_is_in_it() {
-    for body in [r#"{"v":5,"type":"run_started"}"#, r#"{"v":7,"kind":["?"]}"#] {
-        assert!(matches!(decode(body), Err(Error::TooNew { found: 5 | 7 })), "{body}");
+    for body in [r#"{"v":6,"type":"run_started"}"#, r#"{"v":7,"kind":["?"]}"#] {
+        assert!(matches!(decode(body), Err(Error::TooNew { found: 6 | 7 })), "{body}");
     }
-    let error = decode(r#"{"v":5}"#).unwrap_err();
-    insta::assert_snapshot!(error, @"the event is of format version 5, and this Backstop knows versions up to 4");
+    let error = decode(r#"{"v":6}"#).unwrap_err();
+    insta::assert_snapshot!(error, @"the event is of format version 6, and this Backstop knows versions up to 5");
 }
 
 #[test]

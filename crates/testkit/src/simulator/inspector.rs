@@ -4,9 +4,9 @@ use super::scenario::{Scenario, Shape, call_effect, effect};
 use super::server::Server;
 use super::verdict::{Allowed, before_clears};
 use super::world::World;
-use backstop_core::dag::Delivery;
+use backstop_core::dag::{Delivery, Unit};
 use backstop_core::event::{CallbackId, Event, Evidence, Occasion, SegmentCommit};
-use backstop_core::{InstanceId, InstancePhase, RunPhase, RunState, TaskIx, apply};
+use backstop_core::{InstanceId, InstancePhase, RunPhase, RunState, TaskId, TaskIx, apply};
 use backstop_runtime::Watcher;
 use backstop_store::Recorded;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,7 +48,13 @@ impl Inspector {
         let before = subject.and_then(|id| mirror.instance(id)).map(|view| view.phase);
         let run_before = mirror.phase();
         match event {
-            Event::AttemptStarted { instance, try_number, .. } => started(mirror, instance, *try_number)?,
+            Event::AttemptStarted { instance, try_number, .. } => {
+                started(mirror, instance, *try_number)?;
+                alone(mirror, instance)?;
+            }
+            Event::AttemptHeld { instance, .. } => self.nothing_of_the_unit(mirror, &instance.task, event)?,
+            Event::GroupRolledBack { group, .. } => self.nothing_of_the_unit(mirror, group, event)?,
+            Event::AttemptSucceeded { instance, .. } => self.succeeded(mirror, instance)?,
             Event::SegmentCommitted { instance, commit, .. } => self.committed(mirror, instance, commit)?,
             Event::AttemptFailed { instance, .. } => self.failed(mirror, instance)?,
             Event::CallbackScheduled { callback } => scheduled(mirror, callback)?,
@@ -82,6 +88,9 @@ impl Inspector {
 
     /// The database must agree that the segment committed.
     fn committed(&self, mirror: &RunState, instance: &InstanceId, commit: &SegmentCommit) -> Result<(), String> {
+        if self.unit(mirror, &instance.task).is_some() {
+            return self.all_of_the_unit(mirror, &instance.task);
+        }
         let shape = self.shape(instance)?;
         let number = commit.segment as usize;
         let known = mirror.instance(instance).map_or(0, |view| view.segments.len());
@@ -112,6 +121,7 @@ impl Inspector {
 
     /// What a failed attempt committed is known, all of it.
     fn failed(&self, mirror: &RunState, instance: &InstanceId) -> Result<(), String> {
+        self.nothing_of_the_unit(mirror, &instance.task, "a failure")?;
         let shape = self.shape(instance)?;
         let known = mirror.instance(instance).map_or(0, |view| view.segments.len());
         if shape.delivery == Delivery::AtLeastOnce {
@@ -126,6 +136,63 @@ impl Inspector {
             }
         }
         Ok(())
+    }
+
+    fn unit<'a>(&self, mirror: &'a RunState, task: &TaskId) -> Option<&'a Unit> {
+        mirror.dag().unit_of(mirror.dag().index(task.as_str())?)
+    }
+
+    /// How often each effect of a transaction was applied since it was asked for last.
+    fn effects_of_the_unit(&self, mirror: &RunState, task: &TaskId) -> Vec<(String, u32)> {
+        let members = self.unit(mirror, task).map_or(&[][..], |unit| &unit.members);
+        let shapes = members.iter().filter_map(|member| self.scenario.shape(mirror.dag().task(*member).id.as_str()));
+        let effects = shapes.flat_map(|shape| {
+            let parts = shape.segments.first().map_or(0, |segment| segment.parts());
+            (0..parts).map(|part| {
+                let name = effect(&shape.id, None, 0, part);
+                let count = self.since_cleared(shape.server, &name);
+                (name, count)
+            })
+        });
+        effects.collect()
+    }
+
+    /// What shares a transaction takes effect with it alone.
+    fn nothing_of_the_unit(&self, mirror: &RunState, task: &TaskId, at: impl std::fmt::Debug) -> Result<(), String> {
+        match self.effects_of_the_unit(mirror, task).into_iter().find(|(_, count)| *count > 0) {
+            Some((name, count)) => Err(format!("effect `{name}` was applied {count} times, and not committed at {at:?}")),
+            None => Ok(()),
+        }
+    }
+
+    fn all_of_the_unit(&self, mirror: &RunState, task: &TaskId) -> Result<(), String> {
+        if self.scenario.dry_run {
+            return Ok(());
+        }
+        match self.effects_of_the_unit(mirror, task).into_iter().find(|(_, count)| *count != 1) {
+            Some((name, count)) => Err(format!("`{task}` is called committed; effect `{name}` was applied {count} times")),
+            None => Ok(()),
+        }
+    }
+
+    /// A member succeeds by its commit alone, and the commit when all members have done their work.
+    fn succeeded(&self, mirror: &RunState, instance: &InstanceId) -> Result<(), String> {
+        let Some(unit) = self.unit(mirror, &instance.task) else { return Ok(()) };
+        self.all_of_the_unit(mirror, &instance.task)?;
+        let phase =
+            |task: TaskIx| mirror.instance(&InstanceId::single(mirror.dag().task(task).id.clone())).map(|view| view.phase);
+        if mirror.dag().index(instance.task.as_str()) != Some(unit.commit) {
+            return match phase(unit.commit) {
+                Some(InstancePhase::Success) => Ok(()),
+                other => Err(format!("`{instance}` succeeds while its commit is {other:?}")),
+            };
+        }
+        match unit.members.iter().find(|member| phase(**member) != Some(InstancePhase::Held)) {
+            None => Ok(()),
+            Some(member) => {
+                Err(format!("`{instance}` commits while `{}` is {:?}", mirror.dag().task(*member).id, phase(*member)))
+            }
+        }
     }
 
     fn durable_up_to(&self, events: &[Recorded]) -> Result<(), String> {
@@ -179,6 +246,7 @@ fn subject(event: &Event) -> Option<&InstanceId> {
         | Event::AttemptStarted { instance, .. }
         | Event::SegmentCommitted { instance, .. }
         | Event::AttemptSucceeded { instance, .. }
+        | Event::AttemptHeld { instance, .. }
         | Event::AttemptDeferred { instance, .. }
         | Event::AttemptFailed { instance, .. }
         | Event::AttemptUnknown { instance, .. }
@@ -195,6 +263,7 @@ fn subject(event: &Event) -> Option<&InstanceId> {
         | Event::RunStarted { .. }
         | Event::RunResumed { .. }
         | Event::TaskExpanded { .. }
+        | Event::GroupRolledBack { .. }
         | Event::CallbackScheduled { .. }
         | Event::CallbackFinished { .. }
         | Event::OperatorActed { .. }
@@ -227,6 +296,15 @@ fn started(mirror: &RunState, instance: &InstanceId, try_number: u32) -> Result<
     Ok(())
 }
 
+/// Tasks that share a session run one after another.
+fn alone(mirror: &RunState, instance: &InstanceId) -> Result<(), String> {
+    let dag = mirror.dag();
+    let Some(unit) = dag.index(instance.task.as_str()).and_then(|place| dag.unit_of(place)) else { return Ok(()) };
+    let shares = |other: &InstanceId| dag.index(other.task.as_str()).and_then(|place| dag.unit_of(place)) == Some(unit);
+    let other = mirror.instances_running().chain(mirror.instances_in_doubt()).find(shares);
+    other.map_or(Ok(()), |other| Err(format!("`{instance}` starts while `{other}` is in its session")))
+}
+
 /// A final failure alone calls `on_failure`, and no success of the same instance can follow it.
 fn scheduled(mirror: &RunState, callback: &CallbackId) -> Result<(), String> {
     let Some(instance) = &callback.instance else { return Ok(()) };
@@ -257,7 +335,7 @@ fn slots(mirror: &RunState) -> Result<(), String> {
     let dag = mirror.dag();
     let mut used = vec![0u64; dag.pools().len()];
     let mut running = 0;
-    for instance in mirror.instances_running() {
+    for instance in mirror.instances_running().chain(mirror.instances_that_keep_slots()) {
         let Some(TaskIx(place)) = dag.index(instance.task.as_str()) else { continue };
         let settings = &dag.tasks()[place as usize].settings;
         used[settings.pool as usize] += u64::from(settings.pool_slots);

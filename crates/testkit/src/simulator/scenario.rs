@@ -4,6 +4,7 @@
 //! `call:task,map_index,try,occasion,place`.
 
 use super::dice::Dice;
+use super::grouping::{self, Drawn};
 use backstop_core::dag::{DagSpec, Delivery, Hooks, Pool, Role, TaskSettings, TaskSpec, WeightRule};
 use backstop_core::event::CallbackId;
 use backstop_core::retry::RetryPolicy;
@@ -111,11 +112,11 @@ fn occasion_name(occasion: backstop_core::event::Occasion) -> &'static str {
     }
 }
 
-fn source() -> Source {
+pub(super) fn source() -> Source {
     Source { file: "dags/simulated.yaml".into(), line: 1, column: 1 }
 }
 
-fn template(text: impl Into<Arc<str>>) -> Template {
+pub(super) fn template(text: impl Into<Arc<str>>) -> Template {
     Template { text: text.into(), source: source() }
 }
 
@@ -166,6 +167,9 @@ impl Scenario {
             bodies.push(body);
             tasks.push((settings, after[place].clone()));
         }
+        let mut drawn = Drawn { tasks, bodies, shapes, groups: Vec::new() };
+        grouping::share(seed, naming.prefix, &mut drawn);
+        let Drawn { tasks, mut bodies, shapes, groups } = drawn;
         let ids: Vec<TaskId> = shapes.iter().map(|shape: &Shape| TaskId::new(shape.id.as_str())).collect();
         name_branches(&mut bodies, &ids);
         let tasks = tasks
@@ -182,7 +186,7 @@ impl Scenario {
         let spec = DagSpec {
             id: naming.dag.into(),
             tasks,
-            groups: Vec::new(),
+            groups,
             pools,
             max_active_tasks: dice.between(1, 16) as u32,
             hooks: hooks(&callbacks),
@@ -256,7 +260,7 @@ fn draw_settings(dice: &mut Dice, shape: &Shape, callbacks: &Callbacks, has_upst
     }
 }
 
-fn hooks(callbacks: &Callbacks) -> Hooks {
+pub(super) fn hooks(callbacks: &Callbacks) -> Hooks {
     Hooks {
         on_failure: callbacks.on_failure.len() as u32,
         on_retry: callbacks.on_retry.len() as u32,
@@ -389,7 +393,7 @@ fn draw_script(dice: &mut Dice, prefix: &str, shape: &mut Shape) -> Sql {
     }
 }
 
-fn draw_callbacks(dice: &mut Dice, prefix: &str, task: Option<&str>) -> Callbacks {
+pub(super) fn draw_callbacks(dice: &mut Dice, prefix: &str, task: Option<&str>) -> Callbacks {
     let mut list = |occasion: &str| -> Vec<Callback> {
         let count = if dice.chance(12) { dice.between(1, 2) } else { 0 };
         (0..count).map(|place| callback(prefix, task, occasion, place)).collect()

@@ -159,6 +159,8 @@ fn allow(shape: &Shape, instance: &InstanceId, view: &InstanceView<'_>, succeede
         | InstancePhase::Deferred { .. }
         | InstancePhase::UpForRetry { .. }
         | InstancePhase::InDoubt
+        | InstancePhase::Held
+        | InstancePhase::RolledBack
         | InstancePhase::Failed
         | InstancePhase::Skipped
         | InstancePhase::UpstreamFailed => view.segments.len(),

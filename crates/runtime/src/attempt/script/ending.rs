@@ -106,7 +106,7 @@ impl Runner<'_> {
     }
 
     /// Adds the statement, its place in the sources, and why it was stopped.
-    fn explain(
+    pub(super) fn explain(
         &self,
         mut told: Failure,
         error: &backstop_connect::Error,
@@ -186,7 +186,7 @@ fn ranges(places: &[usize]) -> String {
 
 /// Asks the server to kill the statement until it ends, for as long as the grace lasts. A cancel that comes between two statements
 /// finds nothing to kill, so it is sent again.
-pub(super) async fn kill<F: Future + Unpin>(running: &mut F, canceller: &dyn Canceller) -> Option<F::Output> {
+pub(crate) async fn kill<F: Future + Unpin>(running: &mut F, canceller: &dyn Canceller) -> Option<F::Output> {
     let give_up = tokio::time::Instant::now() + STOP_GRACE;
     loop {
         // A server that cannot be asked is asked again below, until the grace is over.

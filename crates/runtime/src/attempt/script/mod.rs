@@ -3,8 +3,9 @@
 mod ending;
 mod prepare;
 mod watching;
+mod within;
 
-pub(crate) use ending::another_commit;
+pub(crate) use ending::{another_commit, kill};
 pub(crate) use prepare::{Prepared, bind, check_prefix, prepare};
 
 use super::stop::{StopReason, Stopper};
@@ -23,7 +24,6 @@ use backstop_core::event::{Evidence, FailureClass, Promise, SegmentCommit, State
 use backstop_core::{Command, InstanceId};
 use backstop_project::context::Context;
 use backstop_project::definition::{ResultKind, Sql};
-use ending::kill;
 use prepare::repeated;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -264,19 +264,21 @@ impl Runner<'_> {
         User { run, dag, instance: self.instance.clone(), try_number: self.try_number }
     }
 
+    /// Tells what is unusual of statements that have ended well.
+    async fn judge(&self, records: &[StatementRecord]) {
+        let Some(mailbox) = self.mailbox.filter(|_| !records.is_empty() && !self.shared.header.dry_run) else { return };
+        for anomaly in self.shared.sessions.monitor().judge(&self.user(), records).await {
+            let command = Command::NoticeAnomaly { instance: self.instance.clone(), try_number: self.try_number, anomaly };
+            // An engine that is gone has ended the run in this process.
+            let _ = mailbox.send(Answer::Command(command)).await;
+        }
+    }
+
     /// Tells what is unusual of statements that have just committed, and then that they have.
     async fn tell(&self, commit: SegmentCommit) {
         if let Some(mailbox) = self.mailbox {
-            let is_real = commit.evidence == Evidence::Acknowledged && !self.shared.header.dry_run;
-            let records = commit.statements.as_slice();
-            let anomalies = match is_real && !records.is_empty() {
-                true => self.shared.sessions.monitor().judge(&self.user(), records).await,
-                false => Vec::new(),
-            };
-            for anomaly in anomalies {
-                let command = Command::NoticeAnomaly { instance: self.instance.clone(), try_number: self.try_number, anomaly };
-                // As below.
-                let _ = mailbox.send(Answer::Command(command)).await;
+            if commit.evidence == Evidence::Acknowledged {
+                self.judge(&commit.statements).await;
             }
             let command =
                 Command::CommitSegment { instance: self.instance.clone(), try_number: self.try_number, commit: Arc::new(commit) };

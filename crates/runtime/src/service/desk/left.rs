@@ -12,6 +12,7 @@ use crate::sessions::ConnectionKey;
 use crate::slots;
 use backstop_core::event::RunHeader;
 use backstop_core::{InstanceId, InstancePhase, RunId};
+use backstop_project::definition::Definition;
 use backstop_store::InstanceFilter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -104,7 +105,7 @@ impl Service {
     /// Before anything is driven: what was going on when the process before this one ended may go on on its servers.
     pub(in crate::service) async fn keep_slots_of_left_behind(&self) -> Result<(), Error> {
         let mut of_runs: BTreeMap<RunId, Vec<InstanceId>> = BTreeMap::new();
-        for state in [InstancePhase::Running, InstancePhase::InDoubt] {
+        for state in [InstancePhase::Running, InstancePhase::InDoubt, InstancePhase::Held] {
             let state = Some(state.as_str().to_owned());
             let mut filter = InstanceFilter { state, limit: INSTANCES_AT_ONCE, ..InstanceFilter::default() };
             loop {
@@ -126,6 +127,9 @@ impl Service {
             self.desk().was_left(&row.header);
             let Ok((prepared, sessions)) = self.pinned(&row.header).await else { continue };
             let definition = &prepared.definition;
+            // What shares a transaction works in one session, under the name of its group.
+            let instances: BTreeSet<InstanceId> =
+                instances.into_iter().map(|instance| in_whose_name(definition, instance)).collect();
             for instance in instances {
                 let Some(place) = definition.dag.index(instance.task.as_str()) else { continue };
                 let settings = &definition.dag.task(place).settings;
@@ -245,6 +249,15 @@ impl Service {
     pub(super) fn keeps_nothing(&self, run: &RunId) {
         self.slots.keep_only(run, |_| false);
         self.monitor.kept().keep_only(run, |_| false);
+    }
+}
+
+/// A task itself, or the group that commits it.
+fn in_whose_name(definition: &Definition, instance: InstanceId) -> InstanceId {
+    let place = definition.dag.index(instance.task.as_str());
+    match place.and_then(|place| definition.dag.member_of(place)) {
+        Some(unit) => InstanceId::single(definition.dag.task(unit.commit).id.clone()),
+        None => instance,
     }
 }
 

@@ -444,10 +444,10 @@ async fn events_that_cannot_be_read_are_told_apart() {
         let other = rusqlite::Connection::open(store.path()).unwrap();
         other.execute("UPDATE events SET body = ?1 WHERE seq = 2", [body]).unwrap();
     };
-    spoil(r#"{"v":5,"type":"run_started"}"#);
+    spoil(r#"{"v":6,"type":"run_started"}"#);
     let error = store.events(&run(), 0, 10).await.unwrap_err();
     insta::assert_snapshot!(shown(&error, folder.path()), @r"
-    TooNew: read event 2 of run r in the store [FOLDER]/store.db: it is of format version 5, and this Backstop knows versions up to 4
+    TooNew: read event 2 of run r in the store [FOLDER]/store.db: it is of format version 6, and this Backstop knows versions up to 5
     hint: a newer Backstop wrote it: use that one, or a newer one still
     ");
     assert_eq!(store.events(&run(), 0, 1).await.unwrap().len(), 1);

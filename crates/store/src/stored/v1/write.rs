@@ -36,7 +36,7 @@ impl<'a> TryFrom<&'a core::Event> for Event<'a> {
     type Error = Newer<'a>;
 
     fn try_from(event: &'a core::Event) -> Result<Self, Self::Error> {
-        use crate::stored::{v2::Event as V2, v3::Event as V3, v4::Event as V4};
+        use crate::stored::{v2::Event as V2, v3::Event as V3, v4::Event as V4, v5::Event as V5};
         use core::Event as E;
         Ok(match event {
             E::RunCreated(header) => match &header.cause {
@@ -68,6 +68,12 @@ impl<'a> TryFrom<&'a core::Event> for Event<'a> {
                 result: shared(result.as_ref()),
                 follow: follow.as_deref().map(tasks),
             },
+            E::AttemptHeld { instance, try_number, statements, result } => {
+                return Err(Newer::V5(V5::held(instance, *try_number, statements, result.as_deref())));
+            }
+            E::GroupRolledBack { group, members, failure, is_final } => {
+                return Err(Newer::V5(V5::rolled_back(group, members, failure, *is_final)));
+            }
             E::AttemptDeferred { instance: i, try_number, until } => {
                 Self::AttemptDeferred { task: task(&i.task), map: i.map_index, r#try: *try_number, until: *until }
             }

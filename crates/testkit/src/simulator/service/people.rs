@@ -332,7 +332,15 @@ impl People {
         let (Some(view), Some(shape)) = (state.instance(instance), scenario.shape(instance.task.as_str())) else {
             return Ok(None);
         };
-        let name = first_effect(shape, instance, view.segments.len());
+        // Of a commit, an effect of one of those that it commits tells.
+        let dag = &scenario.definition.dag;
+        let unit = dag.index(instance.task.as_str()).and_then(|place| dag.commits(place));
+        let mut members = unit.map_or(&[][..], |unit| &unit.members).iter().map(|member| &scenario.shapes[member.get()]);
+        let marked = members.find(|shape| shape.segments.first().is_some_and(|segment| segment.parts() > 0));
+        let name = match marked {
+            Some(member) => effect(&member.id, None, 0, 0),
+            None => first_effect(shape, instance, view.segments.len()),
+        };
         let before = before_clears(scenario, &events);
         let before = before.get(&(shape.server, name.clone())).map_or(0, |(least, _)| *least);
         let name = format!("{}/{}{RUN_END}{name}", row.header.dag_id, row.header.run_id);
