@@ -24,7 +24,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) folder: TempDir,
 }
 
-/// What of a fan-out is timed.
+/// What of a run is timed.
 #[derive(Clone, Copy)]
 enum Part {
     /// From the run's start to its success, by its own events.
@@ -118,6 +118,42 @@ impl<'a> Bench<'a> {
         Ok(rows)
     }
 
+    /// Five tasks of one transaction, against psql with the same statements between BEGIN and COMMIT: once as small as they can be, so that
+    /// what is measured is the two processes, and once with something to do.
+    pub(crate) fn transactions(&self) -> Result<Vec<Row>> {
+        const TASKS: usize = 5;
+        let mut rows = Vec::new();
+        let kinds: [(&str, usize, &str, &'static str); 2] =
+            [("transaction_small", 1, "one row each", ""), ("transaction", 100_000, "100,000 rows each", "< 1.3x")];
+        for (dag, each, told, bar) in kinds {
+            let sql = format!("INSERT INTO effect SELECT n FROM generate_series(1, {each}) AS n");
+            let project = self.project(dag, &projects::transaction(dag, TASKS, &sql))?;
+            let file = self.folder.path().join(format!("{dag}.sql"));
+            std::fs::write(&file, format!("BEGIN;\n{}COMMIT;\n", format!("{sql};\n").repeat(TASKS)))?;
+            for part in [Part::Process, Part::Run] {
+                let timed = pairs(
+                    ROUNDS,
+                    || self.clear(),
+                    || self.timed(&project, dag, part),
+                    || {
+                        self.clear()?;
+                        time(&mut self.psql(&file)?)
+                    },
+                )?;
+                let which = match part {
+                    Part::Run => "from RunStarted to RunSucceeded",
+                    Part::Process => "whole process",
+                };
+                let what = format!("transaction of {TASKS} tasks, {told}, {which}");
+                rows.push(self.compare(&what, "psql, same statements, whole process", &timed, bar));
+            }
+            self.clear()?;
+            self.timed(&project, dag, Part::Process)?;
+            ensure!(self.effects()? == TASKS * each, "the transaction did not insert every row once");
+        }
+        Ok(rows)
+    }
+
     fn compare(&self, what: &str, against: &str, timed: &[(Duration, Duration)], bar: &'static str) -> Row {
         let ours: Spread = spread(timed.iter().map(|(ours, _)| *ours).collect());
         let theirs: Spread = spread(timed.iter().map(|(_, theirs)| *theirs).collect());
@@ -148,7 +184,7 @@ impl<'a> Bench<'a> {
                 let timed = pairs(
                     ROUNDS,
                     || self.clear(),
-                    || self.fan_out(&project, dag, part),
+                    || self.timed(&project, dag, part),
                     || Ok(self.pgbench(&file, CLIENTS, each)?.div_f64(total as f64 / FAN_OUT as f64)),
                 )?;
                 let ours = spread(timed.iter().map(|(ours, _)| *ours).collect()).median;
@@ -184,20 +220,20 @@ impl<'a> Bench<'a> {
             let timed = pairs(ROUNDS, || self.clear(), || time(&mut self.run(&project, dag)), || time(&mut self.psql(&script)?))?;
             rows.push(self.compare(&format!("the same, {statement}"), "psql, same statements over one connection", &timed, ""));
             self.clear()?;
-            self.fan_out(&project, dag, Part::Process)?;
+            self.timed(&project, dag, Part::Process)?;
             let wanted = if statement.starts_with("INSERT") { FAN_OUT } else { 0 };
             ensure!(self.effects()? == wanted, "the fan-out did not insert every row once");
         }
         Ok(rows)
     }
 
-    /// How long a fan-out takes.
-    fn fan_out(&self, project: &Path, dag: &str, part: Part) -> Result<Duration> {
+    /// How long a run takes.
+    fn timed(&self, project: &Path, dag: &str, part: Part) -> Result<Duration> {
         match part {
             Part::Process => time(&mut self.run(project, dag)),
             Part::Run => {
-                let output = self.run(project, dag).arg("--json").output().context("run a fan-out")?;
-                ensure!(output.status.success(), "the fan-out failed: {}", String::from_utf8_lossy(&output.stderr));
+                let output = self.run(project, dag).arg("--json").output().context("run a DAG")?;
+                ensure!(output.status.success(), "the run failed: {}", String::from_utf8_lossy(&output.stderr));
                 let text = String::from_utf8(output.stdout)?;
                 let at = |kind: &str| -> Result<Timestamp> {
                     let mut lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());

@@ -43,6 +43,9 @@ fn main() -> Result<()> {
     if wanted("chain") {
         rows.extend(bench.chains()?);
     }
+    if wanted("transaction") {
+        rows.extend(bench.transactions()?);
+    }
     if wanted("fanout") {
         rows.extend(bench.fan_outs()?);
     }

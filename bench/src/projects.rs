@@ -26,6 +26,16 @@ pub(crate) fn chain(dag: &str, tasks: usize, sql: impl Fn(usize) -> String) -> S
     text
 }
 
+/// `tasks` tasks of one transaction, each after the one before.
+pub(crate) fn transaction(dag: &str, tasks: usize, sql: &str) -> String {
+    let mut text = format!("dag: {dag}\nconnection: db\ntasks:\n  g:\n    transaction: true\n    tasks:\n");
+    for n in 0..tasks {
+        let after = if n > 0 { format!(", after: [t{}]", n - 1) } else { String::new() };
+        let _ = writeln!(text, "      t{n}: {{sql: \"{sql}\"{after}}}");
+    }
+    text
+}
+
 /// `tasks` tasks that wait for nothing, 16 at once.
 pub(crate) fn fan_out(dag: &str, tasks: usize, sql: impl Fn(usize) -> String) -> String {
     let mut text = format!("dag: {dag}\nconnection: db\nmax_active_tasks: 16\ntasks:\n");
