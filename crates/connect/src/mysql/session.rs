@@ -46,7 +46,7 @@ pub(super) struct MySqlSession {
     pub(super) shared: Arc<Shared>,
     conn: Conn,
     pub(super) is_lost: bool,
-    /// It was reset, and the server was not heard of since.
+    /// It was opened or reset, and may have lain idle since: nothing was run in it that the server has answered.
     pub(super) was_idle: bool,
     /// Something is going on. A caller that goes away in the middle leaves it set, which is right: half an answer is still on its way.
     is_engaged: bool,
@@ -94,7 +94,7 @@ impl MySqlSession {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
         let conn = connect(&shared).await?;
         let operation = format!("run a statement on {}", shared.settings.id);
-        Ok(Self { shared, conn, is_lost: false, was_idle: false, is_engaged: false, name: None, operation })
+        Ok(Self { shared, conn, is_lost: false, was_idle: true, is_engaged: false, name: None, operation })
     }
 
     fn failed(&mut self, sql: &str, source: mysql_async::Error) -> Failure {

@@ -178,10 +178,8 @@ impl MySqlSession {
 
     async fn run_bare(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {
         // Nothing else goes before the first statement, and of one that was sent nobody could say that it did not run.
-        if self.was_idle
-            && let Err(Failure::Lost(error)) = self.ping().await
-        {
-            return Err(UnitError::NotBegun { error });
+        if self.was_idle {
+            self.ping().await.map_err(not_begun)?;
         }
         for (place, call) in unit.calls.iter().enumerate() {
             match self.run(call, place, observer).await {

@@ -142,11 +142,20 @@ pub(in crate::conformance) async fn an_idle_session_that_was_cut_fails_before_an
     assert!(matches!(&error, UnitError::NotBegun { error } if error.kind == ErrorKind::Lost), "{error:?}");
     assert!(!session.is_usable() && !session.is_alive());
     assert_eq!(bed.count("t"), 0);
-    let mut bare = bed.session().await;
-    bare.reset().await.unwrap();
-    let id = bare.server_id();
-    bed.outside(&bed.pick(format!("SELECT pg_terminate_backend({id}, 5000)"), format!("KILL CONNECTION {id}"), String::new()));
-    let error = unit(&mut bare, Wrap::Bare, &["INSERT INTO t VALUES (2, 'b')"]).await.unwrap_err();
-    assert!(matches!(&error, UnitError::NotBegun { error } if error.kind == ErrorKind::Lost), "{error:?}");
+    // One that lay idle behind its opening, and one behind its reset.
+    for is_reset in [false, true] {
+        let mut bare = bed.session().await;
+        if is_reset {
+            bare.reset().await.unwrap();
+        }
+        let id = bare.server_id();
+        bed.outside(&bed.pick(
+            format!("SELECT pg_terminate_backend({id}, 5000)"),
+            format!("KILL CONNECTION {id}"),
+            String::new(),
+        ));
+        let error = unit(&mut bare, Wrap::Bare, &["INSERT INTO t VALUES (2, 'b')"]).await.unwrap_err();
+        assert!(matches!(&error, UnitError::NotBegun { error } if error.kind == ErrorKind::Lost), "reset: {is_reset}: {error:?}");
+    }
     assert_eq!(bed.count("t"), 0);
 }
