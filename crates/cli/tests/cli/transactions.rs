@@ -314,6 +314,8 @@ fn killed_while(request: &[u8], fate: Fate, rows: i64, tries: (usize, usize)) {
         proxy.keep_back(request, fate);
         let running = project.start(&["run", "d", "--new"]);
         assert!(proxy.is_kept_back_within(Duration::from_secs(60)), "{name}: it was not sent");
+        // What is sent before a commit may be ahead of the log.
+        wait("the log to have the first task", || state_of(&project, "g.count") == "done_not_committed");
         running.kill();
         assert_eq!(database.ask(&project, "SELECT n FROM counter"), 1 + rows, "{name}");
         let outcome = project.backstop(&["run", "--resume", "latest"]);
