@@ -155,6 +155,8 @@ impl From<Error> for Problem {
             Error::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The service is stopping", detail).hint("ask the next one")
             }
+            Error::Crowded { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "crowded", "Too many runs wait", detail)
+                .hint("ask again later with the same `run_id`; `backstop runs why RUN` says what those wait for"),
             Error::Store(error) => error.into(),
             Error::Run(backstop_runtime::Error::Request(_)) => Self::bad_request(detail),
             Error::Run(error) => {

@@ -169,6 +169,14 @@ pub enum Error {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// As many runs wait as may: nothing was made.
+    #[error("{runs} runs wait for a place already, with {} MiB of parameters: no more are taken before some of them begin", .bytes / (1024 * 1024))]
+    Crowded {
+        /// How many.
+        runs: usize,
+        /// Of their parameters.
+        bytes: usize,
+    },
     /// The service is on its way out.
     #[error("the service is stopping")]
     Stopping,

@@ -66,7 +66,7 @@ fn refused(error: &Error) -> Refused {
         Error::Params { errors, .. } => {
             (errors.iter().map(|error| format!("`{}`: {}", error.name, error.message)).collect(), None, true)
         }
-        Error::Store(_) | Error::Run(_) | Error::Stopping => (Vec::new(), None, false),
+        Error::Store(_) | Error::Run(_) | Error::Stopping | Error::Crowded { .. } => (Vec::new(), None, false),
         Error::NoRun(_)
         | Error::NoVersion { .. }
         | Error::NoBackfill(_)

@@ -198,6 +198,7 @@ impl Service {
                 format!("run {run} of DAG `{}` is about {date} already: retry or clear that one", entry.definition.dag.id());
             return Err(Error::Conflict(format!("{message}, or ask with `again` for another")));
         }
+        self.has_room_for_more()?;
         let made = self.make(entry, request.clone()).await?;
         match made.is_new {
             true => Ok(made),

@@ -1,8 +1,9 @@
 //! The service with a clock that is turned by hand, over a store in memory: which runs it makes, however often it is started anew, and
 //! whatever becomes of the machine's clock.
 
+use super::desk::WAITING_BYTES_MAX;
 use super::scheduler::Plan;
-use super::steer::Kept;
+use super::steer::{Kept, Trigger, Who};
 use super::*;
 use crate::clock::Reading;
 use crate::run::Request;
@@ -456,4 +457,23 @@ async fn runs_begin_and_end_while_thousands_of_old_ones_are_removed() {
     assert!(store.run(&RunId::new(format!("old-{:05}", OLD - 1))).await.unwrap().is_none());
     service.stop();
     driving.await.unwrap().unwrap();
+}
+
+/// A program that asks for runs faster than they can run is told to come again, and what it has been promised before is found all the same.
+#[tokio::test]
+async fn runs_asked_for_while_a_crowd_waits_are_refused() {
+    let (store, clock) = (MemoryStore::new(), Hand::at("2025-05-10T12:00:00Z"));
+    let service = Planning::start(&store, &clock, "").await.service;
+    let ask = |run: &str| Trigger { dag: "d".into(), run_id: Some(run.into()), ..Trigger::default() };
+    let who = Who { who: "anna".into(), why: "test".into() };
+    assert!(service.trigger(ask("before"), &who).await.unwrap().is_new);
+    let large = RunHeader { params: "x".repeat(WAITING_BYTES_MAX).into(), ..(*super::desk::tests::header("large")).clone() };
+    service.take_in_again(Arc::new(large));
+    let refused = service.trigger(ask("one-more"), &who).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "2 runs wait for a place already, with 256 MiB of parameters: no more are taken before some of them begin"
+    );
+    assert!(store.run(&"one-more".into()).await.unwrap().is_none());
+    assert!(!service.trigger(ask("before"), &who).await.unwrap().is_new, "the answer was lost, say");
 }

@@ -121,7 +121,7 @@ impl Service {
         }
         for (run, instances) in of_runs {
             let Some(row) = self.store.run(&run).await? else { continue };
-            if !self.desk().queued_runs.contains_key(&run) {
+            if !self.desk().queued_runs.contains(&run) {
                 continue;
             }
             self.desk().was_left(&row.header);

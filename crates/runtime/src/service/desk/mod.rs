@@ -9,15 +9,18 @@ mod finding;
 mod left;
 mod standing;
 mod telling;
+mod waiting;
 
 pub(super) use driving::explain;
 pub(super) use standing::named;
 pub use standing::{Counts, Standing, Waiting};
 pub(super) use telling::{Moved, Place};
+#[cfg(test)]
+pub(super) use waiting::WAITING_BYTES_MAX;
 
 use super::scheduler::Replan;
 use super::steer::Kept;
-use super::{Service, ServiceLimits};
+use super::{Error, Service, ServiceLimits};
 use crate::control::Ask;
 use crate::run::{Control, Created};
 use backstop_core::event::{RunHeader, RunType};
@@ -26,6 +29,7 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::Notify;
+use waiting::WaitingRuns;
 
 /// For each run that may do something at once, so many may be driven: those that only wait take memory, and no place.
 const DRIVEN_FOR_EACH: usize = 16;
@@ -98,7 +102,7 @@ pub(super) struct Desk {
     /// Those that wait for a place, in their order.
     queued: BTreeMap<Lane, VecDeque<RunId>>,
     /// What is known of the runs that are in `queued`: to find one must not cost a walk through all of them.
-    queued_runs: HashMap<RunId, Queued>,
+    queued_runs: WaitingRuns,
     active: BTreeMap<RunId, Active>,
     active_of: BTreeMap<Lane, usize>,
     hindered: BTreeMap<RunId, Hindered>,
@@ -128,7 +132,7 @@ impl Desk {
             replan: Replan::default(),
             making: HashMap::new(),
             queued: BTreeMap::new(),
-            queued_runs: HashMap::new(),
+            queued_runs: WaitingRuns::default(),
             active: BTreeMap::new(),
             active_of: BTreeMap::new(),
             hindered: BTreeMap::new(),
@@ -172,7 +176,7 @@ impl Desk {
         self.active.contains_key(run)
             || self.hindered.contains_key(run)
             || self.stuck.contains_key(run)
-            || self.queued_runs.contains_key(run)
+            || self.queued_runs.contains(run)
             || self.making.contains_key(run)
     }
 
@@ -197,8 +201,8 @@ impl Desk {
     fn push(&mut self, queued: Queued) {
         let run = queued.header.run_id.clone();
         self.moved.insert(run.clone());
-        self.queued.entry(Lane::of(&queued.header)).or_default().push_back(run.clone());
-        self.queued_runs.insert(run, queued);
+        self.queued.entry(Lane::of(&queued.header)).or_default().push_back(run);
+        self.queued_runs.insert(queued);
     }
 
     /// A run waits until it is tried again.
@@ -358,6 +362,15 @@ impl Service {
         }
         drop(desk);
         self.pump.notify_one();
+    }
+
+    /// # Errors
+    /// So many runs wait that no more are taken on request.
+    pub(super) fn has_room_for_more(&self) -> Result<(), Error> {
+        match self.desk().queued_runs.crowd() {
+            None => Ok(()),
+            Some((runs, bytes)) => Err(Error::Crowded { runs, bytes }),
+        }
     }
 
     /// Begins a run that waits, with something asked of it before anything else. The ask comes back when the run is driven already.

@@ -71,3 +71,30 @@ fn whoever_waits_elsewhere_is_told_once() {
     assert_eq!(moved(&mut desk), [("a".to_owned(), None)]);
     assert_eq!(desk.queued.values().flatten().map(RunId::as_str).collect::<Vec<_>>(), ["c"]);
 }
+
+/// What waits counts until it is driven, or waits for something else.
+#[test]
+fn a_crowd_is_counted_in_bytes_and_is_none_once_one_begins() {
+    let pump = Arc::new(Notify::new());
+    let mut desk = Desk::new(BTreeMap::new());
+    let params: Arc<str> = "x".repeat(waiting::WAITING_BYTES_MAX / 4).into();
+    let large = |run: &str| {
+        let header = RunHeader { params: params.clone(), ..(*header(run)).clone() };
+        Queued { header: Arc::new(header), created: None, failures: 0 }
+    };
+    for run in ["a", "b", "c", "c"] {
+        assert_eq!(desk.queued_runs.crowd(), None, "{run}");
+        desk.queued_runs.insert(large(run));
+    }
+    assert_eq!(desk.queued_runs.crowd(), None, "one of them is there twice");
+    desk.push(large("d"));
+    assert_eq!(desk.queued_runs.crowd(), Some((4, waiting::WAITING_BYTES_MAX)));
+    assert!(desk.next(&ServiceLimits::default(), |_| 5, Timestamp::UNIX_EPOCH, &pump).is_some());
+    assert_eq!(desk.queued_runs.crowd(), None);
+    desk.push(large("e"));
+    assert!(desk.queued_runs.crowd().is_some());
+    assert!(desk.take_off(&"a".into()).is_some());
+    assert_eq!(desk.queued_runs.crowd(), None);
+    (0..waiting::WAITING_RUNS_MAX).for_each(|number| desk.push(queued(&number.to_string())));
+    assert!(desk.queued_runs.crowd().is_some());
+}

@@ -57,7 +57,13 @@ fn refused(answer: Result<(), Error>) -> Result<(), String> {
     match answer {
         Ok(())
         | Err(
-            Error::Conflict(_) | Error::NothingMeant | Error::NothingToChange | Error::Stopping | Error::Store(_) | Error::Run(_),
+            Error::Conflict(_)
+            | Error::NothingMeant
+            | Error::NothingToChange
+            | Error::Stopping
+            | Error::Crowded { .. }
+            | Error::Store(_)
+            | Error::Run(_),
         ) => Ok(()),
         Err(error) => Err(format!("somebody was answered: {error}")),
     }
