@@ -30,6 +30,9 @@ pub(crate) struct TriggerArgs {
     /// A run for each line of a file (`-`: standard input), which is a JSON object of its parameters; they go before --param
     #[arg(long, value_name = "FILE", conflicts_with_all = ["run_id", "wait"])]
     pub(crate) each: Option<PathBuf>,
+    /// The name of what --each asks for: sent twice with one name, each line has one run [default: a new one]
+    #[arg(long, value_name = "NAME", requires = "each")]
+    pub(crate) batch: Option<String>,
     /// What the run is about: 2025-05-01, or a time such as 2025-05-01T02:00:00Z [default: now]
     #[arg(long, value_name = "DATE")]
     pub(crate) logical_date: Option<String>,

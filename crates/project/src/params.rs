@@ -2,6 +2,7 @@
 
 use crate::definition::{Param, ParamKind};
 use crate::diagnostic::did_you_mean;
+use crate::is_secret_key;
 use serde_json::{Map, Value};
 
 /// Why the parameters of a run are refused.
@@ -34,8 +35,15 @@ pub fn resolve(params: &[Param], given: &Map<String, Value>) -> Result<Map<Strin
             errors.push(error("it is required, and not given".to_owned(), param.description.clone()));
             continue;
         };
-        if let Err(why) = fits(param.kind, &value) {
-            errors.push(error(why, None));
+        // A refusal is told, recorded and quoted where the value is masked.
+        let is_secret = is_secret_key(&param.name);
+        if let Some(wanted) = misfit(param.kind, &value) {
+            errors.push(error(
+                if is_secret { format!("its value is not {wanted}") } else { format!("{value} is not {wanted}") },
+                None,
+            ));
+        } else if !param.choices.is_empty() && !param.choices.contains(&value) && is_secret {
+            errors.push(error("its value is not allowed".to_owned(), None));
         } else if !param.choices.is_empty() && !param.choices.contains(&value) {
             let choices: Vec<String> = param.choices.iter().map(Value::to_string).collect();
             errors.push(error(format!("{value} is not allowed"), Some(format!("one of {}", choices.join(", ")))));
@@ -86,6 +94,11 @@ fn read(kind: ParamKind, value: &Value) -> Value {
 
 /// Whether a value is of a type; if not, why.
 pub(crate) fn fits(kind: ParamKind, value: &Value) -> Result<(), String> {
+    misfit(kind, value).map_or(Ok(()), |wanted| Err(format!("{value} is not {wanted}")))
+}
+
+/// What a value of the type would be, where this one is not.
+fn misfit(kind: ParamKind, value: &Value) -> Option<&'static str> {
     let (fits, wanted) = match kind {
         ParamKind::String => (value.is_string(), "a text"),
         ParamKind::Integer => (value.is_i64(), "a whole number of 64 bits"),
@@ -101,7 +114,7 @@ pub(crate) fn fits(kind: ParamKind, value: &Value) -> Result<(), String> {
         ParamKind::List => (value.is_array(), "a list"),
         ParamKind::Json => (true, "any JSON"),
     };
-    if fits { Ok(()) } else { Err(format!("{value} is not {wanted}")) }
+    (!fits).then_some(wanted)
 }
 
 #[cfg(test)]
@@ -133,6 +146,23 @@ mod tests {
             Value::Object(resolved),
             json!({"n": 7, "ratio": 0.5, "full": true, "zip": "01234", "regions": ["eu"], "extra": {"a": 1}})
         );
+    }
+
+    #[test]
+    fn of_a_secret_neither_the_value_nor_the_choices_are_told() {
+        let params = [
+            param("password", ParamKind::String, None, vec![json!("hunter22"), json!("swordfish")]),
+            param("api_token", ParamKind::Integer, None, vec![]),
+        ];
+        let errors = resolve(&params, &given(json!({"password": "topsecret99", "api_token": "also-secret"}))).unwrap_err();
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "parameter `password`: its value is not allowed",
+                "parameter `api_token`: its value is not a whole number of 64 bits"
+            ]
+        );
+        assert!(errors.iter().all(|error| error.hint.is_none()));
     }
 
     #[test]

@@ -45,6 +45,13 @@ pub struct Claim {
     pub priority: i64,
 }
 
+impl Claim {
+    /// Whether slots of its pool are all that it lacks. While no session is left, slots that were kept for it would help nobody.
+    fn could_use_its_pool(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.missing().is_none())
+    }
+}
+
 /// What there is not enough of.
 #[derive(Clone, PartialEq, Eq)]
 enum Full {
@@ -318,7 +325,7 @@ impl State {
         }
         let wants = self.seats.values().flat_map(|seat| seat.wants.iter().map(move |want| (seat, want)));
         wants
-            .filter(|(_, want)| want.passed >= PASSED_MAX)
+            .filter(|(_, want)| want.passed >= PASSED_MAX && want.claim.could_use_its_pool())
             .map(|(seat, want)| (want.claim.pool.clone(), self.rank(seat, want.order, &want.claim)))
             .collect()
     }
@@ -330,8 +337,11 @@ impl State {
         }
         for Seat { of_dag, wants, .. } in self.seats.values_mut() {
             let held = of_dag.load(Ordering::Relaxed);
-            let passed =
-                |want: &&mut Want| want.claim.pool == *pool && (held, std::cmp::Reverse(want.claim.priority), want.order) < rank;
+            let passed = |want: &&mut Want| {
+                want.claim.pool == *pool
+                    && want.claim.could_use_its_pool()
+                    && (held, std::cmp::Reverse(want.claim.priority), want.order) < rank
+            };
             wants.iter_mut().filter(passed).for_each(|want| want.passed = want.passed.saturating_add(1));
         }
     }

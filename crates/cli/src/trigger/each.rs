@@ -1,9 +1,11 @@
 //! `backstop trigger --each FILE`: a run for each line. The whole file is read and understood before anything is asked for.
+//!
+//! The id of a line's run follows from the name of the batch and the line, so that the same file can be sent again when an answer was lost.
 
 use super::{TriggerArgs, body};
 use crate::explain::{Exit, Problem};
-use crate::output;
 use crate::service::{Service, part};
+use crate::{output, paths};
 use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::path::Path;
@@ -14,21 +16,29 @@ const RUNS_A_REQUEST: usize = 250;
 const REQUEST_BYTES_MAX: usize = 768 * 1024;
 /// Bytes of a file that are read at most.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Of the ids of runs by batch and line.
+const NAMESPACE: uuid::Uuid = uuid::Uuid::from_u128(0x2b6f_41c8_07d3_4c52_9a1e_55f0_7c3e_8d94);
 /// Refusals that are told one by one.
 const TOLD_MAX: usize = 20;
 
 /// Asks for the runs, in the order of the lines.
 pub(super) async fn trigger(arguments: &TriggerArgs, file: &Path, service: &Service, flags: &str) -> Result<Exit, Problem> {
     let common = body(arguments, service).await?;
-    let runs = runs(file, &common)?;
+    let batch = arguments.batch.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    let runs = runs(file, &common, |line| run_id(&arguments.dag, &batch, line))?;
     let path = format!("/api/v1/dags/{}/runs/batch", part(&arguments.dag));
     let (mut items, mut from) = (Vec::with_capacity(runs.len()), 0);
     while from < runs.len() {
         let until = until(&runs, from);
         let wanted: Vec<&Value> = runs[from..until].iter().map(|(_, run)| run).collect();
         let asked = service.post(&path, &json!({ "runs": wanted })).await;
-        let asked = asked.map_err(|problem| interrupted(problem, &runs, from, until))?;
-        items.extend(asked["items"].as_array().cloned().unwrap_or_default());
+        match asked {
+            Ok(asked) => items.extend(asked["items"].as_array().cloned().unwrap_or_default()),
+            Err(problem) => {
+                told(arguments, items)?;
+                return Err(interrupted(problem, (&runs, from, until), &batch));
+            }
+        }
         from = until;
     }
     let refused: Vec<_> = runs.iter().zip(&items).filter(|(_, item)| item["refused"].is_object()).collect();
@@ -36,18 +46,30 @@ pub(super) async fn trigger(arguments: &TriggerArgs, file: &Path, service: &Serv
         output::warn(&format!("line {line}: {}", item["refused"]["detail"].as_str().unwrap_or_default()));
     }
     let (refused, made) = (refused.len(), items.len() - refused.len());
-    if arguments.json {
-        output::data(&format!("{:#}\n", Value::from(items)))?;
-    } else {
-        let ids: String = items.iter().filter_map(|item| item["run_id"].as_str()).map(|id| format!("{id}\n")).collect();
-        output::data(&ids)?;
-    }
+    told(arguments, items)?;
     if refused > 0 {
         return Err(Problem::usage(format!("{refused} of {} runs were refused, and {made} are made", runs.len()))
-            .hint("leave those lines that are made out before you send the file again"));
+            .hint(format!("mend those lines, and send the file again {}", again(&batch))));
     }
     output::note(&format!("{made} runs are made; look on with: backstop runs list{flags}"));
     Ok(Exit::Success)
+}
+
+/// What was made, as far as the service has answered.
+fn told(arguments: &TriggerArgs, items: Vec<Value>) -> Result<(), Problem> {
+    if arguments.json {
+        return output::data(&format!("{:#}\n", Value::from(items)));
+    }
+    let ids: String = items.iter().filter_map(|item| item["run_id"].as_str()).map(|id| format!("{id}\n")).collect();
+    output::data(&ids)
+}
+
+fn run_id(dag: &str, batch: &str, line: usize) -> String {
+    uuid::Uuid::new_v5(&NAMESPACE, format!("{dag}\n{batch}\n{line}").as_bytes()).to_string()
+}
+
+fn again(batch: &str) -> String {
+    format!("with --batch {}: no line's run is made twice", paths::shell_word(batch))
 }
 
 /// The lines that go into one request, from one on.
@@ -62,7 +84,7 @@ fn until(runs: &[(usize, Value)], from: usize) -> usize {
 }
 
 /// Each with its line, from 1.
-fn runs(file: &Path, common: &Value) -> Result<Vec<(usize, Value)>, Problem> {
+fn runs(file: &Path, common: &Value, id: impl Fn(usize) -> String) -> Result<Vec<(usize, Value)>, Problem> {
     let text = read(file)?;
     let of_line = |(number, line): (usize, &str)| {
         let wrong = |what: String| {
@@ -79,6 +101,7 @@ fn runs(file: &Path, common: &Value) -> Result<Vec<(usize, Value)>, Problem> {
         for (name, value) in given {
             run["params"][name] = value;
         }
+        run["run_id"] = json!(id(number));
         Ok((number, run))
     };
     let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim())).filter(|(_, line)| !line.is_empty());
@@ -104,11 +127,12 @@ fn read(file: &Path) -> Result<String, Problem> {
 }
 
 /// A refusal, or no answer, says which lines it is about and what became of the others.
-fn interrupted(problem: Problem, runs: &[(usize, Value)], from: usize, until: usize) -> Problem {
+fn interrupted(problem: Problem, (runs, from, until): (&[(usize, Value)], usize, usize), batch: &str) -> Problem {
     let (first, last) = (runs[from].0, runs[until - 1].0);
     let problem = problem.cause(format!("this is about lines {first} to {last}"));
-    match from {
+    let problem = match from {
         0 => problem,
-        _ => problem.hint(format!("the runs of lines {} to {} are made: send the rest only", runs[0].0, runs[from - 1].0)),
-    }
+        _ => problem.cause(format!("lines {} to {} were answered before", runs[0].0, runs[from - 1].0)),
+    };
+    problem.hint(format!("send the file again {}", again(batch)))
 }

@@ -89,6 +89,19 @@ fn a_file_asks_for_a_run_a_line() {
     assert_eq!(asked.stdout.lines().count(), 601);
     wait("all to be done", || effects(&project, "1 = 1") == 601);
     assert_eq!((effects(&project, "region = 'east'"), effects(&project, "region = 'south' AND customer = 600")), (600, 1));
+    let sent = |lines: &str, batch: &str| {
+        project.write("customers.jsonl", lines);
+        project.backstop(&["trigger", "close", "--each", &file, "--batch", batch])
+    };
+    // The answer to the first one was lost, say, and a line came to it.
+    let first = sent("{\"customer\": 700}\n", "november");
+    let again = sent("{\"customer\": 700}\n{\"customer\": 701}\n", "november");
+    assert_eq!((first.code, again.code), (Some(0), Some(0)), "{}{}", first.stderr, again.stderr);
+    assert_eq!(again.stdout.lines().next(), first.stdout.lines().next());
+    assert_eq!(again.stdout.lines().count(), 2);
+    let other = sent("{\"customer\": 702}\n", "november");
+    assert!(other.code == Some(2) && other.stderr.contains("--batch november"), "{}", other.stderr);
+    wait("both to be done", || effects(&project, "customer >= 700") == 2);
     let before = runs(&up);
     for (lines, says) in [
         ("{\"customer\": 1}\n{customer: 2}\n", "line 2: it is no JSON"),

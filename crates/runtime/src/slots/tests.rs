@@ -135,18 +135,18 @@ fn limits_hold_and_nothing_free_is_waited_for() {
     let mut permits = Vec::new();
     for step in 0..20_000 {
         let seat = &seats[random(seats.len())];
-        match random(4) {
-            0 | 1 => {
+        match random(40) {
+            0..20 => {
                 let wanted = task(&random(6).to_string());
                 let is_held = slots.state().held.contains_key(&(seat.run.clone(), wanted.clone()));
                 let is_given = slots.state().seats[&seat.id].given.iter().any(|claim| claim.instance == wanted);
                 if !is_held || is_given {
                     let session = [None, Some(session("db", 2))][random(2)].clone();
                     let (pool, priority) = (["p0", "p1"][random(2)], random(3) as i64);
-                    permits.extend(seat.take(&wanted, Asked { pool, slots: 1, session, priority }));
+                    permits.extend(seat.take(&wanted, Asked { pool, slots: 1 + random(2) as u32, session, priority }));
                 }
             }
-            2 if !permits.is_empty() => drop(permits.swap_remove(random(permits.len()))),
+            20..39 if !permits.is_empty() => drop(permits.swap_remove(random(permits.len()))),
             _ => seat.still_wants(|_| random_bit(step)),
         }
         let state = slots.state();
@@ -191,6 +191,22 @@ fn a_large_claim_is_not_passed_for_ever() {
     assert!(waits.to_string().contains("kept for one that was passed often"), "{waits}");
     drop(going);
     assert!(large.take_slots(&one("big"), "loads", 2, 1).is_some());
+}
+
+/// A database that is away, or has no session left, holds up what works on it, and not all others of the pool.
+#[test]
+fn a_pool_is_kept_for_nobody_whose_connection_is_full() {
+    let slots = slots(10, &[("loads", 3)]);
+    let (many, small) = (seat(&slots, "many", "1"), seat(&slots, "small", "2"));
+    let _held = many.take_session(&task("held"), "loads", "db", 1).unwrap();
+    for (name, slots) in [("wide", 2), ("next", 1)] {
+        let asked = Asked { pool: "loads", slots, session: Some(session("db", 1)), priority: 100 };
+        assert!(many.take(&task(name), asked).is_none());
+    }
+    for round in 0..10 * PASSED_MAX {
+        let other = small.take_session(&task(&round.to_string()), "loads", "else", 4);
+        assert!(other.is_some(), "round {round}: {:?}", slots.shortage(&RunId::new("2"), &task(&round.to_string())));
+    }
 }
 
 #[test]

@@ -287,8 +287,17 @@ impl Desk {
 
     /// A run that only waits takes no place: what it waits for may be a run that needs one.
     fn is_full(&self, limits: &ServiceLimits) -> bool {
-        let most = limits.runs.saturating_mul(DRIVEN_FOR_EACH);
-        self.active.len() >= most || self.busy() >= limits.runs
+        self.fullness(limits).is_some()
+    }
+
+    /// The runs that keep others from being driven, and how many there may be of them. Where all that are driven only wait, one more is driven
+    /// however many they are: it may be what they wait for.
+    fn fullness(&self, limits: &ServiceLimits) -> Option<(usize, usize)> {
+        let (busy, most) = (self.busy(), limits.runs.saturating_mul(DRIVEN_FOR_EACH));
+        if busy >= limits.runs {
+            return Some((busy, limits.runs));
+        }
+        (busy > 0 && self.active.len() >= most).then_some((self.active.len(), most))
     }
 
     fn busy(&self) -> usize {

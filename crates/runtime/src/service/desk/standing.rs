@@ -156,8 +156,8 @@ impl Desk {
             Waiting::RunsOfBackfill { active, limit, ahead, holders: self.some_active(lane) }
         } else if active >= limit {
             Waiting::RunsOfDag { active, limit, ahead, holders: self.some_active(lane) }
-        } else if self.is_full(limits) {
-            Waiting::Runs { active: self.busy(), limit: limits.runs, ahead }
+        } else if let Some((active, limit)) = self.fullness(limits) {
+            Waiting::Runs { active, limit, ahead }
         } else if self.telling.contains_key(run) {
             Waiting::Telling
         } else {

@@ -44,6 +44,28 @@ fn a_run_that_was_left_goes_before_others_and_needs_no_place() {
     assert!(desk.left.is_empty());
 }
 
+/// As many as are driven at most wait for a run that needs a place: it goes all the same, and then the next.
+#[test]
+fn runs_that_only_wait_do_not_keep_what_they_wait_for_from_beginning() {
+    let pump = Arc::new(Notify::new());
+    let limits = ServiceLimits { runs: 1, ..ServiceLimits::default() };
+    let mut desk = Desk::new(BTreeMap::new());
+    let next = |desk: &mut Desk| desk.next(&limits, |_| usize::MAX, Timestamp::UNIX_EPOCH, &pump);
+    for number in 0..DRIVEN_FOR_EACH {
+        desk.push(queued(&number.to_string()));
+        let (_, control) = next(&mut desk).unwrap();
+        control.tell_idle(true);
+    }
+    ["awaited", "other"].iter().for_each(|run| desk.push(queued(run)));
+    let (awaited, control) = next(&mut desk).unwrap();
+    assert_eq!(awaited.header.run_id.as_str(), "awaited");
+    assert!(next(&mut desk).is_none(), "there is one place");
+    assert_eq!(desk.fullness(&limits), Some((1, 1)));
+    control.tell_idle(true);
+    assert_eq!(desk.fullness(&limits), None);
+    assert!(next(&mut desk).is_some());
+}
+
 /// The watch over deadlines is told of every move, and of nothing else: what it does not hear of it does not look at.
 #[test]
 fn whoever_waits_elsewhere_is_told_once() {
