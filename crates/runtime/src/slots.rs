@@ -346,20 +346,29 @@ impl State {
         }
     }
 
+    /// Who is next of those that may go: how they rank, in which seat, and at which place of it. Whether one may go is asked only of those
+    /// that rank before all that may: mostly of one among hundreds.
+    fn best(&self) -> Option<(Rank, u64, usize)> {
+        let kept = self.kept_for();
+        let mut best = None;
+        for (id, seat) in &self.seats {
+            for (place, want) in seat.wants.iter().enumerate() {
+                let ranked = (self.rank(seat, want.order, &want.claim), *id, place);
+                // What costs least is asked first.
+                let is_before = best.is_none_or(|best| ranked < best) && want.claim.could_use_its_pool();
+                if is_before && self.missing(&want.claim).is_none() && !goes_before(&kept, &want.claim, ranked.0) {
+                    best = Some(ranked);
+                }
+            }
+        }
+        best
+    }
+
     /// Gives what is free to whoever is next, and wakes them.
     fn give(&mut self) {
         // Nobody is looked at while nothing is free: with hundreds of runs that is most of the time.
         while self.limits.parallelism.is_none_or(|size| self.used < size) {
-            let (state, kept) = (&*self, self.kept_for());
-            let wants = state.seats.iter().flat_map(|(id, seat)| {
-                let ranked = move |(place, want): (usize, &Want)| (state.rank(seat, want.order, &want.claim), *id, place);
-                seat.wants.iter().enumerate().map(move |(place, want)| (ranked((place, want)), want))
-            });
-            let may_go = |((rank, ..), want): &((Rank, u64, usize), &Want)| {
-                state.missing(&want.claim).is_none() && !goes_before(&kept, &want.claim, *rank)
-            };
-            let best = wants.filter(may_go).map(|(ranked, _)| ranked).min().map(|(rank, id, place)| (id, rank, place));
-            let Some((id, rank, place)) = best else { return };
+            let Some((rank, id, place)) = self.best() else { return };
             let Some(seat) = self.seats.get_mut(&id) else { return };
             let Want { claim, .. } = seat.wants.remove(place);
             self.note_passed(&claim.pool, rank);
