@@ -143,7 +143,7 @@ fn variables_are_set_at_once_and_secrets_are_never_told() {
 
 #[test]
 fn a_pool_that_grows_lets_waiting_tasks_run() {
-    let dag = "dag: tight\ntasks:\n  slow: {shell: \"touch began-$BACKSTOP_RUN_ID; while [ ! -e done ]; do sleep 0.05; done\", pool: one}\n";
+    let dag = "dag: tight\ntasks:\n  slow: {shell: \"touch began-$BACKSTOP_RUN_ID; while [ -e backstop.yaml ] && [ ! -e done ]; do sleep 0.05; done\", pool: one}\n";
     let project = Project::new(&[("dags/tight.yaml", dag)]);
     project.write("backstop.yaml", "name: test\npools:\n  one: 1\n");
     let up = Up::of(&project);

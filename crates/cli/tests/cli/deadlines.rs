@@ -5,7 +5,7 @@ use crate::up::{Up, wait};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-const HOLD: &str = "shell: \"while [ ! -e done ]; do sleep 0.05; done\"";
+const HOLD: &str = "shell: \"while [ -e backstop.yaml ] && [ ! -e done ]; do sleep 0.05; done\"";
 
 fn project(rest: &str) -> Project {
     let dag = format!(

@@ -51,7 +51,7 @@ fn a_task_that_was_cancelled_after_a_takeover_says_so_once() {
 fn a_run_that_is_being_cancelled_does_not_go_on() {
     let project = Project::new(&[(
         "dags/d.yaml",
-        "dag: d\ntasks:\n  deaf: {shell: \"trap '' TERM; echo > up; while :; do sleep 1; done\"}\n",
+        "dag: d\ntasks:\n  deaf: {shell: \"trap '' TERM; echo > up; while [ -e backstop.yaml ]; do sleep 1; done\"}\n",
     )]);
     nix::unistd::mkfifo(&project.path().join("up"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let up = Up::of(&project);

@@ -522,7 +522,7 @@ fn a_failed_task_is_marked_and_what_is_below_it_runs() {
 fn every_waiting_task_says_why() {
     let dag = "dag: waits\nconnection: db\nmax_active_runs: 2\ntasks:\n  \
                gate: {sensor: {sql: \"SELECT count(*) FROM gate\", poke_interval: 1h}}\n  \
-               slow: {shell: \"while [ ! -e done ]; do sleep 0.05; done\", pool: one}\n  \
+               slow: {shell: \"while [ -e backstop.yaml ] && [ ! -e done ]; do sleep 0.05; done\", pool: one}\n  \
                last: {sql: \"INSERT INTO gate VALUES (1)\", after: [gate, slow]}\n";
     let project = Project::new(&[("dags/waits.yaml", dag)]);
     project.write("backstop.yaml", "name: test\nconnections:\n  db: {conn_type: sqlite, database: data.db}\npools:\n  one: 1\n");

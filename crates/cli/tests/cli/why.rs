@@ -5,7 +5,7 @@ use crate::up::{Up, wait};
 use serde_json::{Value, json};
 
 /// A task that goes on until the file `done` is there.
-const HOLD: &str = "shell: \"while [ ! -e done ]; do sleep 0.05; done\"";
+const HOLD: &str = "shell: \"while [ -e backstop.yaml ] && [ ! -e done ]; do sleep 0.05; done\"";
 /// A task that looks for what is not there.
 const GATE: &str = "gate: {sensor: {sql: \"SELECT count(*) FROM gate\", poke_interval: 1h}}";
 const BACKSTOP_YAML: &str =
