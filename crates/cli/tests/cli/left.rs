@@ -83,8 +83,7 @@ fn a_dry_run_that_a_killed_service_left_is_abandoned() {
 
 /// What leaves no marker is in doubt when its process is killed.
 fn stuck() -> (Project, Up, String) {
-    let pay =
-        "dag: pay\nconnection: db\ntasks:\n  mail: {shell: \"echo mailed > mailed; while [ -e backstop.yaml ] && [ ! -e done ]; do sleep 0.05; done\"}\n";
+    let pay = "dag: pay\nconnection: db\ntasks:\n  mail: {shell: \"echo mailed > mailed; while [ -e backstop.yaml ] && [ ! -e done ]; do sleep 0.05; done\"}\n";
     let project = Project::new(&[("dags/pay.yaml", pay)]);
     let up = Up::of(&project);
     let run = up.trigger("pay", json!({}));
