@@ -68,6 +68,11 @@ pub enum Command {
         /// Why.
         failure: Arc<Failure>,
     },
+    /// The sessions of all open transactions that no attempt works on are given up: what they hold is undone, and is to be done again.
+    GiveUpTransactions {
+        /// Why.
+        failure: Arc<Failure>,
+    },
     /// The task chose to be skipped.
     Skip {
         /// Which.

@@ -28,6 +28,7 @@ pub fn decide(state: &RunState, command: Command, now: Timestamp) -> Result<Vec<
         }
         Command::Hold { instance, try_number, statements, result } => unit::hold(state, instance, try_number, statements, result),
         Command::LoseTransaction { instance, try_number, failure } => unit::lose(state, instance, try_number, failure, now),
+        Command::GiveUpTransactions { failure } => Ok(unit::give_up(state, &failure)),
         Command::Skip { instance, try_number, reason } => attempt::skip(state, instance, try_number, reason),
         Command::Defer { instance, try_number, until } => attempt::defer(state, instance, try_number, until),
         Command::Fail { instance, try_number, failure } => attempt::fail(state, instance, try_number, failure, now),

@@ -32,6 +32,7 @@ fn all_commands(run: &Run) -> Vec<(&'static str, Command)> {
         Command::Succeed { instance: instance.clone(), try_number, result: None, follow: None },
         Command::Hold { instance: instance.clone(), try_number, statements: Arc::default(), result: None },
         Command::LoseTransaction { instance: instance.clone(), try_number, failure: Arc::clone(&lost) },
+        Command::GiveUpTransactions { failure: Arc::clone(&lost) },
         Command::Skip { instance: instance.clone(), try_number, reason: "no rows".to_owned() },
         Command::Defer { instance: instance.clone(), try_number, until: at(2_000) },
         Command::Fail { instance: instance.clone(), try_number, failure: Arc::clone(&lost) },
@@ -78,6 +79,7 @@ fn name(command: &Command) -> &'static str {
         Command::Succeed { .. } => "Succeed",
         Command::Hold { .. } => "Hold",
         Command::LoseTransaction { .. } => "LoseTransaction",
+        Command::GiveUpTransactions { .. } => "GiveUpTransactions",
         Command::Skip { .. } => "Skip",
         Command::Defer { .. } => "Defer",
         Command::Fail { .. } => "Fail",
@@ -100,7 +102,7 @@ fn name(command: &Command) -> &'static str {
 }
 
 /// How many variants [`name`] names.
-const COMMANDS: usize = 26;
+const COMMANDS: usize = 27;
 
 /// `up -> t -> down`, with one retry for `t`, a task of its own that keeps the run open, and a callback for every occasion.
 fn dag(is_mapped: bool) -> DagSpec {

@@ -87,6 +87,28 @@ fn a_member_is_tried_again_in_the_open_transaction() {
     insta::assert_snapshot!(run.line(), @"setup=success a=done_not_committed b=done_not_committed c=scheduled g=none report=none | running");
 }
 
+/// A run that shall end after a crash looks for what ran ahead of its log, and what is looked for needs a slot.
+#[test]
+fn a_transaction_that_is_given_up_while_it_waits_keeps_no_slot() {
+    let mut spec = dag();
+    spec.max_active_tasks = 1;
+    spec.tasks.push(task("other", &["setup"], settings(None, 0)));
+    let mut run = Run::started(spec);
+    run.run_to_success("setup");
+    hold(&mut run, "a");
+    run.begin("b");
+    let given_up = || Command::GiveUpTransactions { failure: failure(FailureClass::Interrupted) };
+    assert_eq!(run.ok(given_up()), [], "a task of it is at work");
+    run.fail("b", FailureClass::Transient);
+    assert!(run.tell(Command::StartAttempt { instance: id("other") }).is_err());
+    insta::assert_snapshot!(names(&run.ok(given_up())), @"GroupRolledBack g (a b), TaskScheduled a");
+    insta::assert_snapshot!(run.line(), @"setup=success a=scheduled b=none c=none g=none report=none other=scheduled | running");
+    run.run_to_success("other");
+    assert_eq!(run.ok(given_up()), []);
+    run.ok(Command::Cancel { reason: "stop".to_owned() });
+    insta::assert_snapshot!(run.line(), @"setup=success a=skipped b=skipped c=skipped g=skipped report=skipped other=success | cancelled");
+}
+
 #[test]
 fn a_member_that_fails_for_good_rolls_all_back() {
     let mut run = running();

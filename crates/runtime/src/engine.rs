@@ -345,7 +345,7 @@ impl Engine {
     /// Carries out what the core wants, until it wants nothing more that is not going on already.
     async fn carry_out(&mut self) -> Result<(), Error> {
         if self.ending.is_some() && self.shared.was_interrupted {
-            self.shared.transactions.roll_back_all();
+            self.give_up_transactions().await?;
         }
         loop {
             self.keep_slots_of_doubts();

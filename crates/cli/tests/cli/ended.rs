@@ -64,3 +64,32 @@ fn a_run_that_is_being_cancelled_does_not_go_on() {
     assert!(why.contains("it is being cancelled: what is running is ended"), "{why}");
     assert!(!why.contains("it goes on"), "{why}");
 }
+
+/// An open transaction keeps its slot while one of its tasks waits for its next try; what waited for that slot may have been begun before the crash,
+/// and is looked for before the run is cancelled.
+#[test]
+fn a_run_with_an_open_transaction_that_waits_is_cancelled_after_a_takeover() {
+    let tasks = "  g:
+    transaction: true
+    tasks:
+      one: {sql: INSERT INTO t VALUES (1)}
+      two: {sql: INSERT INTO nowhere VALUES (1), after: [one], retries: 1, retry_delay: 1h}
+  other: {sql: INSERT INTO t VALUES (2)}
+";
+    let project = Project::new(&[("dags/d.yaml", &format!("dag: d\nconnection: db\nmax_active_tasks: 1\ntasks:\n{tasks}"))]);
+    project.sql("CREATE TABLE t (n INTEGER)");
+    let up = Up::of(&project);
+    let run = up.trigger("d", json!({}));
+    let waits = |up: &Up| up.task(&run, "g.two") == "up_for_retry" && up.task(&run, "other") == "scheduled";
+    wait("the transaction to wait", || waits(&up));
+    up.running.kill();
+    let up = Up::of(&project);
+    let is_again = || up.get(&format!("/api/v1/runs/{run}/tasks?limit=10")).to_string().contains("\"try_number\":2");
+    wait("the transaction to wait again", || is_again() && waits(&up));
+    let cancelled = project.backstop(&["runs", "cancel", &run, "--reason", "enough", "--who", "ada"]);
+    assert_eq!(cancelled.code, Some(0), "{}", cancelled.stderr);
+    up.wait_for_state(&run, "cancelled");
+    let states = ["g.one", "g.two", "g", "other"].map(|task| up.task(&run, task));
+    assert_eq!(states, ["skipped", "skipped", "skipped", "skipped"]);
+    assert_eq!(project.ask("SELECT count(*) FROM t"), 0);
+}

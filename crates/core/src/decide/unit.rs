@@ -77,21 +77,39 @@ pub(super) fn gone(state: &RunState, unit: u32, failed: Option<Key>, failure: Ar
     if is_final {
         return events;
     }
-    let members = &tasks[..tasks.len() - 1];
-    let undone = members.iter().filter(|key| state.find(**key).is_some_and(|instance| !instance.phase.is_done()));
-    let undone = undone.filter(|key| state.find(**key).is_some_and(|instance| instance.phase != InstancePhase::None));
-    let undone: Vec<Key> = undone.copied().collect();
-    events.push(Event::GroupRolledBack {
-        group: task.id.clone(),
-        members: undone.iter().map(|&key| state.id(key)).collect(),
-        failure: without_statements(&failure),
-        is_final: false,
-    });
+    let undone = undone(state, &tasks);
+    events.push(rolled_back(state, commit, &undone, &failure));
     if !is_free && let Some(&first) = undone.first() {
         let wait = retry::wait(&task.settings.retry, state.dag().id().as_str(), task.id.as_str(), &date_text(state), failures);
         events.push(Event::RetryScheduled { instance: state.id(first), at: now.checked_add(wait).unwrap_or(Timestamp::MAX) });
     }
     events
+}
+
+/// The members whose work is to be done again.
+fn undone(state: &RunState, tasks: &[Key]) -> Vec<Key> {
+    let members = &tasks[..tasks.len().saturating_sub(1)];
+    let has_begun = |phase: InstancePhase| !phase.is_done() && phase != InstancePhase::None;
+    members.iter().copied().filter(|&key| state.find(key).is_some_and(|instance| has_begun(instance.phase))).collect()
+}
+
+fn rolled_back(state: &RunState, commit: Key, undone: &[Key], failure: &Arc<Failure>) -> Event {
+    Event::GroupRolledBack {
+        group: state.dag().task(commit.task).id.clone(),
+        members: undone.iter().map(|&key| state.id(key)).collect(),
+        failure: without_statements(failure),
+        is_final: false,
+    }
+}
+
+/// Open transactions that wait, for a retry, for a slot or for time: they keep their slots no longer, and nothing of them is over. No try
+/// failed, so that none is counted.
+pub(super) fn give_up(state: &RunState, failure: &Arc<Failure>) -> Vec<Event> {
+    let is_idle = |key: Key| !state.running().contains(&key) && !state.in_doubt().contains(&key);
+    let held: BTreeSet<u32> = state.held().iter().filter_map(|key| state.dag().unit_place(key.task)).collect();
+    let tasks = held.into_iter().map(|unit| state.unit_keys(unit).collect::<Vec<Key>>());
+    let idle = tasks.filter(|tasks| tasks.iter().all(|&key| is_idle(key)));
+    idle.filter_map(|tasks| Some(rolled_back(state, *tasks.last()?, &undone(state, &tasks), failure))).collect()
 }
 
 /// With its commit, all members of a unit have succeeded: what they updated, and who is to be told, follows only now.

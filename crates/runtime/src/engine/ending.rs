@@ -6,11 +6,14 @@
 //! is more behind it.
 
 use super::Engine;
+use crate::attempt::transaction::NOTHING;
+use crate::failure::{FailureExt as _, failure};
 use crate::run::Error;
 use backstop_core::dag::Delivery;
 use backstop_core::event::FailureClass;
 use backstop_core::{Action, Command, InstanceId, InstancePhase, RunPhase, actions};
 use backstop_project::definition::Kind;
+use std::sync::Arc;
 
 /// Why a run shall end before its time.
 pub(super) enum Ending {
@@ -62,6 +65,15 @@ impl Engine {
             wanted.extend(self.unlooked().take(most).map(|(instance, try_number)| Action::StartAttempt { instance, try_number }));
         }
         wanted
+    }
+
+    /// Rolls back what no attempt works on: what is still to be looked for may need the sessions and the slots that it keeps.
+    pub(super) async fn give_up_transactions(&mut self) -> Result<(), Error> {
+        self.shared.transactions.roll_back_all();
+        let reason = self.stop_reason();
+        let failure = failure(FailureClass::Interrupted, format!("its transaction waited when the run was to end: {reason}"));
+        self.command(Command::GiveUpTransactions { failure: Arc::new(failure.effect(NOTHING)) }).await?;
+        Ok(())
     }
 
     /// Instances that wait for a slot, and may have been begun by an earlier process.

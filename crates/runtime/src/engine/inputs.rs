@@ -261,6 +261,7 @@ impl Engine {
             | Command::Resume { .. }
             | Command::StartAttempt { .. }
             | Command::CommitSegment { .. }
+            | Command::GiveUpTransactions { .. }
             | Command::FireTimers
             | Command::TellDeadline { .. }
             | Command::Cancel { .. }
