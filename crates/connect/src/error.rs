@@ -91,6 +91,19 @@ impl Error {
         }
     }
 
+    /// True of MySQL's answer about a savepoint that is not there: the transaction it was set in is over, unless an error before it has
+    /// [rolled all back](Self::may_have_rolled_all_back).
+    pub fn is_of_a_lost_savepoint(&self) -> bool {
+        self.native_code.as_deref() == Some("1305")
+    }
+
+    /// True of errors with which MySQL may take back the whole transaction, savepoints included: a deadlock, a conflict, with
+    /// `innodb_rollback_on_timeout` a wait for a lock, and a full table of locks (1206).
+    pub fn may_have_rolled_all_back(&self) -> bool {
+        matches!(self.kind, ErrorKind::Deadlock | ErrorKind::Serialization | ErrorKind::LockTimeout)
+            || self.native_code.as_deref() == Some("1206")
+    }
+
     /// A wrong configuration.
     pub fn config(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Config, "read the connection's settings", message)

@@ -235,6 +235,16 @@ pub enum UnitError {
     /// The key holds a tombstone: this attempt was fenced off. Nothing took effect.
     #[error("fenced off")]
     Fenced,
+    /// A statement ended the unit's transaction inside, as a procedure of MySQL that commits can: what ran up to there has taken effect, what it
+    /// did behind that may have, and there is no marker.
+    #[error("its transaction was ended inside")]
+    EndedInside {
+        /// The statement that did so, where it is known.
+        place: Option<usize>,
+        /// What failed behind that, or that it was noticed.
+        #[source]
+        error: Error,
+    },
     /// The statements before `place` took effect; the one at `place` did not, as far as the server says. `Wrap::Bare`, and in MySQL any
     /// wrap in which a statement turned out to commit by itself (`place` is then the one after it, and nothing more was run).
     #[error("failed without a transaction")]

@@ -84,7 +84,7 @@ pub(crate) fn lifts_read_only(sql: &str) -> bool {
 
 /// True when the statement may run others that end its transaction, as a procedure of MariaDB or MySQL can: what does not begin as one
 /// that cannot.
-pub(crate) fn may_end_transaction_inside(sql: &str) -> bool {
+pub fn may_end_transaction_inside(sql: &str) -> bool {
     let (first, second) = first_words(sql);
     match first.as_str() {
         "SELECT" | "WITH" | "VALUES" | "TABLE" | "SHOW" | "EXPLAIN" | "DESCRIBE" | "DESC" | "INSERT" | "UPDATE" | "DELETE" => {

@@ -34,6 +34,7 @@ mod mended;
 mod neighbours;
 mod outcome;
 mod places;
+mod procedures;
 mod project;
 mod questions;
 mod remembered;

@@ -10,6 +10,9 @@ use crate::words::{may_end_transaction_inside, refuse_transaction_control};
 /// How often the marker table is made anew within one unit: it may be dropped again by somebody else.
 const TABLE_TRIES: u32 = 3;
 
+/// Set behind the beginning of a unit with statements that may end its transaction inside: gone with it, whatever was begun instead.
+const GUARD: &str = "backstop_unit";
+
 /// How an attempt at a unit ended, short of an error to report.
 enum Attempt {
     Done,
@@ -90,6 +93,10 @@ impl MySqlSession {
             (_, begin) => begin.unwrap_or("START TRANSACTION"),
         };
         self.query(begin).await.map_err(not_begun)?;
+        let is_guarded = is_guarded(unit);
+        if is_guarded {
+            self.query(&format!("SAVEPOINT {GUARD}")).await.map_err(not_begun)?;
+        }
         let mut changes = 0_u64;
         for (place, call) in unit.calls.iter().enumerate() {
             match self.run(call, place, observer).await {
@@ -104,6 +111,11 @@ impl MySqlSession {
                     Some("put statements that commit implicitly (DDL, LOCK TABLES) into segments of their own".to_owned());
                 return Err(UnitError::Partial { place: place + 1, error });
             }
+        }
+        if is_guarded && let Err(failure) = self.query(&format!("RELEASE SAVEPOINT {GUARD}")).await {
+            let error = failure.into_error();
+            self.roll_back().await;
+            return Err(if error.is_of_a_lost_savepoint() { ended_inside(unit) } else { before_anything(error) });
         }
         match (&unit.wrap, marker_table) {
             (Wrap::Marked { key, digest, .. }, Some(table)) => {
@@ -169,6 +181,14 @@ impl MySqlSession {
             Failure::Lost(error) => return Err(UnitError::RolledBack { place: Some(place), error }),
             Failure::Refused(error) | Failure::Stopped(error) => error,
         };
+        let is_guarded = is_guarded(unit) && !error.may_have_rolled_all_back();
+        if is_guarded && let Err(Failure::Refused(gone)) = self.query(&format!("ROLLBACK TO SAVEPOINT {GUARD}")).await {
+            self.roll_back().await;
+            return Err(match gone.is_of_a_lost_savepoint() {
+                true => UnitError::EndedInside { place: Some(place), error },
+                false => UnitError::RolledBack { place: Some(place), error },
+            });
+        }
         self.roll_back().await;
         if unit.wrap == Wrap::ReadOnly && error.native_code.as_deref() == Some("1792") {
             return Err(UnitError::Writes);
@@ -206,6 +226,19 @@ impl MySqlSession {
     pub(super) fn before_begin(&self, error: Error) -> UnitError {
         if self.is_lost { UnitError::NotBegun { error } } else { before_anything(error) }
     }
+}
+
+/// What only reads is guarded by the server: see `run_unmarked`.
+fn is_guarded(unit: &Unit<'_>) -> bool {
+    unit.wrap != Wrap::ReadOnly && unit.calls.iter().any(|call| may_end_transaction_inside(call.sql))
+}
+
+/// All statements went well: the one that did it is known when no other can have.
+fn ended_inside(unit: &Unit<'_>) -> UnitError {
+    let mut suspects = (0..unit.calls.len()).filter(|place| may_end_transaction_inside(unit.calls[*place].sql));
+    let place = suspects.next().filter(|_| suspects.next().is_none());
+    let message = "it has ended the transaction that it ran in, as a procedure that commits does";
+    UnitError::EndedInside { place, error: Error::new(ErrorKind::Config, "run a unit", message) }
 }
 
 /// A failure of the opening, or of what goes before it.

@@ -4,6 +4,9 @@ use crate::error::{Error, ErrorKind};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorFields;
 
+/// What to do about a procedure that is refused its COMMIT or ROLLBACK.
+const COMMITS_INSIDE: &str = "a procedure cannot commit or roll back inside of a transaction: take that out of it, or call it in a task with `autocommit: true`";
+
 /// An ErrorResponse or NoticeResponse.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ServerMessage {
@@ -60,7 +63,7 @@ impl ServerMessage {
         let mut error = Error::new(kind, operation, one_line(&self.message));
         error.sqlstate = Some(self.code.clone());
         error.position = self.position;
-        error.hint = self.hint.clone();
+        error.hint = self.hint.clone().or_else(|| (self.code == "2D000").then(|| COMMITS_INSIDE.to_owned()));
         error.detail = match (&self.detail, &self.context) {
             (Some(detail), Some(context)) => Some(format!("{detail}\n{context}")),
             (detail, context) => detail.clone().or_else(|| context.clone()),

@@ -29,6 +29,8 @@ pub use plan::{plan, session_statements_before};
 pub use split::split;
 pub use unbound::{Unbound, unbound};
 
+pub use crate::words::may_end_transaction_inside;
+
 use std::ops::Range;
 
 /// The lexical rules of a kind of database.

@@ -11,7 +11,7 @@ use crate::places;
 use crate::sessions::Purpose;
 use backstop_connect::script::{self, Statement, Verb};
 use backstop_connect::session::{Call, StatementOutcome, Wrap};
-use backstop_connect::{Column, Observer, Unit, UnitError, Value};
+use backstop_connect::{Column, Dialect, Observer, Unit, UnitError, Value};
 use backstop_core::event::{Failure, FailureClass, Place};
 use backstop_project::definition::{Parameters, Template};
 use serde_json::Value as Json;
@@ -150,6 +150,8 @@ pub(crate) async fn text_rows(
     let calls: Vec<Call<'_>> = bound.iter().map(|(sql, values)| Call { sql, parameters: values, copy_data: None }).collect();
     let mut stopper = attempt.stopper.clone();
     if let Some(open) = attempt.open() {
+        let may_end = |call: &Call<'_>| script::may_end_transaction_inside(call.sql);
+        open.may_be_ended_inside |= dialect == Dialect::MySql && calls.iter().any(may_end);
         let mut answer = Rows { rows_max, ..Rows::default() };
         let asked = ask_within(open, &calls, &mut answer, &mut stopper).await?;
         return match asked {
@@ -234,7 +236,7 @@ async fn ask_within(
         }
     };
     if let Some(Err((_, error))) = &asked {
-        open.note(error.kind);
+        open.note(error);
     }
     open.is_lost |= asked.is_none();
     match (asked, reason) {
@@ -270,7 +272,7 @@ fn of_question(error: UnitError, template: &Template, text: &str, statements: &[
                 .hint(ONLY_READ);
         }
         UnitError::Fenced => return failure(FailureClass::Interrupted, "fenced off").effect("nothing was changed"),
-        UnitError::RolledBack { place, error } => (place, error),
+        UnitError::RolledBack { place, error } | UnitError::EndedInside { place, error } => (place, error),
         UnitError::Partial { place, error } => (Some(place), error),
         UnitError::NotBegun { error } | UnitError::NoMarkerTable { error, .. } | UnitError::Unknown { error } => (None, error),
     };

@@ -3,13 +3,14 @@
 //! The session is with whoever works on it, and in between here. An attempt that goes away takes it along, which rolls everything back; so
 //! does the end of the process. Nothing here is retried: what becomes of the whole is the core's to decide.
 
-use super::script::{self, Runner};
+use super::script::{self, Runner, TAKEN_OUT_OF_HAND};
 use super::{Attempt, Outcome, Shared, Work, wait_until_durable};
 use crate::engine::Answer;
 use crate::failure::{FailureExt, failure, of_database};
 use crate::monitor::User;
 use crate::sessions::{Lease, Purpose};
-use backstop_connect::{ErrorKind, Isolation, Terms, UnitError, UnitOutcome, script as scripts};
+use backstop_connect::session::{Call, Ignore};
+use backstop_connect::{Error, ErrorKind, Isolation, Terms, UnitError, UnitOutcome, script as scripts};
 use backstop_core::event::{Evidence, Failure, FailureClass, Promise, SegmentCommit};
 use backstop_core::{Command, InstanceId, TaskIx};
 use backstop_project::definition::{self, Kind, Sql, Transaction};
@@ -20,6 +21,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 const SAVEPOINT: &str = "backstop_task";
 /// What is told of the effect when all is rolled back.
 pub(crate) const NOTHING: &str = "nothing of its transaction was committed";
+/// What to do about statements that end the transaction by themselves.
+const OUT_OF_THE_GROUP: &str =
+    "move statements that commit implicitly (DDL on MySQL and MariaDB, procedures that commit) out of the group";
 
 /// Transactions of a run that no attempt is working on, by the task that will commit them.
 #[derive(Default)]
@@ -60,12 +64,17 @@ pub(crate) struct Open {
     pub(crate) lease: Lease,
     /// The transaction cannot go on: it was chosen as the victim of a deadlock, or its link is lost.
     pub(crate) is_lost: bool,
+    /// The task sent a statement that may have ended the transaction inside, and begun another.
+    pub(crate) may_be_ended_inside: bool,
+    /// An error of the task's may have taken back the whole, savepoints included.
+    may_be_rolled_back: bool,
 }
 
 impl Open {
     /// Takes note of what a statement's error says of the whole.
-    pub(crate) fn note(&mut self, kind: ErrorKind) {
-        self.is_lost |= match kind {
+    pub(crate) fn note(&mut self, error: &Error) {
+        self.may_be_rolled_back |= error.may_have_rolled_all_back();
+        self.is_lost |= match error.kind {
             ErrorKind::Deadlock | ErrorKind::Serialization | ErrorKind::Lost => true,
             ErrorKind::Config
             | ErrorKind::Unreachable
@@ -81,11 +90,44 @@ impl Open {
         };
     }
 
-    /// Takes back what the task did, and nothing else. False when that cannot be done any more.
-    async fn back_to_the_start(&mut self) -> bool {
+    /// Takes back what the task did, and nothing else.
+    async fn back_to_the_start(&mut self) -> Back {
         let session = self.lease.session();
-        !self.is_lost && session.is_usable() && session.rollback_to(SAVEPOINT).await.is_ok()
+        if self.is_lost || !session.is_usable() {
+            return Back::Lost;
+        }
+        match session.rollback_to(SAVEPOINT).await {
+            Ok(()) => Back::Done,
+            Err(error) if self.may_be_ended_inside && !self.may_be_rolled_back && error.is_of_a_lost_savepoint() => {
+                Back::EndedInside
+            }
+            Err(_) => Back::Lost,
+        }
     }
+
+    /// True when the task, which did its work, is not in the transaction any more that it began in.
+    async fn was_ended_inside(&mut self) -> bool {
+        if !self.lease.session().transaction_is_open() {
+            return true;
+        }
+        if !self.may_be_ended_inside {
+            return false;
+        }
+        let sql = format!("RELEASE SAVEPOINT {SAVEPOINT}");
+        let call = Call { sql: &sql, parameters: &[], copy_data: None };
+        let released = self.lease.session().execute(&call, 0, &mut Ignore).await;
+        released.is_err_and(|error| error.is_of_a_lost_savepoint())
+    }
+}
+
+/// What became of a task's work that was to be taken back.
+#[derive(PartialEq)]
+enum Back {
+    Done,
+    /// With the transaction: the server has rolled it back, or will.
+    Lost,
+    /// A statement has committed it, or a part of it, with the transaction.
+    EndedInside,
 }
 
 /// An attempt's part in a transaction.
@@ -126,7 +168,7 @@ pub(crate) async fn member(attempt: &mut Attempt, kind: &Kind, part: &Part) -> O
 }
 
 /// The session, at a savepoint behind what others did.
-async fn begin(attempt: &mut Attempt, part: &Part) -> Result<Open, Outcome> {
+async fn begin(attempt: &Attempt, part: &Part) -> Result<Open, Outcome> {
     let transactions = &attempt.shared.transactions;
     let mut open = match (transactions.take(part.commit), part.goes_on) {
         (Some(open), true) => open,
@@ -143,6 +185,7 @@ async fn begin(attempt: &mut Attempt, part: &Part) -> Result<Open, Outcome> {
         (None, false) => open(attempt, part).await?,
     };
     open.lease.work_for(attempt.user());
+    (open.may_be_ended_inside, open.may_be_rolled_back) = (false, false);
     if let Err(error) = open.lease.session().savepoint(SAVEPOINT).await {
         return Err(Outcome::Lost(of_database(&error).effect(NOTHING)));
     }
@@ -199,7 +242,7 @@ async fn open(attempt: &Attempt, part: &Part) -> Result<Open, Outcome> {
     match opened {
         Ok(()) => {
             lease.has_begun();
-            Ok(Open { lease, is_lost: false })
+            Ok(Open { lease, is_lost: false, may_be_ended_inside: false, may_be_rolled_back: false })
         }
         Err(error) => {
             lease.give_back().await;
@@ -258,14 +301,14 @@ async fn settle(attempt: &mut Attempt, done: Outcome, part: &Part) -> Outcome {
     };
     let transactions = &attempt.shared.transactions;
     let failed = match done {
-        held @ (Outcome::Held { .. } | Outcome::Succeeded { .. }) if !open.lease.session().transaction_is_open() => {
+        held @ (Outcome::Held { .. } | Outcome::Succeeded { .. }) if open.was_ended_inside().await => {
             drop(held);
             open.lease.give_back().await;
             // Nothing that is done now could be taken back.
             return Outcome::Lost(
                 failure(FailureClass::Final, "a statement has committed the transaction by itself")
                     .effect("what the group's tasks did so far has taken effect, without a marker")
-                    .hint("move statements that commit implicitly (DDL on MySQL and MariaDB, procedures that commit) out of the group"),
+                    .hint(OUT_OF_THE_GROUP),
             );
         }
         Outcome::Held { statements, result } => {
@@ -281,6 +324,18 @@ async fn settle(attempt: &mut Attempt, done: Outcome, part: &Part) -> Outcome {
             failure(FailureClass::Final, "a task of a transaction ends well, or fails")
         }
     };
+    // Of one that was ended by a statement, more is to be told than that it failed.
+    let back = match open.may_be_ended_inside || (part.goes_on && failed.class != FailureClass::Cancelled) {
+        true => open.back_to_the_start().await,
+        false => Back::Lost,
+    };
+    if back == Back::EndedInside {
+        open.lease.give_back().await;
+        let failed = Failure { class: FailureClass::Final, ..failed };
+        return Outcome::Lost(
+            failed.effect(format!("what the group's tasks did so far {TAKEN_OUT_OF_HAND}")).hint(OUT_OF_THE_GROUP),
+        );
+    }
     // After a cancel nothing goes on with it, and whoever is still to be looked for may want its session.
     if failed.class == FailureClass::Cancelled {
         open.lease.give_back().await;
@@ -291,7 +346,7 @@ async fn settle(attempt: &mut Attempt, done: Outcome, part: &Part) -> Outcome {
         open.lease.give_back().await;
         return Outcome::Failed(failed.effect(NOTHING));
     }
-    if open.back_to_the_start().await {
+    if back == Back::Done {
         transactions.put(part.commit, open);
         return Outcome::Failed(failed.effect("its own work was rolled back, and nothing of its transaction is committed"));
     }
@@ -398,6 +453,7 @@ fn of_unit(error: UnitError) -> Failure {
         UnitError::NotBegun { error }
         | UnitError::RolledBack { error, .. }
         | UnitError::Partial { error, .. }
+        | UnitError::EndedInside { error, .. }
         | UnitError::Unknown { error } => of_database(&error),
         UnitError::NoMarkerTable { ddl, error } => {
             of_database(&error).hint(format!("have this run once by somebody who may:\n{ddl}"))

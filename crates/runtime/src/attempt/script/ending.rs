@@ -17,6 +17,10 @@ use std::time::Duration;
 /// How long a statement that was told to stop is waited for before its session is given up.
 const STOP_GRACE: Duration = Duration::from_secs(30);
 
+/// What is told of the effect when a statement has ended its transaction by itself, so that nobody can say how much of it is committed.
+pub(crate) const TAKEN_OUT_OF_HAND: &str =
+    "may have taken effect, without a marker: a statement has ended the transaction inside, as a procedure that commits does";
+
 impl Runner<'_> {
     /// An outcome of a unit that did not end well.
     pub(super) fn unit_failed(
@@ -52,6 +56,17 @@ impl Runner<'_> {
                 let mut told = self.explain(told, &error, Some(place), prepared, watching, reason).effect(effect);
                 // A next try would begin with statements that took effect already: only the author may allow that.
                 if place > 0 && self.delivery == Delivery::ExactlyOnce && told.class != FailureClass::Cancelled {
+                    told.class = FailureClass::Final;
+                }
+                Outcome::Failed(told)
+            }
+            UnitError::EndedInside { place, error } => {
+                let effect = format!("{before}what segment {} did {TAKEN_OUT_OF_HAND}", number + 1);
+                let told = of_database(&error).statements(records(&error));
+                let mut told = self.explain(told, &error, place, prepared, watching, reason).effect(effect).hint(
+                    "let the script commit, not the procedure, or set `autocommit: true` on the task: then it runs at least once",
+                );
+                if self.delivery == Delivery::ExactlyOnce && told.class != FailureClass::Cancelled {
                     told.class = FailureClass::Final;
                 }
                 Outcome::Failed(told)

@@ -5,7 +5,7 @@ mod prepare;
 mod watching;
 mod within;
 
-pub(crate) use ending::{another_commit, kill};
+pub(crate) use ending::{TAKEN_OUT_OF_HAND, another_commit, kill};
 pub(crate) use prepare::{Prepared, bind, check_prefix, prepare};
 
 use super::stop::{StopReason, Stopper};

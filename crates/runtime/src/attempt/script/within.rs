@@ -8,9 +8,9 @@ use crate::attempt::Outcome;
 use crate::attempt::transaction::{NOTHING, Open};
 use crate::failure::{FailureExt, failure, of_database};
 use crate::places;
-use backstop_connect::script::{SegmentPromise, Verb};
+use backstop_connect::script::{SegmentPromise, Verb, may_end_transaction_inside};
 use backstop_connect::session::Call;
-use backstop_connect::{Error, ErrorKind};
+use backstop_connect::{Dialect, Error, ErrorKind};
 use backstop_core::event::{Failure, FailureClass};
 use backstop_project::definition::Sql;
 use std::time::Duration;
@@ -45,6 +45,7 @@ impl Runner<'_> {
             let (text, parameters) = &prepared.calls[*place];
             let copied = prepared.statements[*place].copy_data.clone();
             let call = Call { sql: text, parameters, copy_data: copied.map(|range| &prepared.text[range]) };
+            open.may_be_ended_inside |= dialect == Dialect::MySql && may_end_transaction_inside(text);
             if let Err(failure) = self.statement(open, &call, number, limit, &prepared, &mut watching).await {
                 return Outcome::Failed(failure);
             }
@@ -107,7 +108,7 @@ impl Runner<'_> {
                 return Err(failure(class, "the statement did not end after it was cancelled; its session is given up"));
             }
         };
-        open.note(error.kind);
+        open.note(&error);
         Err(self.told(&error, number, prepared, watching, halt))
     }
 

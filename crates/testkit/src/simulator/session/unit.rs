@@ -397,7 +397,7 @@ pub(super) fn told_end(ended: &Result<UnitOutcome, UnitError>) -> String {
         Ok(UnitOutcome::AlreadyCommitted(_)) => "had committed already".into(),
         Err(UnitError::NotBegun { error }) => format!("not begun: {error}"),
         Err(UnitError::RolledBack { error, .. }) => format!("rolled back: {error}"),
-        Err(UnitError::Partial { error, .. }) => format!("partial: {error}"),
+        Err(UnitError::Partial { error, .. } | UnitError::EndedInside { error, .. }) => format!("partial: {error}"),
         Err(UnitError::Unknown { error }) => format!("unknown: {error}"),
         Err(error @ (UnitError::Writes | UnitError::NoMarkerTable { .. } | UnitError::Fenced)) => error.to_string(),
     }
