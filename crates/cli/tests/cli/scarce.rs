@@ -56,3 +56,15 @@ fn the_wait_for_a_session_is_no_part_of_an_execution_timeout() {
     let run = project.backstop(&["run", "d"]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
 }
+
+#[test]
+fn neither_is_it_for_the_first_task_of_a_transaction() {
+    let Some(database) = Database::postgres() else { return };
+    let group = |number| {
+        format!("  g{number}: {{transaction: true, tasks: {{first: {{sql: SELECT pg_sleep(1), execution_timeout: 8s}}}}}}\n")
+    };
+    let project = database.project(&(0..12).map(group).collect::<String>());
+    settings(&project);
+    let run = project.backstop(&["run", "d"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+}

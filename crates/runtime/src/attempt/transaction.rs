@@ -168,7 +168,7 @@ pub(crate) async fn member(attempt: &mut Attempt, kind: &Kind, part: &Part) -> O
 }
 
 /// The session, at a savepoint behind what others did.
-async fn begin(attempt: &Attempt, part: &Part) -> Result<Open, Outcome> {
+async fn begin(attempt: &mut Attempt, part: &Part) -> Result<Open, Outcome> {
     let transactions = &attempt.shared.transactions;
     let mut open = match (transactions.take(part.commit), part.goes_on) {
         (Some(open), true) => open,
@@ -192,13 +192,13 @@ async fn begin(attempt: &Attempt, part: &Part) -> Result<Open, Outcome> {
     Ok(open)
 }
 
-async fn open(attempt: &Attempt, part: &Part) -> Result<Open, Outcome> {
-    let shared = &attempt.shared;
-    let Some(connection) = attempt.connection.as_deref() else {
+async fn open(attempt: &mut Attempt, part: &Part) -> Result<Open, Outcome> {
+    let shared = attempt.shared.clone();
+    let Some(connection) = attempt.connection.clone() else {
         return Err(Outcome::Failed(failure(FailureClass::Final, "this task has no connection").effect("nothing was sent")));
     };
     let failed = |error: &backstop_connect::Error| Outcome::Failed(of_database(error).effect("nothing was sent"));
-    let (dialect, capabilities) = shared.sessions.dialect(connection).await.map_err(|error| failed(&error))?;
+    let (dialect, capabilities) = shared.sessions.dialect(&connection).await.map_err(|error| failed(&error))?;
     if !(capabilities.transactions && capabilities.savepoints && capabilities.markers) {
         let told = failure(FailureClass::Final, format!("the database of connection `{connection}` has no transactions"));
         return Err(Outcome::Failed(told.effect("nothing was sent").hint("remove `transaction: true` from the group")));
@@ -208,19 +208,17 @@ async fn open(attempt: &Attempt, part: &Part) -> Result<Open, Outcome> {
     let (run, dag) = (shared.header.run_id.clone(), shared.header.dag_id.clone());
     let user = User { run, dag, instance: part.group.clone(), try_number: 1 };
     let name = user.name();
+    let lease = attempt.stopper.wait_for(false, shared.sessions.get_for_attempt(&connection, Purpose::Write, user)).await;
+    let lease = lease.map_err(|reason| script::stopped(&reason, "nothing was sent"))?;
+    let mut lease = lease.map_err(|error| failed(&error))?;
     let mut stopper = attempt.stopper.clone();
-    let mut lease = tokio::select! {
-        biased;
-        lease = shared.sessions.get_for_attempt(connection, Purpose::Write, user) => lease.map_err(|error| failed(&error))?,
-        reason = stopper.wait() => return Err(script::stopped(&reason, "nothing was sent")),
-    };
     if shared.was_interrupted || attempt.try_number > 1 {
         // What an earlier process or try left there can commit no more, but holds locks.
-        let ours = shared.sessions.monitor().sessions_in_use(&shared.project.root, connection);
+        let ours = shared.sessions.monitor().sessions_in_use(&shared.project.root, &connection);
         // Where it is not allowed, they end by themselves, sooner or later.
         let _ = lease.session().end_leftovers(&name, &ours).await;
     }
-    let table = script::marker_table(shared, connection);
+    let table = script::marker_table(&shared, &connection);
     let markers = (!shared.header.dry_run).then_some(&table);
     let opened = loop {
         let canceller = lease.canceller();
