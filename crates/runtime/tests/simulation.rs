@@ -259,6 +259,7 @@ mod service {
         runs: usize,
         runs_by_assets: usize,
         deadlines_of_waiting: usize,
+        tasks_held: usize,
         runs_pinned: usize,
         processes: u64,
         operations: u64,
@@ -273,6 +274,7 @@ mod service {
             self.runs += outcome.runs;
             self.runs_by_assets += outcome.runs_by_assets;
             self.deadlines_of_waiting += outcome.deadlines_of_waiting;
+            self.tasks_held += outcome.tasks_held;
             self.runs_pinned += outcome.runs_pinned;
             self.processes += u64::from(outcome.processes);
             self.operations += outcome.operations;
@@ -307,6 +309,7 @@ mod service {
                 sums.seeds < 100 || sums.deadlines_of_waiting > 0,
                 "no seed has a run that misses its deadline while it waits"
             );
+            assert!(sums.seeds < 100 || sums.tasks_held > 0, "no seed has tasks that share a transaction");
             assert!(sums.seeds < 100 || sums.runs_pinned > 0, "no run was given other files");
             return;
         };

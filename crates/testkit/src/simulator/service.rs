@@ -49,6 +49,8 @@ pub struct Outcome {
     pub runs_by_assets: usize,
     /// How many deadlines were told as missed of runs that had not begun.
     pub deadlines_of_waiting: usize,
+    /// How many tasks did their work in a transaction that they share.
+    pub tasks_held: usize,
     /// How often a run was given other files.
     pub runs_pinned: usize,
     /// Processes that it took.
@@ -169,6 +171,7 @@ impl Life {
             runs,
             deadlines_of_waiting,
             runs_by_assets: log.iter().filter(|line| line.contains("run_type: AssetTriggered")).count(),
+            tasks_held: log.iter().filter(|line| line.contains("AttemptHeld")).count(),
             runs_pinned: log.iter().filter(|line| line.contains("RunPinned")).count(),
             processes: self.processes,
             operations,
