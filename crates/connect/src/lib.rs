@@ -3,7 +3,7 @@
 //! This crate must not know: runs, DAGs, tasks, the store, YAML, templates. It sees statements, parameters, marker keys.
 //!
 //! Where to go next: [`session`] for the seam that every database implements, [`script`] for splitting SQL text into statements
-//! and segments, [`marker`] for the exactly-once protocol and [`prune`] for the markers nobody needs any more, [`lookout`] for watching sessions at work, [`error`]
+//! and segments, [`marker`] for the exactly-once protocol and [`prune`] for the markers nobody needs any more, [`prepared`] for transactions over several databases, [`lookout`] for watching sessions at work, [`error`]
 //! for classified errors; then one module a database.
 
 pub mod config;
@@ -14,6 +14,7 @@ pub mod marker;
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+pub mod prepared;
 pub mod prune;
 pub mod script;
 pub mod session;
@@ -27,6 +28,7 @@ pub use config::{Config, Secret};
 pub use error::{Error, ErrorKind};
 pub use lookout::{Blocker, Lookout, Progress, Sighting, View};
 pub use marker::{MarkerKey, MarkerRow, MarkerTable, Probe};
+pub use prepared::{Ended, Ending, Gid, Prepared};
 pub use script::Dialect;
 pub use session::{Canceller, Capabilities, Connector, Isolation, Observer, Session, Terms, Unit, UnitError, UnitOutcome};
 pub use value::{Column, Value};

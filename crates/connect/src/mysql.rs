@@ -9,6 +9,7 @@
 mod error;
 mod lookout;
 mod marker;
+mod prepared;
 mod session;
 mod settings;
 mod unit;

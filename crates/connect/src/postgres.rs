@@ -14,6 +14,7 @@ mod error;
 mod link;
 mod lookout;
 mod marker;
+mod prepared;
 mod session;
 mod settings;
 mod tls;

@@ -1,8 +1,10 @@
 //! The seam: what every database implements.
 
 use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::lookout::Lookout;
 use crate::marker::{MarkerKey, MarkerRow, MarkerTable, Probe};
+use crate::prepared::{Ended, Ending, Gid, Prepared};
 use crate::script::Dialect;
 use crate::value::{Column, Value};
 use async_trait::async_trait;
@@ -167,6 +169,8 @@ pub struct Terms {
     pub isolation: Option<Isolation>,
     /// How long a statement may wait for a lock; MySQL counts whole seconds, at least one.
     pub lock_timeout: Option<Duration>,
+    /// It will be prepared under this id by [`Session::prepare_marked`], and is a branch of a transaction over several databases.
+    pub branch: Option<Gid>,
 }
 
 /// What a transaction sees of others.
@@ -264,6 +268,12 @@ pub enum UnitError {
     },
 }
 
+fn cannot_prepare() -> Error {
+    let mut error = Error::new(ErrorKind::Config, "prepare a transaction", "this kind of database cannot prepare transactions");
+    error.hint = Some("PostgreSQL, MySQL and MariaDB can".to_owned());
+    error
+}
+
 /// Kills what a session is running, from another connection.
 #[async_trait]
 pub trait Canceller: Send + Sync {
@@ -347,6 +357,46 @@ pub trait Session: Send {
     /// # Errors
     /// As [`Self::run_unit`] with [`Wrap::Marked`].
     async fn commit_marked(&mut self, table: &MarkerTable, key: &MarkerKey, digest: &str) -> Result<UnitOutcome, UnitError>;
+
+    /// Why the server cannot prepare transactions, with the setting to change; `None` when it can.
+    ///
+    /// # Errors
+    /// When the server could not be asked.
+    async fn two_phase_fault(&mut self) -> Result<Option<Error>, Error> {
+        Ok(Some(cannot_prepare()))
+    }
+
+    /// Writes the marker in the transaction that was opened as this branch, and prepares both: from then on nothing but
+    /// [`Self::end_prepared`] ends it, and the session may be used for that alone, or be closed, which lets go of it. Where a reset
+    /// would not, the session cannot be reset.
+    ///
+    /// # Errors
+    /// As [`Self::commit_marked`]; `Unknown` when it may be prepared.
+    async fn prepare_marked(
+        &mut self,
+        _table: &MarkerTable,
+        _key: &MarkerKey,
+        _digest: &str,
+        _gid: &Gid,
+    ) -> Result<(), UnitError> {
+        Err(UnitError::RolledBack { place: None, error: cannot_prepare() })
+    }
+
+    /// Commits a prepared branch, or rolls it back.
+    ///
+    /// # Errors
+    /// When the server refuses, or the link is lost: then it may have been done.
+    async fn end_prepared(&mut self, _gid: &Gid, _ending: Ending) -> Result<Ended, Error> {
+        Err(cannot_prepare())
+    }
+
+    /// All transactions that are prepared in the session's database, or on the server where databases share them; ours and those of others.
+    ///
+    /// # Errors
+    /// When the server refuses, or the link is lost.
+    async fn list_prepared(&mut self) -> Result<Vec<Prepared>, Error> {
+        Ok(Vec::new())
+    }
 
     /// False when the last statement that went well has ended the transaction it ran in, by itself: some commit implicitly.
     fn transaction_is_open(&self) -> bool {

@@ -6,6 +6,7 @@ use super::settings::{SslMode, quoted};
 use super::value::{column, decode, encode};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{MarkerKey, MarkerTable, Probe};
+use crate::prepared::{Ended, Ending, Gid, Prepared};
 use crate::session::{Call, Canceller, NAME_BYTES_MAX, Observer, Session, StatementOutcome, Terms, Unit, UnitError, UnitOutcome};
 use crate::value::{Column, Value};
 use async_trait::async_trait;
@@ -53,7 +54,11 @@ pub(super) struct MySqlSession {
     /// On whose behalf it works. A comment before each statement of the user says it in the process list; a session that does nothing shows
     /// no statement, so one with an open transaction holds a lock of that name.
     name: Option<String>,
-    operation: String,
+    /// The branch whose transaction is open in it: it ends by statements of its own.
+    pub(super) branch: Option<Gid>,
+    /// It is prepared, and stays so whatever becomes of the session.
+    pub(super) is_prepared: bool,
+    pub(super) operation: String,
 }
 
 /// Opens the driver's connection within the connect time-out, with TLS as far as the settings want it.
@@ -94,7 +99,17 @@ impl MySqlSession {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
         let conn = connect(&shared).await?;
         let operation = format!("run a statement on {}", shared.settings.id);
-        Ok(Self { shared, conn, is_lost: false, was_idle: true, is_engaged: false, name: None, operation })
+        Ok(Self {
+            shared,
+            conn,
+            is_lost: false,
+            was_idle: true,
+            is_engaged: false,
+            name: None,
+            branch: None,
+            is_prepared: false,
+            operation,
+        })
     }
 
     fn failed(&mut self, sql: &str, source: mysql_async::Error) -> Failure {
@@ -429,6 +444,10 @@ impl Session for MySqlSession {
     }
 
     async fn rollback(&mut self) -> Result<(), Error> {
+        self.engaged().await?;
+        let done = self.leave_branch().await;
+        self.is_engaged = false;
+        done.map_err(Failure::into_error)?;
         self.simple("ROLLBACK").await
     }
 
@@ -452,6 +471,34 @@ impl Session for MySqlSession {
         let ended = self.commit_shared(table, key, digest).await;
         self.is_engaged = false;
         ended
+    }
+
+    async fn two_phase_fault(&mut self) -> Result<Option<Error>, Error> {
+        self.engaged().await?;
+        let fault = self.cannot_prepare().await;
+        self.is_engaged = false;
+        fault
+    }
+
+    async fn prepare_marked(&mut self, table: &MarkerTable, key: &MarkerKey, digest: &str, gid: &Gid) -> Result<(), UnitError> {
+        self.engaged().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        let ended = self.prepare_shared(table, key, digest, gid).await;
+        self.is_engaged = false;
+        ended
+    }
+
+    async fn end_prepared(&mut self, gid: &Gid, ending: Ending) -> Result<Ended, Error> {
+        self.engaged().await?;
+        let ended = self.end_branch(gid, ending).await;
+        self.is_engaged = false;
+        ended
+    }
+
+    async fn list_prepared(&mut self) -> Result<Vec<Prepared>, Error> {
+        self.engaged().await?;
+        let found = self.branches().await;
+        self.is_engaged = false;
+        found.map_err(Failure::into_error)
     }
 
     fn transaction_is_open(&self) -> bool {
@@ -482,6 +529,18 @@ impl Session for MySqlSession {
 
     async fn reset(&mut self) -> Result<(), Error> {
         self.engaged().await?;
+        if self.is_prepared {
+            // MariaDB keeps the branch with the session over a reset, and then refuses to work in its tables (1031).
+            self.is_lost = true;
+            self.is_engaged = false;
+            let message = "what it prepared is let go of only by its end";
+            return Err(Error::new(ErrorKind::Lost, format!("reset a session of {}", self.shared.settings.id), message));
+        }
+        if let Err(failure) = self.leave_branch().await {
+            self.is_lost = true;
+            self.is_engaged = false;
+            return Err(failure.into_error());
+        }
         let done = self.conn.reset().await;
         self.is_engaged = false;
         let operation = format!("reset a session of {}", self.shared.settings.id);

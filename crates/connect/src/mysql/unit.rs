@@ -1,6 +1,7 @@
 //! Running a unit to its commit.
 
 use super::marker::{Row, insert_sql};
+use super::prepared::xid;
 use super::session::{Failure, MySqlSession};
 use crate::error::{Error, ErrorKind};
 use crate::marker::{Found, MarkerKey, MarkerTable, OUTCOME_COMMITTED};
@@ -14,7 +15,7 @@ const TABLE_TRIES: u32 = 3;
 const GUARD: &str = "backstop_unit";
 
 /// How an attempt at a unit ended, short of an error to report.
-enum Attempt {
+pub(super) enum Attempt {
     Done,
     /// The marker's key is taken; everything was rolled back.
     KeyTaken,
@@ -141,7 +142,11 @@ impl MySqlSession {
     }
 
     /// The answer to `INSERT marker; COMMIT`: part 0 is the INSERT.
-    async fn marked_end(&mut self, unit: &Unit<'_>, ended: Result<(), (usize, Failure)>) -> Result<Attempt, UnitError> {
+    pub(super) async fn marked_end(
+        &mut self,
+        unit: &Unit<'_>,
+        ended: Result<(), (usize, Failure)>,
+    ) -> Result<Attempt, UnitError> {
         match ended {
             Ok(()) => Ok(Attempt::Done),
             Err((_, Failure::Lost(error))) => Err(UnitError::Unknown { error }),
@@ -263,9 +268,14 @@ impl MySqlSession {
             let seconds = limit.as_millis().div_ceil(1000).clamp(1, 1_073_741_824);
             format!("SET SESSION innodb_lock_wait_timeout = {seconds}, SESSION lock_wait_timeout = {}", seconds.min(31_536_000))
         });
-        for sql in limit.into_iter().chain(isolation).chain(["START TRANSACTION".to_owned()]) {
+        let begin = match &terms.branch {
+            Some(gid) => format!("XA START {}", xid(gid)),
+            None => "START TRANSACTION".to_owned(),
+        };
+        for sql in limit.into_iter().chain(isolation).chain([begin]) {
             self.query(&sql).await.map_err(|failure| before_anything(failure.into_error()))?;
         }
+        self.branch.clone_from(&terms.branch);
         Ok(())
     }
 
@@ -298,13 +308,13 @@ impl MySqlSession {
     }
 }
 
-fn found_already(found: Found) -> Result<UnitOutcome, UnitError> {
+pub(super) fn found_already(found: Found) -> Result<UnitOutcome, UnitError> {
     match found {
         Found::Committed(row) => Ok(UnitOutcome::AlreadyCommitted(row)),
         Found::Tombstone => Err(UnitError::Fenced),
     }
 }
 
-fn before_anything(error: Error) -> UnitError {
+pub(super) fn before_anything(error: Error) -> UnitError {
     UnitError::RolledBack { place: None, error }
 }

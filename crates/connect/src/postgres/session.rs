@@ -9,6 +9,7 @@ use super::link::Link;
 use super::value::encode;
 use crate::error::{Error, ErrorKind};
 use crate::marker::{MarkerKey, MarkerTable, Probe};
+use crate::prepared::{Ended, Ending, Gid, Prepared};
 use crate::session::{
     Call, Canceller, Ignore, NAME_BYTES_MAX, Observer, Session, StatementOutcome, Terms, Unit, UnitError, UnitOutcome,
 };
@@ -469,6 +470,38 @@ impl Session for PostgresSession {
         let ended = self.commit_shared(table, key, digest).await;
         self.is_engaged = false;
         ended
+    }
+
+    async fn two_phase_fault(&mut self) -> Result<Option<Error>, Error> {
+        self.settle().await?;
+        self.is_engaged = true;
+        let fault = self.cannot_prepare().await;
+        self.is_engaged = false;
+        fault
+    }
+
+    async fn prepare_marked(&mut self, table: &MarkerTable, key: &MarkerKey, digest: &str, gid: &Gid) -> Result<(), UnitError> {
+        self.settle().await.map_err(|error| UnitError::RolledBack { place: None, error })?;
+        self.is_engaged = true;
+        let ended = self.prepare_shared(table, key, digest, gid).await;
+        self.is_engaged = false;
+        ended
+    }
+
+    async fn end_prepared(&mut self, gid: &Gid, ending: Ending) -> Result<Ended, Error> {
+        self.settle().await?;
+        self.is_engaged = true;
+        let ended = self.end_branch(gid, ending).await;
+        self.is_engaged = false;
+        ended
+    }
+
+    async fn list_prepared(&mut self) -> Result<Vec<Prepared>, Error> {
+        self.settle().await?;
+        self.is_engaged = true;
+        let found = self.branches().await;
+        self.is_engaged = false;
+        found
     }
 
     async fn run_unit(&mut self, unit: &Unit<'_>, observer: &mut dyn Observer) -> Result<UnitOutcome, UnitError> {

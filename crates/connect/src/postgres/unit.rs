@@ -418,18 +418,18 @@ fn groups(calls: &[Call<'_>]) -> Vec<Range<usize>> {
     groups
 }
 
-fn found_already(found: Found) -> Result<UnitOutcome, UnitError> {
+pub(super) fn found_already(found: Found) -> Result<UnitOutcome, UnitError> {
     match found {
         Found::Committed(row) => Ok(UnitOutcome::AlreadyCommitted(row)),
         Found::Tombstone => Err(UnitError::Fenced),
     }
 }
 
-fn before_anything(error: Error) -> UnitError {
+pub(super) fn before_anything(error: Error) -> UnitError {
     UnitError::RolledBack { place: None, error }
 }
 
-fn vanished(key: &MarkerKey) -> Error {
+pub(super) fn vanished(key: &MarkerKey) -> Error {
     Error::new(
         ErrorKind::Serialization,
         "write a marker",
@@ -488,7 +488,7 @@ impl PostgresSession {
 
 impl PostgresSession {
     /// Finds or makes the marker table, as a unit needs it.
-    async fn marker_table(&mut self, table: &MarkerTable) -> Result<String, UnitError> {
+    pub(super) async fn marker_table(&mut self, table: &MarkerTable) -> Result<String, UnitError> {
         match self.ensure_marker_table(table).await {
             Ok(name) => Ok(name),
             Err(error) if error.sqlstate.as_deref() == Some("42501") || error.sqlstate.as_deref() == Some("25006") => {

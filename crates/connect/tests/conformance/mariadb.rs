@@ -27,7 +27,22 @@ on_servers!(
     an_idle_session_that_was_cut_fails_before_anything_runs,
     a_script_that_moves_elsewhere_still_marks_at_home,
     what_was_left_behind_is_ended_by_its_name,
+    a_branch_that_is_prepared_is_committed_by_another_session,
+    a_branch_that_is_prepared_is_rolled_back_by_another_session,
+    the_session_that_prepared_a_branch_may_end_it_and_go_on,
+    a_branch_that_was_not_prepared_is_gone_with_its_session,
+    a_fenced_branch_is_not_prepared,
+    a_branch_that_lost_a_deadlock_is_not_prepared,
+    what_others_prepared_is_shown_and_not_touched,
+    a_branch_that_is_prepared_holds_its_key,
 );
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_prepared_outlives_a_power_cut() {
+    let Some(server) = own(Options::default()) else { return };
+    let bed = Bed::on_mariadb(server);
+    suite::what_is_prepared_outlives_a_power_cut(&bed, || server.stop_hard(), || server.restart().unwrap()).await;
+}
 
 /// A server of its own; the watchdog ends it with the process.
 fn own(options: Options) -> Option<&'static MariaDb> {
@@ -285,4 +300,29 @@ async fn the_rows_of_an_open_transaction_are_seen() {
     let mut lookout = bed.connector.lookout().await.unwrap().unwrap();
     suite::look_until(&mut lookout, &id, |sighting| sighting.rows == Some(3)).await;
     session.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_whose_tables_have_no_transactions_says_what_to_set() {
+    let Some(server) = own(Options { settings: vec![("default_storage_engine".into(), "MyISAM".into())], ..Options::default() })
+    else {
+        return;
+    };
+    let bed = Bed::on_mariadb(server);
+    let fault = bed.session().await.two_phase_fault().await.unwrap().unwrap();
+    assert!(fault.message.contains("MyISAM"), "{fault}");
+    assert!(fault.hint.is_some_and(|hint| hint.contains("default_storage_engine")));
+}
+
+/// It stays with the session that prepared it, until that is gone.
+#[tokio::test]
+async fn a_branch_whose_session_lives_is_busy_elsewhere() {
+    let Some(bed) = Bed::mariadb() else { return };
+    suite::a_branch_whose_session_lives_is_busy_elsewhere(&bed).await;
+}
+
+#[tokio::test]
+async fn a_branch_refuses_what_would_commit_it() {
+    let Some(bed) = Bed::mariadb() else { return };
+    suite::a_branch_refuses_what_would_commit_it(&bed).await;
 }

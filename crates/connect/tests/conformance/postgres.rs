@@ -29,7 +29,22 @@ on_servers!(
     an_idle_session_that_was_cut_fails_before_anything_runs,
     a_script_that_moves_elsewhere_still_marks_at_home,
     what_was_left_behind_is_ended_by_its_name,
+    a_branch_that_is_prepared_is_committed_by_another_session,
+    a_branch_that_is_prepared_is_rolled_back_by_another_session,
+    the_session_that_prepared_a_branch_may_end_it_and_go_on,
+    a_branch_that_was_not_prepared_is_gone_with_its_session,
+    a_fenced_branch_is_not_prepared,
+    a_branch_that_lost_a_deadlock_is_not_prepared,
+    what_others_prepared_is_shown_and_not_touched,
+    a_branch_that_is_prepared_holds_its_key,
 );
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_prepared_outlives_a_power_cut() {
+    let Some(server) = own(Options::default()) else { return };
+    let bed = Bed::on_postgres(server);
+    suite::what_is_prepared_outlives_a_power_cut(&bed, || server.stop_hard(), || server.restart().unwrap()).await;
+}
 
 /// A server of its own; the watchdog ends it with the process.
 fn own(options: Options) -> Option<&'static Postgres> {
@@ -470,4 +485,22 @@ async fn a_statement_ends_when_its_client_is_gone() {
     while bed.outside(&left) != "0" {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test]
+async fn a_server_that_prepares_nothing_says_what_to_set() {
+    let Some(server) = own(Options { settings: vec![("max_prepared_transactions".into(), "0".into())], ..Options::default() })
+    else {
+        return;
+    };
+    let bed = Bed::on_postgres(server);
+    let fault = bed.session().await.two_phase_fault().await.unwrap().unwrap();
+    assert!(fault.message.contains("max_prepared_transactions is 0"), "{fault}");
+    assert!(fault.hint.is_some_and(|hint| hint.contains("postgresql.conf") && hint.contains("restart")));
+}
+
+#[tokio::test]
+async fn what_cannot_be_prepared_is_rolled_back() {
+    let Some(bed) = Bed::postgres() else { return };
+    suite::what_cannot_be_prepared_is_rolled_back(&bed, "CREATE TEMPORARY TABLE x (a int)").await;
 }

@@ -166,3 +166,11 @@ async fn a_lock_that_nobody_here_has_is_said_to_be_a_strangers() {
     stranger.execute_batch("ROLLBACK").unwrap();
     waiting.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn it_prepares_no_transactions_and_says_so() {
+    let bed = Bed::sqlite().unwrap();
+    assert!(!bed.connector.capabilities().two_phase);
+    let fault = bed.session().await.two_phase_fault().await.unwrap().unwrap();
+    assert!(fault.message.contains("cannot prepare") && fault.hint.is_some_and(|hint| hint.contains("PostgreSQL")));
+}

@@ -2,6 +2,7 @@
 
 mod lookouts;
 mod markers;
+mod prepared;
 mod sessions;
 mod shared;
 mod statements;
@@ -10,6 +11,7 @@ mod units;
 use super::bed::Bed;
 pub(super) use lookouts::*;
 pub(super) use markers::*;
+pub(super) use prepared::*;
 pub(super) use sessions::*;
 pub(super) use shared::*;
 pub(super) use statements::*;

@@ -260,7 +260,7 @@ fn terms(dialect: backstop_connect::Dialect, transaction: &Transaction) -> Resul
             .effect("nothing was sent")
             .hint("remove `isolation` from the group, or set it to `serializable`"));
     }
-    Ok(Terms { isolation, lock_timeout: transaction.lock_timeout })
+    Ok(Terms { isolation, lock_timeout: transaction.lock_timeout, branch: None })
 }
 
 async fn run_script(attempt: &mut Attempt, sql: &Sql) -> Outcome {

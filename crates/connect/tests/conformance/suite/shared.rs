@@ -55,7 +55,7 @@ pub(in crate::conformance) async fn a_shared_transaction_waits_for_locks_as_long
     holder.open_transaction(&Terms::default(), None).await.unwrap();
     run(&mut holder, "UPDATE t SET v = 'b'").await.unwrap();
     let mut session = bed.session().await;
-    let terms = Terms { isolation: Some(Isolation::Serializable), lock_timeout: Some(LIMIT) };
+    let terms = Terms { isolation: Some(Isolation::Serializable), lock_timeout: Some(LIMIT), branch: None };
     // SQLite locks the whole file, when the transaction begins.
     let opened = session.open_transaction(&terms, None).await;
     let kind = match opened {
@@ -90,7 +90,7 @@ pub(in crate::conformance) async fn a_shared_transaction_that_was_left_behind_is
         assert!(run(&mut left, "UPDATE t SET v = 'd'").await.is_err());
         assert!(!left.is_usable());
         // At once: the locks are gone with it.
-        let terms = Terms { isolation: None, lock_timeout: Some(LIMIT) };
+        let terms = Terms { isolation: None, lock_timeout: Some(LIMIT), branch: None };
         session.introduce(name);
         session.open_transaction(&terms, None).await.unwrap();
         run(&mut session, "UPDATE t SET v = 'e'").await.unwrap();
