@@ -340,13 +340,15 @@ pub(crate) struct EventStatements<'a> {
     pub(crate) instance: &'a InstanceId,
     pub(crate) try_number: u32,
     pub(crate) segment: Option<u32>,
+    /// They are in a transaction that is not committed: another event [settles](settled) what became of them.
+    pub(crate) is_open: bool,
     pub(crate) records: &'a [StatementRecord],
 }
 
 impl EventStatements<'_> {
     /// As a list shows them.
     pub(crate) fn rows(&self) -> Vec<StatementRow> {
-        let Self { instance, try_number, segment, records } = *self;
+        let Self { instance, try_number, segment, is_open: _, records } = *self;
         let row =
             |record: &StatementRecord| StatementRow { instance: instance.clone(), try_number, segment, record: record.clone() };
         records.iter().map(row).collect()
@@ -357,14 +359,15 @@ impl EventStatements<'_> {
 pub(crate) fn statements(event: &Event) -> Option<EventStatements<'_>> {
     let found = match event {
         Event::SegmentCommitted { instance, try_number, commit } => {
-            EventStatements { instance, try_number: *try_number, segment: Some(commit.segment), records: &commit.statements }
+            let (segment, records) = (Some(commit.segment), commit.statements.as_slice());
+            EventStatements { instance, try_number: *try_number, segment, is_open: false, records }
         }
-        // Committed with the rest of its transaction, as a whole.
-        Event::AttemptHeld { instance, try_number, statements, .. } => {
-            EventStatements { instance, try_number: *try_number, segment: Some(0), records: statements }
+        Event::AttemptHeld { instance, try_number, statements: records, .. } => {
+            EventStatements { instance, try_number: *try_number, segment: None, is_open: true, records }
         }
         Event::AttemptFailed { instance, try_number, failure, .. } | Event::AttemptUnknown { instance, try_number, failure } => {
-            EventStatements { instance, try_number: *try_number, segment: None, records: &failure.statements }
+            let records = failure.statements.as_slice();
+            EventStatements { instance, try_number: *try_number, segment: None, is_open: false, records }
         }
         Event::RunCreated(_)
         | Event::RunStarted { .. }
@@ -400,6 +403,56 @@ pub(crate) fn statements(event: &Event) -> Option<EventStatements<'_>> {
         | Event::RunCancelled => return None,
     };
     (!found.records.is_empty()).then_some(found)
+}
+
+/// What became of statements of which an earlier event told that they were not committed.
+pub(crate) enum Settled<'a> {
+    /// Those of this try are, in its one segment.
+    Committed(&'a InstanceId, u32),
+    /// None of these.
+    RolledBack(&'a [InstanceId]),
+}
+
+/// What an event says of statements in a transaction, if it is of one. Most successes are of none.
+pub(crate) fn settled(event: &Event) -> Option<Settled<'_>> {
+    match event {
+        Event::AttemptSucceeded { instance, try_number, .. } => Some(Settled::Committed(instance, *try_number)),
+        Event::GroupRolledBack { members, .. } => Some(Settled::RolledBack(members)),
+        Event::RunCreated(_)
+        | Event::RunStarted { .. }
+        | Event::RunResumed { .. }
+        | Event::TaskScheduled { .. }
+        | Event::TaskExpanded { .. }
+        | Event::AttemptStarted { .. }
+        | Event::SegmentCommitted { .. }
+        | Event::AttemptHeld { .. }
+        | Event::AttemptFailed { .. }
+        | Event::AttemptUnknown { .. }
+        | Event::AttemptDeferred { .. }
+        | Event::UnknownResolved { .. }
+        | Event::RetryScheduled { .. }
+        | Event::TimerFired { .. }
+        | Event::TaskSkipped { .. }
+        | Event::TaskUpstreamFailed { .. }
+        | Event::CallbackScheduled { .. }
+        | Event::CallbackFinished { .. }
+        | Event::OperatorActed { .. }
+        | Event::CancelRequested { .. }
+        | Event::InstancesCleared { .. }
+        | Event::TaskUnexpanded { .. }
+        | Event::InstanceMarked { .. }
+        | Event::InstanceCancelRequested { .. }
+        | Event::AssetsUpdated { .. }
+        | Event::DeadlineAtRisk { .. }
+        | Event::DeadlineMissed { .. }
+        | Event::AnomalyNoticed { .. }
+        | Event::RunPinned { .. }
+        | Event::RunReopened
+        | Event::RunStuck { .. }
+        | Event::RunSucceeded
+        | Event::RunFailed
+        | Event::RunCancelled => None,
+    }
 }
 
 /// The updates of assets that an event tells of.
@@ -453,11 +506,18 @@ pub(crate) struct Projection {
     pub(crate) run: RunFold,
     instances: std::collections::HashMap<InstanceId, SeenInstance>,
     pub(crate) statements: Vec<StatementRow>,
+    /// Places of those in transactions that are not settled, by their instances.
+    open: std::collections::HashMap<InstanceId, Vec<usize>>,
 }
 
 impl Projection {
     pub(crate) fn new() -> Self {
-        Self { run: RunFold::new(), instances: std::collections::HashMap::new(), statements: Vec::new() }
+        Self {
+            run: RunFold::new(),
+            instances: std::collections::HashMap::new(),
+            statements: Vec::new(),
+            open: std::collections::HashMap::new(),
+        }
     }
 
     pub(crate) fn apply(&mut self, recorded: &Recorded) {
@@ -471,8 +531,29 @@ impl Projection {
             }
         });
         if let Some(told) = statements(event) {
+            let first = self.statements.len();
             self.statements.extend(told.rows());
+            if told.is_open {
+                self.open.entry(told.instance.clone()).or_default().extend(first..self.statements.len());
+            }
         }
+        match settled(event) {
+            Some(Settled::Committed(instance, try_number)) => self.commit_statements(instance, try_number),
+            Some(Settled::RolledBack(members)) => members.iter().for_each(|member| drop(self.open.remove(member))),
+            None => {}
+        }
+    }
+
+    fn commit_statements(&mut self, instance: &InstanceId, try_number: u32) {
+        let Some(open) = self.open.get_mut(instance) else { return };
+        open.retain(|place| {
+            let row = &mut self.statements[*place];
+            let is_of_this = row.try_number == try_number;
+            if is_of_this {
+                row.segment = Some(0);
+            }
+            !is_of_this
+        });
     }
 
     /// In the order they were first seen.

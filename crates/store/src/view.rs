@@ -64,7 +64,7 @@ pub struct StatementRow {
     pub instance: InstanceId,
     /// Which try.
     pub try_number: u32,
-    /// Which segment; `None` in a segment that failed.
+    /// Which segment; `None` in a segment that failed, and in a transaction that is not committed.
     pub segment: Option<u32>,
     /// How it ran.
     pub record: StatementRecord,

@@ -108,7 +108,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A statement that ran. `segment` is null in a segment that failed.
+/// A statement that ran. `segment` is null in a segment that failed, and in a transaction that is open or was rolled back.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Statement<'a> {
     task: &'a str,

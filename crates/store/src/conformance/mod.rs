@@ -53,7 +53,7 @@ macro_rules! conformance_suite {
             a_large_run_does_not_crowd_a_grid, durations_are_of_what_went_well,
             the_looks_of_a_try_are_one_wait,
             old_runs_may_go, removed_runs_are_gone, versions_are_listed_by_their_use,
-            samples_are_kept_and_replaced, past_statements_are_of_runs_that_are_over,
+            samples_are_kept_and_replaced, past_statements_are_of_runs_that_are_over, statements_of_a_transaction_are_committed_with_it,
             updates_of_assets_are_in_one_order, updates_are_found_by_asset,
             updates_go_with_their_runs_but_for_the_newest
         );

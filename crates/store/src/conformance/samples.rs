@@ -1,6 +1,6 @@
 //! Promises about samples of running statements, and about what statements took before.
 
-use super::script::{append, at, attempt_started, run_started, single, statement};
+use super::script::{append, at, attempt_started, failure, run_started, single, statement};
 use super::*;
 use crate::{PastStatement, Sample, SampleRow};
 use backstop_core::event::{Evidence, Promise, SegmentCommit, StatementRecord};
@@ -72,4 +72,43 @@ pub async fn past_statements_are_of_runs_that_are_over(subject: &mut dyn Subject
     assert_eq!(store.past_statements(&dag, 1, 100).await.unwrap(), [past(4)]);
     assert_eq!(store.past_statements(&dag, 30, 1).await.unwrap(), [past(4)]);
     assert_eq!(store.past_statements(&"nobody".into(), 30, 100).await.unwrap(), []);
+}
+
+/// What was done in a transaction is committed by its commit, and not before: a try that was rolled back took no effect.
+pub async fn statements_of_a_transaction_are_committed_with_it(subject: &mut dyn Subject) {
+    let store = subject.store();
+    let run = RunId::new("1");
+    let held = |task: &str, try_number, rows| Event::AttemptHeld {
+        instance: single(task),
+        try_number,
+        statements: Arc::from([StatementRecord { rows_affected: Some(rows), ..statement(1) }]),
+        result: None,
+    };
+    let rolled_back = |is_final| Event::GroupRolledBack {
+        group: "g".into(),
+        members: vec![single("a"), single("b")],
+        failure: Arc::new(failure("its session is gone")),
+        is_final,
+    };
+    let succeeded =
+        |task: &str, try_number| Event::AttemptSucceeded { instance: single(task), try_number, result: None, follow: None };
+    let first = vec![run_started(), attempt_started(single("a"), 1, at(1)), held("a", 1, 1), held("b", 1, 2)];
+    make_run(&*store, &run, "d", first).await;
+    let segments = async || {
+        let rows = store.statements(&run, None).await.unwrap();
+        rows.iter().map(|row| (row.record.rows_affected.unwrap(), row.segment)).collect::<Vec<_>>()
+    };
+    assert_eq!(segments().await, [(1, None), (2, None)], "its transaction is open");
+    let mut version = 5;
+    for events in [vec![rolled_back(false), held("a", 2, 3), held("b", 3, 4)], vec![succeeded("b", 3), succeeded("a", 2)]] {
+        let count = events.len() as u64;
+        do_append(&*store, append(&run, version, events)).await.unwrap();
+        version += count;
+    }
+    assert_eq!(segments().await, [(1, None), (2, None), (3, Some(0)), (4, Some(0))]);
+    let last = vec![held("a", 4, 5), rolled_back(true), Event::RunSucceeded];
+    do_append(&*store, append(&run, version, last)).await.unwrap();
+    assert_eq!(segments().await, [(1, None), (2, None), (3, Some(0)), (4, Some(0)), (5, None)]);
+    let past = store.past_statements(&"d".into(), 30, 100).await.unwrap();
+    assert_eq!(past.iter().map(|past| past.rows).collect::<Vec<_>>(), [3, 4]);
 }

@@ -3,14 +3,17 @@
 use super::reader::Reader;
 use super::{Options, Place, fault};
 use crate::log::{from_microsecond, to_microsecond};
-use crate::projection::{self, EventStatements, NO_STATE, Patch, RunFold};
+use crate::projection::{self, EventStatements, NO_STATE, Patch, RunFold, Settled};
 use crate::{Act, Append, AppendError, Entry, Error, ErrorKind, Recorded, SampleRow, Version, stored};
 use backstop_core::event::AssetUpdate;
 use backstop_core::state::RunPhase;
 use backstop_core::{Event, InstanceId, RunId};
 use jiff::Timestamp;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, ToSql, params};
 use std::collections::HashMap;
+
+/// The segment of statements in a transaction that is not settled.
+const OPEN: i64 = -1;
 
 /// What is known of a run within the batch. Read from the file at the run's first request, as other processes may have written since.
 struct Head {
@@ -327,10 +330,26 @@ impl<'w> Batch<'w> {
                 patches.push((run, instance.clone(), patch));
             }
         });
-        match projection::statements(event) {
-            Some(statements) => self.insert_statements(run, seq, &statements),
+        if let Some(statements) = projection::statements(event) {
+            self.insert_statements(run, seq, &statements)?;
+        }
+        match projection::settled(event) {
+            Some(Settled::Committed(instance, try_number)) => {
+                let sql = "UPDATE statements SET segment = 0 \
+                           WHERE run = ?1 AND task = ?2 AND map_index = ?3 AND try_number = ?4 AND segment < 0";
+                self.settle_statements(sql, params![run, instance.task.as_str(), map_column(instance), try_number])
+            }
+            Some(Settled::RolledBack(members)) => members.iter().try_for_each(|instance| {
+                let sql = "UPDATE statements SET segment = NULL WHERE run = ?1 AND task = ?2 AND map_index = ?3 AND segment < 0";
+                self.settle_statements(sql, params![run, instance.task.as_str(), map_column(instance)])
+            }),
             None => Ok(()),
         }
+    }
+
+    /// By an index of what is not settled alone: for an attempt of no transaction there is nothing to be looked through.
+    fn settle_statements(&self, sql: &'static str, values: &[&dyn ToSql]) -> Result<(), Error> {
+        self.prepare(sql)?.execute(values).map(drop).map_err(|cause| self.broken(cause))
     }
 
     fn insert_statements(&self, run: i64, seq: u64, statements: &EventStatements<'_>) -> Result<(), Error> {
@@ -338,7 +357,8 @@ impl<'w> Batch<'w> {
                    duration_us, rows_affected, rows_returned, notices) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
         let mut insert = self.prepare(sql)?;
-        let EventStatements { instance, try_number, segment, records } = statements;
+        let EventStatements { instance, try_number, segment, is_open, records } = statements;
+        let segment = if *is_open { Some(OPEN) } else { segment.map(i64::from) };
         for (place, record) in records.iter().enumerate() {
             let notices = (!record.notices.is_empty())
                 .then(|| serde_json::to_string(&record.notices).expect("texts always have a JSON form"));

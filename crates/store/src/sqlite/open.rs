@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const APPLICATION_ID: i32 = 0x4253_544F;
 
 /// All migrations, oldest first. A published one never changes.
-const MIGRATIONS: [(&str, &str); 7] = [
+const MIGRATIONS: [(&str, &str); 8] = [
     ("V1__initial", include_str!("../../migrations/V1__initial.sql")),
     ("V2__pending_callbacks", include_str!("../../migrations/V2__pending_callbacks.sql")),
     ("V3__entries", include_str!("../../migrations/V3__entries.sql")),
@@ -22,6 +22,7 @@ const MIGRATIONS: [(&str, &str); 7] = [
     ("V5__removals", include_str!("../../migrations/V5__removals.sql")),
     ("V6__samples", include_str!("../../migrations/V6__samples.sql")),
     ("V7__asset_updates", include_str!("../../migrations/V7__asset_updates.sql")),
+    ("V8__open_statements", include_str!("../../migrations/V8__open_statements.sql")),
 ];
 
 /// The newest schema this build knows.

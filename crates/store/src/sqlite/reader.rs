@@ -225,7 +225,7 @@ pub(super) fn statement_row(row: &Row<'_>) -> rusqlite::Result<StatementRow> {
     Ok(StatementRow {
         instance: instance(row, 0)?,
         try_number: row.get(2)?,
-        segment: row.get(3)?,
+        segment: row.get::<_, Option<i64>>(3)?.and_then(|segment| u32::try_from(segment).ok()),
         record: StatementRecord {
             number: row.get(4)?,
             line: row.get(5)?,

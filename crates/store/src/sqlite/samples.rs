@@ -40,7 +40,7 @@ impl Reader<'_> {
     pub(super) fn past_statements(&self, dag: &DagId, runs: u32, limit: u32) -> Result<Vec<PastStatement>, Error> {
         let sql = "SELECT s.task, s.number, s.duration_us, coalesce(s.rows_affected, s.rows_returned) \
                    FROM (SELECT id FROM runs WHERE dag_id = ?1 AND ended_at IS NOT NULL ORDER BY id DESC LIMIT ?2) r \
-                   CROSS JOIN statements s ON s.run = r.id WHERE s.segment IS NOT NULL LIMIT ?3";
+                   CROSS JOIN statements s ON s.run = r.id WHERE s.segment >= 0 LIMIT ?3";
         self.rows(sql, &[&dag.as_str(), &runs, &limit], |row| {
             let whole = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
             Ok(PastStatement { task: row.get(0)?, number: row.get(1)?, duration_us: whole(2)?, rows: whole(3)? })

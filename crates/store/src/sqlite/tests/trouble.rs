@@ -94,7 +94,7 @@ fn a_newer_schema_is_too_new() {
     other.execute("INSERT INTO refinery_schema_history VALUES (99, 'later', '2030-01-01T00:00:00Z', '1')", []).unwrap();
     drop(other);
     insta::assert_snapshot!(shown(&open_error(&path), folder.path()), @r"
-    TooNew: open the store [FOLDER]/store.db: its schema is 99, and this Backstop knows schemas up to 7
+    TooNew: open the store [FOLDER]/store.db: its schema is 99, and this Backstop knows schemas up to 8
     hint: a newer Backstop wrote it: use that one, or name another store with --store
     ");
     assert_eq!(SqliteStore::open_read_only(&path).err().unwrap().kind, ErrorKind::TooNew);
@@ -133,7 +133,7 @@ async fn pending_callbacks_of_an_older_store_are_counted() {
     ];
     store_of_schema_1(&path, &runs);
     insta::assert_snapshot!(shown(&SqliteStore::open_read_only(&path).err().unwrap(), folder.path()), @r"
-    Open: open the store [FOLDER]/store.db: its schema is 1, and reading wants 7
+    Open: open the store [FOLDER]/store.db: its schema is 1, and reading wants 8
     hint: run any `backstop` command that writes, once: it brings the store up to date
     ");
     let store = open_in(&folder);
