@@ -1,7 +1,7 @@
 //! What the core wants done now. The runtime does it and answers with a [`Command`](crate::Command).
 
 use crate::event::CallbackId;
-use crate::id::InstanceId;
+use crate::id::{InstanceId, TaskIx};
 use crate::state::{Instance, Key, RunPhase, RunState};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -59,15 +59,27 @@ pub fn actions(state: &RunState) -> Vec<Action> {
     }
     actions.extend(state.callbacks().iter().map(|callback| Action::RunCallback { callback: callback.clone() }));
     if state.phase() == RunPhase::Running {
-        let startable = state.queue().startable(state.dag());
-        actions.extend(startable.into_iter().map(|key| Action::StartAttempt {
-            instance: state.id(key),
-            try_number: state.find(key).map_or(1, Instance::next_try),
-        }));
+        actions.extend(state.queue().startable(state.dag()).into_iter().map(|key| start_attempt(state, key)));
     }
     let next_timer = state.timers().first().map(|&(at, _)| at);
     actions.extend(next_timer.into_iter().chain(state.timeout_at()).min().map(Action::WakeAt));
     actions
+}
+
+/// The attempts to start while others cannot begin for want of something that the run shares with other runs: those are passed over, and hold
+/// no place of `max_active_tasks` and of pools meanwhile. `is_kept_back` is asked about a task's instances, and whether they are those of its items.
+///
+/// Costs what it returns, the number of pools, and what is passed over: at most a thousand instances, so that what is behind more waits for them.
+pub fn starts_past(state: &RunState, mut is_kept_back: impl FnMut(TaskIx, bool) -> bool) -> Vec<Action> {
+    if state.phase() != RunPhase::Running {
+        return Vec::new();
+    }
+    let startable = state.queue().startable_past(state.dag(), |key| is_kept_back(key.task, key.map_index.is_some()));
+    startable.into_iter().map(|key| start_attempt(state, key)).collect()
+}
+
+fn start_attempt(state: &RunState, key: Key) -> Action {
+    Action::StartAttempt { instance: state.id(key), try_number: state.find(key).map_or(1, Instance::next_try) }
 }
 
 fn cancel_attempts(state: &RunState, actions: &mut Vec<Action>) {

@@ -22,7 +22,7 @@ pub mod state;
 pub mod timetable;
 pub mod why;
 
-pub use action::{Action, actions};
+pub use action::{Action, actions, starts_past};
 pub use command::{Command, Rejected};
 pub use dag::{Dag, Task};
 pub use decide::{decide, handle};

@@ -7,6 +7,7 @@ mod callbacks;
 mod doubts;
 mod ending;
 mod inputs;
+mod starting;
 
 use crate::attempt::transaction::Part;
 use crate::attempt::{Attempt, Shared, Stop, Stopper, Work, script, template_context};
@@ -17,7 +18,7 @@ use crate::others::{Awaited, Watch};
 use crate::resolve::{Doubt, asks_a_server};
 use crate::run::{Control, Error, Limits};
 use crate::sessions::ConnectionKey;
-use crate::slots::{Asked, Permit, SeatHandle};
+use crate::slots::{Permit, SeatHandle};
 use backstop_core::event::{CallbackId, Event, Evidence, Mark, SegmentCommit};
 use backstop_core::timetable::PastDurations;
 use backstop_core::{Action, Command, InstanceId, RunPhase, RunState, TaskIx, actions, decide, handle};
@@ -25,6 +26,7 @@ use backstop_project::definition::{ForEach, Kind};
 use backstop_store::Recorded;
 use ending::Ending;
 use jiff::Timestamp;
+use starting::Beginning;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -126,9 +128,6 @@ pub(crate) struct Engine {
     /// and nothing is started because of them.
     stopped: Vec<Command>,
 }
-
-/// Other runs hold the slots.
-struct NoSlot;
 
 impl Engine {
     pub(crate) fn new(shared: Arc<Shared>, state: RunState, journal: Journal, control: Control, limits: Limits) -> Self {
@@ -350,32 +349,12 @@ impl Engine {
         loop {
             self.keep_slots_of_doubts();
             let now = self.shared.clock.now();
-            let mut events = Vec::new();
-            let mut started = Vec::new();
-            let mut refused = HashSet::new();
+            let mut beginning = Beginning::default();
             self.wake_at = None;
             for action in self.wanted() {
                 match action {
                     Action::StartAttempt { instance, try_number } => {
-                        // On the way to the end it is only looked at: that takes no place from anybody, and waits for none.
-                        let asked = if self.ending.is_some() { Ok(None) } else { self.ask_for_slots(&instance) };
-                        let permit = match asked {
-                            Ok(permit) => permit,
-                            Err(NoSlot) => {
-                                refused.insert(instance);
-                                continue;
-                            }
-                        };
-                        let before = events.len();
-                        self.decide_into(Command::StartAttempt { instance: instance.clone() }, now, &mut events);
-                        if events.len() > before {
-                            if self.is_empty_kind(&instance) {
-                                let done = Command::Succeed { instance, try_number, result: None, follow: None };
-                                self.decide_into(done, now, &mut events);
-                            } else {
-                                started.push((instance, try_number, permit));
-                            }
-                        }
+                        self.begin_attempt(instance, try_number, now, &mut beginning)
                     }
                     Action::CancelAttempt { instance, try_number, reason } => {
                         self.cancel(instance, try_number, reason.as_deref())
@@ -386,6 +365,8 @@ impl Engine {
                     Action::WakeAt(_) => {}
                 }
             }
+            self.begin_past(now, &mut beginning);
+            let Beginning { events, started, refused, .. } = beginning;
             self.is_short = !refused.is_empty();
             if let Some(seat) = &self.seat {
                 seat.still_wants(|instance| refused.contains(instance));
@@ -414,26 +395,6 @@ impl Engine {
             matches!(self.shared.definition.body(*up).kind, Kind::Branch(_)) && branch.is_none_or(|view| !view.phase.is_done())
         };
         dag.task(place).upstream.iter().any(goes_on)
-    }
-
-    /// Slots that other runs may hold. An empty task needs none.
-    fn ask_for_slots(&self, instance: &InstanceId) -> Result<Option<Permit>, NoSlot> {
-        let (Some(seat), Some(place)) = (&self.seat, self.place(instance)) else { return Ok(None) };
-        if self.is_empty_kind(instance) {
-            return Ok(None);
-        }
-        let dag = &self.shared.definition.dag;
-        if dag.unit_of(place).is_some_and(|unit| self.unit_permits.contains_key(&unit.commit)) {
-            return Ok(None);
-        }
-        let settings = &dag.task(place).settings;
-        let asked = Asked {
-            pool: self.pool(settings.pool),
-            slots: settings.pool_slots,
-            session: self.session_of(instance),
-            priority: dag.effective_priority(place),
-        };
-        seat.take(instance, asked).map(Some).ok_or(NoSlot)
     }
 
     /// A session of which connection an attempt works in, and how many there may be.

@@ -60,6 +60,17 @@ enum Full {
     Sessions(Arc<Places>),
 }
 
+/// Why an instance did not get what it asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// As many tasks go on as may.
+    Places,
+    /// Of slots of its pool.
+    Slots,
+    /// Of sessions of its connection.
+    Sessions,
+}
+
 /// What an instance asks for, all or nothing.
 pub(crate) struct Asked<'a> {
     pub(crate) pool: &'a str,
@@ -405,36 +416,44 @@ pub(crate) struct SeatHandle {
 
 impl SeatHandle {
     /// Takes slots, if they are free or were kept for this.
-    pub(crate) fn take(&self, instance: &InstanceId, asked: Asked<'_>) -> Option<Permit> {
+    ///
+    /// # Errors
+    /// What there is not enough of: it is wanted from now on.
+    pub(crate) fn take(&self, instance: &InstanceId, asked: Asked<'_>) -> Result<Permit, Lack> {
         let Asked { pool, slots, session, priority } = asked;
         let mut state = self.slots.state();
         let order = state.next;
         state.next += 1;
-        let seat = state.seats.get_mut(&self.id)?;
+        let Some(seat) = state.seats.get_mut(&self.id) else { return Err(Lack::Places) };
         if let Some(place) = seat.given.iter().position(|claim| claim.instance == *instance) {
             seat.given.swap_remove(place);
-            return Some(self.permit(instance));
+            return Ok(self.permit(instance));
         }
         let dag = seat.dag.clone();
         let held = seat.of_dag.load(Ordering::Relaxed);
+        let asked = seat.wants.iter().find(|want| want.claim.instance == *instance).map(|want| want.order);
         let session = session.map(|session| state.connections.place(session));
         let claim = Claim { run: self.run.clone(), instance: instance.clone(), pool: pool.into(), slots, session, priority };
-        let asked = state.seats.get(&self.id)?.wants.iter().find(|want| want.claim.instance == *instance).map(|want| want.order);
         let rank = (held, std::cmp::Reverse(priority), asked.unwrap_or(order));
-        if state.missing(&claim).is_none() && !goes_before(&state.kept_for(), &claim, rank) {
+        let missing = state.missing(&claim);
+        if missing.is_none() && !goes_before(&state.kept_for(), &claim, rank) {
             if let Some(seat) = state.seats.get_mut(&self.id) {
                 seat.wants.retain(|want| want.claim.instance != *instance);
             }
             state.note_passed(&claim.pool, rank);
             state.hold(&dag, &claim);
-            return Some(self.permit(instance));
+            return Ok(self.permit(instance));
         }
         state.has_wide |= slots > 1;
-        let seat = state.seats.get_mut(&self.id)?;
-        if asked.is_none() {
+        if let Some(seat) = state.seats.get_mut(&self.id).filter(|_| asked.is_none()) {
             seat.wants.push(Want { order, claim, passed: 0 });
         }
-        None
+        Err(match missing {
+            Some((Full::Parallelism, ..)) => Lack::Places,
+            Some((Full::Sessions(_), ..)) => Lack::Sessions,
+            // Or the pool is kept for one that was passed often.
+            Some((Full::Pool(_), ..)) | None => Lack::Slots,
+        })
     }
 
     fn permit(&self, instance: &InstanceId) -> Permit {

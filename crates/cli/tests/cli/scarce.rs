@@ -46,6 +46,29 @@ fn tasks_that_wait_for_a_session_keep_no_place_from_those_of_other_connections()
     up.wait_for_state(&many, "cancelled");
 }
 
+/// The same of tasks of their own run, where they are as many as it may have at once, and go first.
+#[test]
+fn tasks_that_wait_for_a_session_keep_no_place_from_others_of_their_run() {
+    let Some(database) = Database::postgres() else { return };
+    let tasks = format!(
+        "  hold: {{for_each: [{}], sql: SELECT pg_sleep(600), priority_weight: 10}}\n  \
+         quick: {{connection: beside, sql: INSERT INTO t VALUES (1)}}\n  slow: {{connection: beside, sql: SELECT pg_sleep(600), after: [quick]}}\n",
+        list(40)
+    );
+    let project = database.project(&tasks);
+    settings(&project);
+    database.sql(&project, "CREATE TABLE t (n INTEGER)");
+    let up = Up::of(&project);
+    let run = up.trigger("d", json!({}));
+    wait("the task of the other connection to begin, and the one behind it", || up.task(&run, "slow") == "running");
+    assert_eq!(database.ask(&project, "SELECT count(*) FROM t"), 1);
+    let why = up.get(&format!("/api/v1/runs/{run}/why")).to_string();
+    assert!(why.contains("it waits for a session of connection `db`: 1 of 1 in use by `hold["), "{why}");
+    let cancel = up.ask("POST", &format!("/api/v1/runs/{run}/cancel"), Some(&json!({ "why": "enough" })));
+    assert_eq!(cancel.status, 202, "{}", cancel.body);
+    up.wait_for_state(&run, "cancelled");
+}
+
 #[test]
 fn the_wait_for_a_session_is_no_part_of_an_execution_timeout() {
     let Some(database) = Database::postgres() else { return };

@@ -10,6 +10,9 @@ use crate::id::TaskIx;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+/// So many ready instances are passed over at a time that something outside of the run keeps from beginning: looking through them has an end.
+const PASSED_MAX: usize = 1_000;
+
 /// Ready instances by pool, with the slots in use.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Queue {
@@ -105,13 +108,20 @@ impl Queue {
 
     /// The instances that may begin now, all of them together, in order. Costs the number of pools and of instances returned.
     pub(crate) fn startable(&self, dag: &Dag) -> Vec<Key> {
+        self.startable_past(dag, |_| false)
+    }
+
+    /// The same, past those that something outside of the run keeps from beginning. Costs the number of these, too.
+    pub(crate) fn startable_past(&self, dag: &Dag, is_kept_back: impl FnMut(Key) -> bool) -> Vec<Key> {
         let mut startable: Vec<Key> = self.with_slots.iter().map(|ready| ready.key()).collect();
         let mut room = dag.max_active_tasks().saturating_sub(self.active);
         if room == 0 {
             return startable;
         }
+        let mut past = Past { is_kept_back, left: PASSED_MAX };
         // A pool's lane ends at the first instance that does not fit.
-        let mut lanes: Vec<Lane> = self.pools.iter().enumerate().filter_map(|(pool, queue)| Lane::of(pool, queue)).collect();
+        let lanes = self.pools.iter().enumerate();
+        let mut lanes: Vec<Lane> = lanes.filter_map(|(pool, queue)| Lane::of(pool, queue, &mut past)).collect();
         while room > 0 {
             lanes.retain(|lane| fits(dag, lane.pool, lane.used, lane.head.task));
             let Some(first) = (0..lanes.len()).min_by_key(|&lane| lanes[lane].head) else { break };
@@ -119,8 +129,8 @@ impl Queue {
             lane.used += u64::from(dag.task(lane.head.task).settings.pool_slots);
             startable.push(lane.head.key());
             room -= 1;
-            match lane.rest.next() {
-                Some(&next) => lane.head = next,
+            match past.next(&mut lane.rest) {
+                Some(next) => lane.head = next,
                 None => {
                     lanes.swap_remove(first);
                 }
@@ -139,10 +149,28 @@ struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
-    fn of(pool: usize, queue: &'a PoolQueue) -> Option<Self> {
+    fn of(pool: usize, queue: &'a PoolQueue, past: &mut Past<impl FnMut(Key) -> bool>) -> Option<Self> {
         let mut rest = queue.ready.iter();
-        let head = *rest.next()?;
+        let head = past.next(&mut rest)?;
         Some(Self { pool, used: queue.used, head, rest })
+    }
+}
+
+/// Goes past what is kept back, so many times and no more.
+struct Past<F> {
+    is_kept_back: F,
+    left: usize,
+}
+
+impl<F: FnMut(Key) -> bool> Past<F> {
+    fn next(&mut self, rest: &mut std::collections::btree_set::Iter<'_, Ready>) -> Option<Ready> {
+        loop {
+            let next = *rest.next()?;
+            if !(self.is_kept_back)(next.key()) {
+                return Some(next);
+            }
+            self.left = self.left.checked_sub(1)?;
+        }
     }
 }
 

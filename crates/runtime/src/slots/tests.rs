@@ -17,12 +17,12 @@ fn task(name: &str) -> InstanceId {
 impl SeatHandle {
     /// Without a session.
     fn take_slots(&self, instance: &InstanceId, pool: &str, slots: u32, priority: i64) -> Option<Permit> {
-        self.take(instance, Asked { pool, slots, session: None, priority })
+        self.take(instance, Asked { pool, slots, session: None, priority }).ok()
     }
 
     /// With one of a connection that has so many.
     fn take_session(&self, instance: &InstanceId, pool: &str, connection: &str, max: u32) -> Option<Permit> {
-        self.take(instance, Asked { pool, slots: 1, session: Some(session(connection, max)), priority: 0 })
+        self.take(instance, Asked { pool, slots: 1, session: Some(session(connection, max)), priority: 0 }).ok()
     }
 }
 
@@ -201,7 +201,7 @@ fn a_pool_is_kept_for_nobody_whose_connection_is_full() {
     let _held = many.take_session(&task("held"), "loads", "db", 1).unwrap();
     for (name, slots) in [("wide", 2), ("next", 1)] {
         let asked = Asked { pool: "loads", slots, session: Some(session("db", 1)), priority: 100 };
-        assert!(many.take(&task(name), asked).is_none());
+        assert!(many.take(&task(name), asked).is_err());
     }
     for round in 0..10 * PASSED_MAX {
         let other = small.take_session(&task(&round.to_string()), "loads", "else", 4);
