@@ -44,8 +44,10 @@ pub enum Why {
     Ready,
     /// As many attempts are going on as the run may have at once.
     MaxActiveTasks {
-        /// How many are going on.
+        /// How many are going on, with those that open transactions keep between two of their tasks.
         used: usize,
+        /// How many of them open transactions keep.
+        kept: usize,
         /// How many may be.
         limit: usize,
         /// Who goes before it when one ends: the length of that queue.
@@ -232,6 +234,7 @@ fn waits_for_slots(state: &RunState, key: Key) -> Why {
         let ahead = state.queue().ahead(dag, key).count();
         return Why::MaxActiveTasks {
             used,
+            kept: state.kept().len(),
             limit,
             ahead,
             holders: several(state, state.running().iter().chain(&startable).copied().chain(keep())),
@@ -287,13 +290,18 @@ impl fmt::Display for Why {
             Self::Enclosed(missing) => write!(f, "it tears down, and waits for all that comes before: {missing}"),
             Self::Decided => f.write_str("its trigger rule is decided: it goes on at once"),
             Self::Ready => f.write_str("it is ready and has all its slots: it begins at once"),
-            Self::MaxActiveTasks { used, limit, ahead, holders } => {
+            Self::MaxActiveTasks { used, kept, limit, ahead, holders } => {
                 let queue = match ahead {
                     0 => "it is the next".to_owned(),
                     1 => "1 goes before it".to_owned(),
                     many => format!("{many} go before it"),
                 };
-                write!(f, "{used} of max_active_tasks {limit} are running, {queue}: {holders}")
+                let how = match kept {
+                    0 => "running",
+                    all if all == used => "kept by open transactions",
+                    _ => "running or kept by open transactions",
+                };
+                write!(f, "{used} of max_active_tasks {limit} are {how}, {queue}: {holders}")
             }
             Self::Pool { pool, needs, used, slots, holders } => {
                 let needed = if *needs == 1 { "a slot".to_owned() } else { format!("{needs} slots") };

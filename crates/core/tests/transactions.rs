@@ -101,6 +101,7 @@ fn a_transaction_that_is_given_up_while_it_waits_keeps_no_slot() {
     assert_eq!(run.ok(given_up()), [], "a task of it is at work");
     run.fail("b", FailureClass::Transient);
     assert!(run.tell(Command::StartAttempt { instance: id("other") }).is_err());
+    insta::assert_snapshot!(why(&run.state, &id("other")).unwrap(), @"1 of max_active_tasks 1 are kept by open transactions, it is the next: b (up_for_retry)");
     insta::assert_snapshot!(names(&run.ok(given_up())), @"GroupRolledBack g (a b), TaskScheduled a");
     insta::assert_snapshot!(run.line(), @"setup=success a=scheduled b=none c=none g=none report=none other=scheduled | running");
     run.run_to_success("other");

@@ -319,8 +319,12 @@ impl Engine {
         };
         // What has not ended by then works on, and is fenced off when the run goes on: until then it keeps its slots.
         let _ = tokio::time::timeout(ABANDONED_END_IN, ended).await;
-        let left = running.into_values().filter(|running| !running.stop.is_closed());
-        left.filter_map(|running| running.permit).for_each(Permit::falls_into_doubt);
+        for ((instance, _), running) in running.into_iter().filter(|(_, running)| !running.stop.is_closed()) {
+            // The tasks of a transaction have one between them.
+            let unit = self.place(&instance).and_then(|place| self.shared.definition.dag.unit_of(place));
+            let of_unit = unit.map(|unit| unit.commit).and_then(|commit| self.unit_permits.remove(&commit));
+            running.permit.or(of_unit).into_iter().for_each(Permit::falls_into_doubt);
+        }
     }
 
     /// True when only instances are left that a person must decide.

@@ -149,6 +149,24 @@ fn a_run_that_goes_on_is_given_the_files_when_nothing_of_it_runs() {
     assert_eq!((up.state(&run).as_str(), pins(&project).len()), ("running", 1));
 }
 
+/// To let go of the run would roll back what waits in it.
+#[test]
+fn a_run_with_an_open_transaction_keeps_its_files() {
+    let dag = "dag: load\nconnection: db\ntasks:\n  load: {shell: exit 1}\n  g:\n    transaction: true\n    tasks:\n      \
+               one: {sql: \"INSERT INTO t VALUES ('one')\"}\n      \
+               two: {sql: INSERT INTO mistyped VALUES (1), after: [one], retries: 1, retry_delay: 1h}\n";
+    let project = Project::new(&[("dags/load.yaml", dag)]);
+    project.sql("CREATE TABLE t (what text)");
+    let up = Up::of(&project);
+    let run = up.trigger("load", json!({}));
+    wait("the transaction to wait", || up.task(&run, "load") == "failed" && up.task(&run, "g.two") == "up_for_retry");
+    project.write("dags/load.yaml", &dag.replace("exit 1", "exit 0"));
+    let body = json!({ "tasks": ["load"], "files": "current", "why": "mended" });
+    let refused = up.ask("POST", &format!("/api/v1/runs/{run}/clear"), Some(&body));
+    assert!(refused.status == 409 && refused.body.to_string().contains("the transaction of `g` is open"), "{}", refused.body);
+    assert_eq!((up.task(&run, "g.one").as_str(), pins(&project).len()), ("done_not_committed", 0));
+}
+
 #[test]
 fn without_a_service_the_same_is_recorded_and_resumed() {
     let project = project();

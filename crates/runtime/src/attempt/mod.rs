@@ -171,6 +171,8 @@ impl Attempt {
                     .hint("please report it with the text on standard error"),
             ),
         };
+        // Of an attempt that panicked: before its end is told, so that nobody counts its session behind that.
+        drop(self.open().take());
         let outcome = match outcome {
             // A dry run shows what would happen now: it does not wait for a retry.
             Outcome::Failed(failure) if self.shared.header.dry_run && failure.class != FailureClass::Cancelled => {

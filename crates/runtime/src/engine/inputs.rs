@@ -166,12 +166,19 @@ impl Engine {
 
     /// What keeps the run from going on with other files, in a sentence: it goes on with those that it has.
     fn what_goes_on(&self) -> Option<String> {
+        let dag = &self.shared.definition.dag;
         let running = self.running.keys().next().map(|(instance, _)| instance.clone());
         if let Some(instance) = running.or_else(|| self.state.instances_running().next()) {
             return Some(repin::is_running(&instance));
         }
         if let Some(instance) = self.state.instances_in_doubt().next() {
             return Some(format!("it is not known yet what the last attempt of `{instance}` did: ask again when it is"));
+        }
+        if let Some(unit) = self.state.instances_that_keep_slots().find_map(|instance| dag.unit_of(self.place(&instance)?)) {
+            let group = &dag.task(unit.commit).id;
+            return Some(format!(
+                "the transaction of `{group}` is open, and would be rolled back: wait for its end, or cancel the run"
+            ));
         }
         if let Some(callback) = self.callbacks.iter().min() {
             let of = callback.instance.as_ref().map_or_else(|| "the run".to_owned(), |instance| format!("`{instance}`"));
